@@ -31,7 +31,7 @@ func TestBindSetsFlagsInOneStep(t *testing.T) {
 	k, s, _ := newFakeFilesystem(t, TypeXFS, volume.GiB, volume.GiB)
 	k.errors["bind"] = []error{unix.ENOENT}
 	err := s.Bind(t.Context(), BindRequest{Source: testMount, Target: testMount, Options: []string{"ro"}})
-	volumetest.WantKind(t, err, volume.KindInternal, "no such file", "")
+	volumetest.WantKind(t, err, volume.KindInternal, "no such file")
 	if len(k.calls) != 1 {
 		t.Errorf("calls %q, want the bind alone", k.calls)
 	}
@@ -51,7 +51,7 @@ func TestBindInStepsOnAnOldKernel(t *testing.T) {
 		t.Errorf("%q, want %q", k.calls, want)
 	}
 	k.calls, k.errors["mount"] = nil, []error{nil, unix.EPERM}
-	volumetest.WantKind(t, s.Bind(t.Context(), req), volume.KindInternal, "set flags", "")
+	volumetest.WantKind(t, s.Bind(t.Context(), req), volume.KindInternal, "set flags")
 	if len(k.calls) != 4 || k.calls[3] != "unmount /staging" {
 		t.Errorf("calls %q, want the bind mount removed", k.calls)
 	}
@@ -59,5 +59,5 @@ func TestBindInStepsOnAnOldKernel(t *testing.T) {
 	volumetest.WantKind(t, s.Bind(t.Context(), req), volume.KindDeadline, "removing the bind mount failed",
 		"uses the target")
 	k.calls, k.errors["mount"] = nil, []error{unix.ENOENT}
-	volumetest.WantKind(t, s.Bind(t.Context(), req), volume.KindInternal, "no such file", "")
+	volumetest.WantKind(t, s.Bind(t.Context(), req), volume.KindInternal, "no such file")
 }

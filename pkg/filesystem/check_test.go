@@ -66,7 +66,7 @@ func TestCheckTellsDamageFromAFailedCheck(t *testing.T) {
 		err := s.Check(t.Context(), k.device(), TypeExt4)
 		if tc.fails {
 			text := fmt.Sprintf("could not check /dev/loop0 (exit status %d): %s", tc.status, tc.output[:20])
-			volumetest.WantKind(t, err, tc.kind, text, "")
+			volumetest.WantKind(t, err, tc.kind, text)
 		} else if err != nil {
 			t.Errorf("e2fsck with the output %q: %v, want success", tc.output, err)
 		}
@@ -132,7 +132,7 @@ func TestCheckByExitStatus(t *testing.T) {
 				t.Error(err)
 			}
 			if tc.text != "" {
-				volumetest.WantKind(t, err, tc.kind, tc.text, "")
+				volumetest.WantKind(t, err, tc.kind, tc.text)
 			}
 			if runs != tc.runs {
 				t.Errorf("ran %d times", runs)

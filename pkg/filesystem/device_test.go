@@ -118,13 +118,13 @@ func TestMountsOfEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
 		_, err := s.MountsOf(ctx, k.device().Number())
-		volumetest.WantKind(t, err, volume.KindDeadline, "the mounts of device 7:0 were not found in time", "")
+		volumetest.WantKind(t, err, volume.KindDeadline, "the mounts of device 7:0 were not found in time")
 		volumetest.WantKind(t, s.Check(ctx, k.device(), TypeExt4), volume.KindDeadline,
-			"the mounts of device 7:0 were not found in time", "")
+			"the mounts of device 7:0 were not found in time")
 		k, s, _ = newFakeFilesystem(t, TypeBtrfs, volume.GiB, volume.GiB)
 		k.errors["mounts"] = []error{unix.ENOMEM}
 		_, err = s.MountsOf(t.Context(), k.device().Number())
-		volumetest.WantKind(t, err, volume.KindInternal, "mount table", "")
+		volumetest.WantKind(t, err, volume.KindInternal, "mount table")
 	})
 }
 

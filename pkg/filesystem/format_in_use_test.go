@@ -42,7 +42,7 @@ func TestFormatStoppedWhileItClearsTheDevice(t *testing.T) {
 			r.device.head[70000] = 7
 		}
 		r.kernel.errors["writer"] = []error{unix.EBUSY}
-		volumetest.WantKind(t, r.format(t.Context(), TypeXFS), volume.KindDeadline, "open /dev/loop0", "")
+		volumetest.WantKind(t, r.format(t.Context(), TypeXFS), volume.KindDeadline, "open /dev/loop0")
 		if err := r.format(t.Context(), TypeXFS); err != nil {
 			t.Error(err)
 		}
@@ -76,11 +76,11 @@ func TestFormatRefusesWhatBlkidRecognizes(t *testing.T) {
 	r := newFormatTest(t)
 	r.blkidOutput = "DEVNAME=/dev/loop0\nTYPE=xfs\n"
 	r.kernel.errors["writer"] = []error{unix.EBUSY}
-	volumetest.WantKind(t, r.format(t.Context(), TypeXFS), volume.KindDeadline, "open /dev/loop0", "")
+	volumetest.WantKind(t, r.format(t.Context(), TypeXFS), volume.KindDeadline, "open /dev/loop0")
 	if !r.hasMarker(t) {
 		t.Error("the marker of a running mkfs was removed")
 	}
-	volumetest.WantKind(t, r.format(t.Context(), TypeXFS), volume.KindPrecondition, "blkid recognizes data", "")
+	volumetest.WantKind(t, r.format(t.Context(), TypeXFS), volume.KindPrecondition, "blkid recognizes data")
 	if r.hasMarker(t) {
 		t.Error("the marker was not removed, although the data is not of this driver")
 	}

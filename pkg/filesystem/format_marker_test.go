@@ -71,7 +71,7 @@ func TestFormatContinuesAnInterruptedMkfs(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.kernel.errors["write"] = []error{unix.EIO}
-		volumetest.WantKind(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "clear the leftovers", "")
+		volumetest.WantKind(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "clear the leftovers")
 		if !r.hasMarker(t) || len(r.commands) != 0 {
 			t.Errorf("marker %v, ran %q", r.hasMarker(t), r.commands)
 		}

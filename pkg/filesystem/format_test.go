@@ -221,7 +221,7 @@ func TestFormatRefusesADeviceThatIsNotBlank(t *testing.T) {
 				}
 			}
 			before := slices.Clone(r.device.head)
-			volumetest.WantKind(t, r.format(t.Context(), TypeExt4), tc.kind, tc.text, "")
+			volumetest.WantKind(t, r.format(t.Context(), TypeExt4), tc.kind, tc.text)
 			if !slices.Equal(before, r.device.head) || len(r.kernel.calls) != 0 {
 				t.Errorf("Format wrote to the device: %q", r.kernel.calls)
 			}
@@ -234,7 +234,7 @@ func TestFormatRefusesADeviceThatIsNotBlank(t *testing.T) {
 	}
 	t.Run("invalid option", func(t *testing.T) {
 		r := newFormatTest(t)
-		volumetest.WantKind(t, r.format(t.Context(), TypeExt4, "-b", "1024"), volume.KindInvalid, "4096", "")
+		volumetest.WantKind(t, r.format(t.Context(), TypeExt4, "-b", "1024"), volume.KindInvalid, "4096")
 	})
 	t.Run("marker damaged", func(t *testing.T) {
 		r := newFormatTest(t)
@@ -313,13 +313,13 @@ func TestFormatKeepsTheMarkerOfADeviceInUse(t *testing.T) {
 func TestFormatTakesRandomBytesForBlankWhenEncrypted(t *testing.T) {
 	sig := Signature{State: StateForeign, Content: unknownContent, IsRandom: true}
 	req := FormatRequest{Device: newFakeKernel(t).addDevice(testDevice, 0, volume.GiB), Type: TypeXFS}
-	volumetest.WantKind(t, checkMayFormat(req, sig, volume.GiB, time.Now()), volume.KindPrecondition, "random bytes", "")
+	volumetest.WantKind(t, checkMayFormat(req, sig, volume.GiB, time.Now()), volume.KindPrecondition, "random bytes")
 	req.IsEncrypted = true
 	if err := checkMayFormat(req, sig, volume.GiB, time.Now()); err != nil {
 		t.Error(err)
 	}
 	sig.IsRandom = false
-	volumetest.WantKind(t, checkMayFormat(req, sig, volume.GiB, time.Now()), volume.KindPrecondition, "unknown data", "")
+	volumetest.WantKind(t, checkMayFormat(req, sig, volume.GiB, time.Now()), volume.KindPrecondition, "unknown data")
 }
 
 func TestFormatLogsWhatItCleared(t *testing.T) {

@@ -137,7 +137,7 @@ func TestGrowReadsASuperblockThatChanges(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err = readExtSuperblock(ctx, m.device)
-	volumetest.WantKind(t, err, volume.KindCanceled, "read the superblock", "")
+	volumetest.WantKind(t, err, volume.KindCanceled, "read the superblock")
 }
 
 // changingDevice changes its superblock between the reads.

@@ -330,7 +330,7 @@ func TestGrowStartsNothingAfterItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := s.Grow(ctx, growRequest(s, 0))
-	volumetest.WantKind(t, err, volume.KindCanceled, "not begun", "")
+	volumetest.WantKind(t, err, volume.KindCanceled, "not begun")
 	if len(k.calls) != 0 {
 		t.Errorf("the kernel was asked: %q", k.calls)
 	}

@@ -64,7 +64,7 @@ func TestGrowByTool(t *testing.T) {
 					}
 					return
 				}
-				volumetest.WantKind(t, err, tool.kind, tool.text, "")
+				volumetest.WantKind(t, err, tool.kind, tool.text)
 			})
 		}
 	}
@@ -80,5 +80,5 @@ func TestGrowRunsNoToolWhenThePathLeadsElsewhere(t *testing.T) {
 	req := growRequest(s, 0)
 	k.devices[testDevice] = k.addDevice("/dev/loop9", 9, volume.GiB)
 	_, err := s.Grow(t.Context(), req)
-	wantError(t, err, volume.KindInternal, "now leads to block device 7:9", "still attached")
+	volumetest.WantKind(t, err, volume.KindInternal, "now leads to block device 7:9", "still attached")
 }

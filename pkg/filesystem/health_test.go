@@ -115,7 +115,7 @@ func TestCheckHealth(t *testing.T) {
 				t.Errorf("CheckHealth = %v, want a healthy filesystem", err)
 			}
 			if tc.text != "" {
-				volumetest.WantKind(t, err, tc.kind, tc.text, "")
+				volumetest.WantKind(t, err, tc.kind, tc.text)
 			}
 			if len(k.calls) != 0 {
 				t.Errorf("CheckHealth changed something: %q", k.calls)

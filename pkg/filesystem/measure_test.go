@@ -98,7 +98,7 @@ func TestMeasure(t *testing.T) {
 				t.Errorf("failure %v, want %q", got.Failure, tc.failure)
 			}
 			if tc.failure != "" {
-				volumetest.WantKind(t, got.Failure, volume.KindPrecondition, tc.failure, "")
+				volumetest.WantKind(t, got.Failure, volume.KindPrecondition, tc.failure)
 			}
 			got.Failure, tc.want.DeviceSize = nil, tc.device
 			if got != tc.want {
@@ -133,7 +133,7 @@ func TestMeasureReportsAFilesystemThatHasShutDown(t *testing.T) {
 		}
 		k.errors["openMount"] = []error{unix.EIO}
 		_, err = k.system().Measure(t.Context(), other, dir)
-		volumetest.WantKind(t, err, volume.KindPrecondition, "not of the volume's device /dev/loop9", "")
+		volumetest.WantKind(t, err, volume.KindPrecondition, "not of the volume's device /dev/loop9")
 	}
 	// A disk that was removed has no size.
 	k := newFakeKernel(t)
@@ -149,15 +149,15 @@ func TestMeasureErrors(t *testing.T) {
 	k, s, m := newFakeFilesystem(t, TypeExt4, volume.GiB, volume.GiB)
 	k.errors["read"] = []error{unix.EIO}
 	_, err := s.Measure(t.Context(), k.device(), testMount)
-	volumetest.WantKind(t, err, volume.KindInternal, "cannot be read", "")
+	volumetest.WantKind(t, err, volume.KindInternal, "cannot be read")
 	k.errors["size"] = []error{unix.EIO}
 	_, err = s.Measure(t.Context(), k.device(), testMount)
-	volumetest.WantKind(t, err, volume.KindInternal, "read the size", "")
+	volumetest.WantKind(t, err, volume.KindInternal, "read the size")
 	_, err = s.Measure(t.Context(), k.addDevice("/dev/loop9", 9, volume.GiB), testMount)
-	volumetest.WantKind(t, err, volume.KindPrecondition, "not of the volume's device /dev/loop9", "")
+	volumetest.WantKind(t, err, volume.KindPrecondition, "not of the volume's device /dev/loop9")
 	m.st.isRoot = false
 	_, err = s.Measure(t.Context(), k.device(), testMount)
-	volumetest.WantKind(t, err, volume.KindPrecondition, "no filesystem is mounted", "")
+	volumetest.WantKind(t, err, volume.KindPrecondition, "no filesystem is mounted")
 }
 
 // TestMeasureEndsWithItsContext also counts the threads that hang: one in all.

@@ -56,6 +56,6 @@ func TestMkfsOptions(t *testing.T) {
 		{"zfs", nil, "not supported"},
 	} {
 		_, err := mkfsOptions(tc.fs, tc.user)
-		volumetest.WantKind(t, err, volume.KindInvalid, tc.text, "")
+		volumetest.WantKind(t, err, volume.KindInvalid, tc.text)
 	}
 }

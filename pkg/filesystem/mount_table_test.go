@@ -57,10 +57,10 @@ func TestFindMountWithoutMountIDs(t *testing.T) {
 	wantFound("unmounted in between", dir, false)
 	k.errors["mounts"] = []error{unix.ENOMEM}
 	_, _, err := s.FindMount(dir)
-	volumetest.WantKind(t, err, volume.KindInternal, "mount table", "")
+	volumetest.WantKind(t, err, volume.KindInternal, "mount table")
 	k.errors["statMount"] = []error{unix.EACCES}
 	_, _, err = s.FindMount(dir)
-	volumetest.WantKind(t, err, volume.KindInternal, "check what is mounted at "+dir, "")
+	volumetest.WantKind(t, err, volume.KindInternal, "check what is mounted at "+dir)
 }
 
 func TestPropagatesWithoutMountIDs(t *testing.T) {
@@ -77,14 +77,14 @@ func TestPropagatesWithoutMountIDs(t *testing.T) {
 	}
 	k.table = nil
 	_, err := k.system().Propagates(filepath.Join(dir, "pod"))
-	volumetest.WantKind(t, err, volume.KindInternal, "is not in the mount table", "")
+	volumetest.WantKind(t, err, volume.KindInternal, "is not in the mount table")
 	m.st.mountID = 9
 	_, err = k.system().Propagates(filepath.Join(dir, "pod"))
-	volumetest.WantKind(t, err, volume.KindInternal, "is not in the mount table", "")
+	volumetest.WantKind(t, err, volume.KindInternal, "is not in the mount table")
 	k.errors["mounts"] = []error{unix.ENOMEM}
 	_, err = k.system().Propagates(filepath.Join(dir, "pod"))
-	volumetest.WantKind(t, err, volume.KindInternal, "mount table", "")
+	volumetest.WantKind(t, err, volume.KindInternal, "mount table")
 	k.errors["statMount"] = []error{unix.EIO}
 	_, err = k.system().Propagates(filepath.Join(dir, "pod"))
-	volumetest.WantKind(t, err, volume.KindInternal, "find the mount that contains "+dir, "")
+	volumetest.WantKind(t, err, volume.KindInternal, "find the mount that contains "+dir)
 }

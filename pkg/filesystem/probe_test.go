@@ -271,7 +271,7 @@ func TestProbeFailsOnABadDevice(t *testing.T) {
 				k.errors[tc.call] = []error{tc.errno}
 			}
 			sig, err := k.system().Probe(t.Context(), k.device())
-			volumetest.WantKind(t, err, tc.kind, tc.text, "")
+			volumetest.WantKind(t, err, tc.kind, tc.text)
 			if sig != (Signature{}) {
 				t.Errorf("signature %+v beside an error, want none", sig)
 			}

@@ -241,7 +241,7 @@ func TestRealOpenWriterFailsOnAMountedDevice(t *testing.T) {
 	d.mkfs(t, TypeXFS)
 	d.mount(t, s, TypeXFS)
 	_, err := d.open(t).OpenWriter()
-	volumetest.WantKind(t, err, volume.KindDeadline, "in use by a mount", "")
+	volumetest.WantKind(t, err, volume.KindDeadline, "in use by a mount")
 	sig, err := s.Probe(t.Context(), d.open(t))
 	if err != nil || sig.Type != TypeXFS {
 		t.Fatalf("probe of a mounted device: %+v, %v; want xfs", sig, err)

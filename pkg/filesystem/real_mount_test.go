@@ -110,7 +110,7 @@ func TestRealReadUsageIgnoresACoveringMount(t *testing.T) {
 	}
 	b.mountAt(t, s, TypeXFS, target)
 	_, err := s.ReadUsage(m)
-	volumetest.WantKind(t, err, volume.KindPrecondition, "no filesystem is mounted at "+target, "")
+	volumetest.WantKind(t, err, volume.KindPrecondition, "no filesystem is mounted at "+target)
 	if usage, err := s.ReadUsage(wantMount(t, s, target, target)); err != nil || usage.Total < 500*volume.MiB {
 		t.Errorf("usage %+v, %v; want at least 500 MiB", usage, err)
 	}
@@ -144,7 +144,7 @@ func TestRealMountExplainsARefusal(t *testing.T) {
 	volumetest.WantKind(t, s.Mount(t.Context(), req), volume.KindPrecondition, "no-such-option", "refuses an option")
 	req.Options = nil
 	d.resize(t, 300*volume.MiB)
-	volumetest.WantKind(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device, "")
+	volumetest.WantKind(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device)
 	wantMount(t, s, req.Target, "")
 }
 

@@ -20,21 +20,21 @@ func TestReadUsage(t *testing.T) {
 		t.Errorf("usage %+v, %v; want %+v", got, err, want)
 	}
 	_, err := s.ReadUsage(Mount{MountPoint: "/missing"})
-	volumetest.WantKind(t, err, volume.KindPrecondition, "no filesystem is mounted at /missing", "")
+	volumetest.WantKind(t, err, volume.KindPrecondition, "no filesystem is mounted at /missing")
 	k.errors["openMount"] = []error{unix.EIO}
 	_, err = s.ReadUsage(m)
-	volumetest.WantKind(t, err, volume.KindPrecondition, "shut down", "")
+	volumetest.WantKind(t, err, volume.KindPrecondition, "shut down")
 	k.errors["statfs"] = []error{unix.ENOMEM}
 	_, err = s.ReadUsage(m)
-	volumetest.WantKind(t, err, volume.KindInternal, "statfs "+testMount, "")
+	volumetest.WantKind(t, err, volume.KindInternal, "statfs "+testMount)
 	m.ID++ // another mount covers it
 	_, err = s.ReadUsage(m)
-	volumetest.WantKind(t, err, volume.KindPrecondition, "no filesystem is mounted at "+testMount, "")
+	volumetest.WantKind(t, err, volume.KindPrecondition, "no filesystem is mounted at "+testMount)
 	k.mountsByPath[testMount].st.mountID = 0 // a kernel before 5.8
 	if got, err := s.ReadUsage(m); err != nil || got != want {
 		t.Errorf("usage without mount ids: %+v, %v; want %+v", got, err, want)
 	}
 	m.Device.Minor++
 	_, err = s.ReadUsage(m)
-	volumetest.WantKind(t, err, volume.KindPrecondition, "no filesystem is mounted at "+testMount, "")
+	volumetest.WantKind(t, err, volume.KindPrecondition, "no filesystem is mounted at "+testMount)
 }
