@@ -49,8 +49,8 @@ func codeOf(kind volume.Kind) codes.Code {
 const maxMessageBytes = 4 << 10
 
 // toStatus converts err into a gRPC status. An err that is a status itself is returned
-// unchanged. A status in the chain of a volume.Error does not count: the kind was chosen
-// with more knowledge.
+// unchanged. An err that wraps a status keeps the status's code, except a volume.Error: its
+// kind already takes the wrapped status into account.
 func toStatus(err error) error {
 	if err == nil {
 		return nil
@@ -91,7 +91,7 @@ func (s *server) convertErrors(
 		return resp, nil
 	}
 	if text := err.Error(); len(text) > maxMessageBytes {
-		s.Log.ErrorContext(ctx, "long error", "method", method(info), "error", text)
+		s.Log.ErrorContext(ctx, "the text of an error is too long for gRPC, the caller gets its beginning only", "method", method(info), "error", text)
 	}
 	return nil, toStatus(err)
 }

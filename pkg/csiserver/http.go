@@ -63,7 +63,7 @@ func (s *server) checkLive(ctx context.Context) error {
 	conn, err := grpc.NewClient(dialTarget(*addr),
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
 	if err != nil {
-		return fmt.Errorf("connect to the plugin's own socket: %w", err)
+		return fmt.Errorf("cannot connect to the plugin's own socket: %w", err)
 	}
 	defer func() { _ = conn.Close() }() // nothing is lost
 	_, err = csi.NewIdentityClient(conn).Probe(ctx, &csi.ProbeRequest{})
@@ -87,15 +87,15 @@ func (s *server) reply(ctx context.Context, w http.ResponseWriter, check string,
 	text := "ok"
 	if err != nil {
 		text = err.Error()
-		s.Log.WarnContext(ctx, "not healthy", "check", check, "error", text)
+		s.Log.WarnContext(ctx, "a health check failed", "check", check, "error", text)
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	if _, err := fmt.Fprintln(w, text); err != nil {
-		s.Log.DebugContext(ctx, "could not answer a check", "check", check, "error", err.Error())
+		s.Log.DebugContext(ctx, "cannot send the result of a health check", "check", check, "error", err.Error())
 	}
 }
 
-// serveHTTP serves until ctx is done.
+// serveHTTP serves httpHandler on lis until ctx is done, and then stops within KillTimeout.
 func (s *server) serveHTTP(ctx context.Context, lis net.Listener) error {
 	server := &http.Server{
 		Handler:           s.httpHandler(),
@@ -110,7 +110,7 @@ func (s *server) serveHTTP(ctx context.Context, lis net.Listener) error {
 	go func() { served <- server.Serve(lis) }()
 	select {
 	case err := <-served:
-		return fmt.Errorf("serve HTTP: %w", err)
+		return fmt.Errorf("cannot serve HTTP: %w", err)
 	case <-ctx.Done():
 	}
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), KillTimeout)

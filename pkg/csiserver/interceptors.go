@@ -82,8 +82,8 @@ func (s *server) refuseWhenStopping(
 // panic's value, which may hold secrets.
 func (s *server) recoverPanic(ctx context.Context, value any) error {
 	s.Log.ErrorContext(ctx, "panic", "value", fmt.Sprint(value), "stack", string(debug.Stack()))
-	return volume.Errorf(volume.KindInternal, "the plugin failed on this call (a panic)").
-		WithRemedy("find the record \"panic\" in the log of the plugin and report it as a bug")
+	return volume.Errorf(volume.KindInternal, "the plugin panicked during this call").
+		WithRemedy("find the record \"panic\" in the log of the plugin, and report it as a bug of the driver")
 }
 
 // logCall logs one record per call, and at level debug the request and the response

@@ -30,7 +30,7 @@ func listen(ctx context.Context, endpoint string) (net.Listener, error) {
 	}
 	lis, err := new(net.ListenConfig).Listen(ctx, network, address)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", endpoint, err)
+		return nil, fmt.Errorf("cannot listen on %s: %w", endpoint, err)
 	}
 	return lis, nil
 }
@@ -47,20 +47,20 @@ func parseEndpoint(endpoint string) (network, address string, err error) {
 	case found && scheme == "tcp":
 		network, address = "tcp", strings.TrimPrefix(rest, "//")
 	default:
-		return "", "", fmt.Errorf("endpoint %q: want unix:///path or tcp://host:port", endpoint)
+		return "", "", fmt.Errorf("the endpoint %q is invalid: use unix:///path or tcp://host:port", endpoint)
 	}
 	if network == "tcp" {
 		if _, _, err := net.SplitHostPort(address); err != nil {
-			return "", "", fmt.Errorf("endpoint %q: %w", endpoint, err)
+			return "", "", fmt.Errorf("the endpoint %q is invalid: %w", endpoint, err)
 		}
 		return network, address, nil
 	}
 	if !filepath.IsAbs(address) {
-		return "", "", fmt.Errorf("endpoint %q: the socket path must be absolute, as in unix:///csi/csi.sock", endpoint)
+		return "", "", fmt.Errorf("the endpoint %q is invalid: the socket path must be absolute, as in unix:///csi/csi.sock", endpoint)
 	}
 	address = filepath.Clean(address)
 	if len(address) > maxSocketPath {
-		return "", "", fmt.Errorf("endpoint %q: the socket path has %d bytes, but the kernel allows at most %d",
+		return "", "", fmt.Errorf("the endpoint %q is invalid: the socket path has %d bytes, but the kernel allows at most %d",
 			endpoint, len(address), maxSocketPath)
 	}
 	return network, address, nil
@@ -78,7 +78,7 @@ const (
 
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return nil, fmt.Errorf("directory of the socket %s: %w", path, err)
+		return nil, fmt.Errorf("cannot create the directory of the socket %s: %w", path, err)
 	}
 	if err := removeStale(ctx, path); err != nil {
 		return nil, err
@@ -86,14 +86,14 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	config := net.ListenConfig{Control: setSocketMode}
 	lis, err := config.Listen(ctx, "unix", path)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
+		return nil, fmt.Errorf("cannot listen on %s: %w", path, err)
 	}
 	if u, ok := lis.(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(false)
 	}
 	created, err := os.Lstat(path)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("socket %s vanished: %w", path, err), lis.Close())
+		return nil, errors.Join(fmt.Errorf("cannot read the new socket %s: %w", path, err), lis.Close())
 	}
 	return &unixListener{Listener: lis, path: path, created: created}, nil
 }
@@ -114,10 +114,10 @@ func removeStale(ctx context.Context, path string) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("read the socket %s: %w", path, err)
+		return fmt.Errorf("cannot read the socket %s: %w", path, err)
 	}
 	if info.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("%s exists, but is not a socket (%s): remove it or choose another endpoint", path, info.Mode())
+		return fmt.Errorf("%s exists, but is not a socket (%s): remove it, or set another --endpoint", path, info.Mode())
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
@@ -125,14 +125,14 @@ func removeStale(ctx context.Context, path string) error {
 	switch {
 	case err == nil:
 		_ = conn.Close() // nothing was written
-		return fmt.Errorf("another process answers on %s: stop it or choose another endpoint", path)
+		return fmt.Errorf("another process answers on %s: stop it, or set another --endpoint", path)
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case !errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("check whether a process still uses %s: %w", path, err)
+		return fmt.Errorf("cannot check whether a process still uses %s: %w", path, err)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove the stale socket %s: %w", path, err)
+		return fmt.Errorf("cannot remove the stale socket %s: %w", path, err)
 	}
 	return nil
 }

@@ -16,7 +16,7 @@ import (
 func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 	var minLevel slog.Level
 	if err := minLevel.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("log level %q: want debug, info, warn or error", level)
+		return nil, fmt.Errorf("--log-level %q is not known: use debug, info, warn or error", level)
 	}
 	options := &slog.HandlerOptions{Level: minLevel}
 	switch strings.ToLower(format) {
@@ -25,7 +25,7 @@ func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 	case "json":
 		return slog.New(contextHandler{slog.NewJSONHandler(w, options)}), nil
 	}
-	return nil, fmt.Errorf("log format %q: want text or json", format)
+	return nil, fmt.Errorf("--log-format %q is not known: use text or json", format)
 }
 
 // redirectKlog redirects to log what libraries of Kubernetes log through klog. klog is
@@ -41,7 +41,7 @@ func redirectKlog(ctx context.Context, log *slog.Logger) error {
 	fs := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(fs)
 	if err := fs.Set("v", verbosity); err != nil {
-		return fmt.Errorf("verbosity of klog: %w", err)
+		return fmt.Errorf("cannot set the verbosity of klog: %w", err)
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ func NewMetrics() *Metrics {
 	return m
 }
 
-// Registerer registers further metrics of the plugin.
+// Registerer returns the registry of the metrics, for further metrics of the plugin.
 func (m *Metrics) Registerer() prometheus.Registerer { return m.registry }
 
 // handler serves the metrics in the Prometheus formats.

@@ -68,15 +68,15 @@ type server struct {
 	grpc     *grpc.Server
 	serving  atomic.Pointer[net.Addr] // the address on which serve has begun; nil: not yet
 	stopping atomic.Bool
-	running  atomic.Int64 // calls
+	running  atomic.Int64 // number of running calls
 }
 
 // Run listens on the endpoints and serves until ctx is done. Then it accepts no new
 // connections, refuses further calls with UNAVAILABLE, and waits for the running calls.
 // After the grace period it cancels the calls that still run. Then it calls Stopping. For
 // the rest of the grace period it waits for Detached, and logs the work that has not ended
-// then. Run returns nil once all calls have ended, and an error if calls ignore their
-// cancellation.
+// then. Run returns nil once all calls have ended. It returns an error if an endpoint cannot
+// be opened or served, or if calls do not end within KillTimeout after their cancellation.
 func Run(ctx context.Context, options Options) error {
 	s, err := newServer(options)
 	if err != nil {
@@ -95,7 +95,7 @@ func Run(ctx context.Context, options Options) error {
 	if options.HTTPEndpoint != "" {
 		httpLis, err := new(net.ListenConfig).Listen(ctx, "tcp", options.HTTPEndpoint)
 		if err != nil {
-			return errors.Join(fmt.Errorf("listen for HTTP on %s: %w", options.HTTPEndpoint, err), lis.Close())
+			return errors.Join(fmt.Errorf("cannot listen for HTTP on %s: %w", options.HTTPEndpoint, err), lis.Close())
 		}
 		s.Log.InfoContext(ctx, "serving HTTP", "address", httpLis.Addr().String())
 		group.Go(func() error { return s.serveHTTP(groupCtx, httpLis) })
@@ -136,8 +136,8 @@ func newServer(options Options) (*server, error) {
 	return s, nil
 }
 
-// serve serves CSI on lis until ctx is done, and then stops as Run says. A server serves
-// once.
+// serve serves CSI on lis until ctx is done, and then stops as Run describes. It may be
+// called once.
 func (s *server) serve(ctx context.Context, lis net.Listener) error {
 	served := make(chan error, 1)
 	addr := lis.Addr()
@@ -145,7 +145,7 @@ func (s *server) serve(ctx context.Context, lis net.Listener) error {
 	go func() { served <- s.grpc.Serve(lis) }()
 	select {
 	case err := <-served:
-		return fmt.Errorf("serve gRPC on %s: %w", lis.Addr(), err)
+		return fmt.Errorf("cannot serve gRPC on %s: %w", lis.Addr(), err)
 	case <-ctx.Done():
 	}
 	s.stopping.Store(true)
@@ -162,7 +162,7 @@ func (s *server) serve(ctx context.Context, lis net.Listener) error {
 	}
 	// If ctx ended before grpc.Serve began, it returns ErrServerStopped.
 	if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-		return fmt.Errorf("serve gRPC on %s: %w", lis.Addr(), err)
+		return fmt.Errorf("cannot serve gRPC on %s: %w", lis.Addr(), err)
 	}
 	s.Log.InfoContext(ctx, "stopped")
 	return nil
