@@ -91,7 +91,8 @@ func (s *server) convertErrors(
 		return resp, nil
 	}
 	if text := err.Error(); len(text) > maxMessageBytes {
-		s.Log.ErrorContext(ctx, "the text of an error is too long for gRPC, the caller gets its beginning only", "method", method(info), "error", text)
+		s.Log.ErrorContext(ctx, "a text of an error is too long for gRPC: the caller gets its beginning",
+			"method", method(info), "error", text)
 	}
 	return nil, toStatus(err)
 }

@@ -27,7 +27,8 @@ type Identity struct {
 func NewIdentity(name string, hasTopology bool, probe func(context.Context) error) (*Identity, error) {
 	const label = `[0-9A-Za-z]([-0-9A-Za-z]*[0-9A-Za-z])?`
 	if ok, err := regexp.MatchString(`^`+label+`(\.`+label+`)*$`, name); err != nil || !ok || len(name) > 63 {
-		return nil, fmt.Errorf("the driver name %q is invalid: use a domain name such as loop.growvol.io, of at most 63 characters", name)
+		return nil, fmt.Errorf(
+			"the driver name %q is invalid: use a domain name such as loop.growvol.io, of at most 63 characters", name)
 	}
 	return &Identity{name: name, hasTopology: hasTopology, probe: probe}, nil
 }

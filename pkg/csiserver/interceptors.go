@@ -95,7 +95,7 @@ func (s *server) logCall(
 	start := time.Now()
 	resp, err := next(ctx, req)
 	code := status.Code(err)
-	attrs := append(subject(req, resp),
+	attrs := append(callAttrs(req, resp),
 		slog.String("method", method(info)), slog.String("code", code.String()), slog.Duration("duration", time.Since(start)))
 	if err != nil {
 		attrs = append(attrs, slog.String("error", status.Convert(err).Message()))
@@ -124,8 +124,8 @@ func callLevel(info *grpc.UnaryServerInfo, code codes.Code) slog.Level {
 	return slog.LevelInfo
 }
 
-// subject returns the names, ids and the size in a call, for its record.
-func subject(req, resp any) []slog.Attr {
+// callAttrs returns the names, ids and the size in a call, for its record.
+func callAttrs(req, resp any) []slog.Attr {
 	var attrs []slog.Attr
 	add := func(key, value string) {
 		if value != "" {

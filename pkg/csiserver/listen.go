@@ -56,11 +56,13 @@ func parseEndpoint(endpoint string) (network, address string, err error) {
 		return network, address, nil
 	}
 	if !filepath.IsAbs(address) {
-		return "", "", fmt.Errorf("the endpoint %q is invalid: the socket path must be absolute, as in unix:///csi/csi.sock", endpoint)
+		return "", "", fmt.Errorf(
+			"the endpoint %q is invalid: the socket path must be absolute, as in unix:///csi/csi.sock", endpoint)
 	}
 	address = filepath.Clean(address)
 	if len(address) > maxSocketPath {
-		return "", "", fmt.Errorf("the endpoint %q is invalid: the socket path has %d bytes, but the kernel allows at most %d",
+		return "", "", fmt.Errorf(
+			"the endpoint %q is invalid: the socket path has %d bytes, but the kernel allows at most %d",
 			endpoint, len(address), maxSocketPath)
 	}
 	return network, address, nil
