@@ -14,7 +14,7 @@ import (
 // Error kind Invalid: there is none, or one cannot be converted.
 func parseAccesses(capabilities []*csi.VolumeCapability) ([]volume.Access, error) {
 	if len(capabilities) == 0 {
-		return nil, volume.Errorf(volume.KindInvalid, "volume_capabilities are missing in the request")
+		return nil, volume.Errorf(volume.KindInvalid, "volume_capabilities are missing from the request")
 	}
 	accesses := make([]volume.Access, 0, len(capabilities))
 	for _, c := range capabilities {
@@ -43,15 +43,15 @@ func checkAccessModes(modes []volume.AccessMode, accesses ...volume.Access) erro
 }
 
 // checkNotDestructive returns an error of kind Invalid for an access that destroys a
-// filesystem: mounts on several nodes of which one writes. It is for new volumes and for
-// questions about a volume. A volume that another driver created with such a mode may
-// still be used on one node, and be expanded.
+// filesystem: mounts on several nodes of which one writes. CreateVolume, GetCapacity and
+// ValidateVolumeCapabilities call it. A volume that another driver created with such a mode
+// may still be used on one node, and be expanded.
 func checkNotDestructive(accesses []volume.Access) error {
 	for _, a := range accesses {
 		if a.Mode.IsMultiNode() && !a.IsShared() {
 			return volume.Errorf(volume.KindInvalid, "the access mode %s needs a block volume: "+
 				"a filesystem that several nodes mount while one writes to it is destroyed", a.Mode).
-				WithRemedy("use volumeMode: Block, or an access mode for one node")
+				WithRemedy("set volumeMode: Block, or an access mode for one node (ReadWriteOnce), in the claim")
 		}
 	}
 	return nil
@@ -65,7 +65,8 @@ func checkEncryptedAccess(encrypted bool, accesses []volume.Access) error {
 		if encrypted && a.Mode.IsMultiNode() && !a.Mode.IsReadOnly() {
 			return volume.Errorf(volume.KindInvalid, "the access mode %s is not possible with encryption (%s: %q): "+
 				"each node would write its own LUKS2 header", a.Mode, volume.EncryptedKey, encryptedTrue).
-				WithRemedy("use an access mode for one node, or a StorageClass without " + volume.EncryptedKey)
+				WithRemedy("set an access mode for one node (ReadWriteOnce) in the claim, or use a StorageClass without " +
+					volume.EncryptedKey)
 		}
 	}
 	return nil

@@ -24,8 +24,8 @@ func (s *Server) ControllerGetCapabilities(
 
 // capabilities derives the capabilities from the interfaces of the backend.
 //
-// PUBLISH_READONLY is not among them: volume.Attacher does not promise that the storage
-// system itself enforces read-only, and the node mounts read-only without it.
+// PUBLISH_READONLY is not among them: volume.Attacher does not require the storage system
+// to enforce read-only, and the node mounts read-only without it.
 func (s *Server) capabilities() []csi.ControllerServiceCapability_RPC_Type {
 	capabilities := []csi.ControllerServiceCapability_RPC_Type{
 		csi.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
@@ -46,9 +46,9 @@ func (s *Server) capabilities() []csi.ControllerServiceCapability_RPC_Type {
 		{s.cloner != nil, csi.ControllerServiceCapability_RPC_CLONE_VOLUME},
 		{s.modifier != nil, csi.ControllerServiceCapability_RPC_MODIFY_VOLUME},
 		{s.health != nil, csi.ControllerServiceCapability_RPC_GET_VOLUME_HEALTH},
-		// A HealthLister is also a HealthReporter: CSI allows the list only with both.
+		// A VolumeHealthLister is also a VolumeHealthReporter: CSI allows the list only with both.
 		{s.healthLister != nil, csi.ControllerServiceCapability_RPC_LIST_VOLUME_HEALTH},
-		{s.countsWriters(), csi.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER},
+		{s.hasSingleNodeModes(), csi.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER},
 	} {
 		if optional.isSupported {
 			capabilities = append(capabilities, optional.capability)
@@ -57,9 +57,9 @@ func (s *Server) capabilities() []csi.ControllerServiceCapability_RPC_Type {
 	return capabilities
 }
 
-// countsWriters reports whether the backend knows the modes behind ReadWriteOncePod of
+// hasSingleNodeModes reports whether the backend knows the modes behind ReadWriteOncePod of
 // Kubernetes.
-func (s *Server) countsWriters() bool {
+func (s *Server) hasSingleNodeModes() bool {
 	return slices.ContainsFunc(s.backend.AccessModes(), func(m volume.AccessMode) bool {
 		return m == volume.AccessSingleNodeSingleWriter || m == volume.AccessSingleNodeMultiWriter
 	})

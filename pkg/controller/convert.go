@@ -8,7 +8,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// toCSI converts a volume that the backend has read.
+// toCSI converts a volume that the backend has read. This file converts between the
+// messages of CSI and the types of package volume.
 func (s *Server) toCSI(v volume.Volume) *csi.Volume {
 	out := &csi.Volume{
 		VolumeId: v.ID, CapacityBytes: v.Size.Bytes(), VolumeContext: volumeContext(v),
@@ -22,8 +23,8 @@ func (s *Server) toCSI(v volume.Volume) *csi.Volume {
 	return out
 }
 
-// volumeContext returns the volume context: what the backend tells the node, and whether
-// the node encrypts the volume.
+// volumeContext returns the volume context for the node: the backend's entries, and
+// volume.EncryptedKey if the node encrypts the volume.
 func volumeContext(v volume.Volume) map[string]string {
 	if !v.Encrypted {
 		return v.VolumeContext

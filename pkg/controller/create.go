@@ -42,9 +42,9 @@ func (s *Server) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest)
 
 // create chooses the size, has the backend create the volume and checks the result. It
 // first looks for a volume of that name: if the answer to an earlier call was lost, the
-// source may have grown or been deleted since, which is no reason to refuse the retry. The
-// backend gets the request for an existing volume too: the volume may not be usable yet,
-// or may differ in what only the backend knows.
+// source may have grown or been deleted since, and the retry must not fail because of that.
+// The backend gets the request for an existing volume too: the volume may not be usable
+// yet, or may differ in properties that only the backend knows.
 func (s *Server) create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
 	v, found, err := s.backend.Find(ctx, req)
 	if err != nil {
@@ -56,7 +56,7 @@ func (s *Server) create(ctx context.Context, req volume.CreateRequest) (volume.V
 	} else {
 		sourceSize, err = s.chooseSize(ctx, &req)
 		if b, ok := s.backend.(volume.Abandoner); ok && err != nil {
-			// Earlier calls may have left something in the backend, which Abandon handles.
+			// Earlier calls may have left a volume behind, which Abandon removes.
 			err = b.Abandon(ctx, req, err)
 		}
 	}
@@ -98,18 +98,18 @@ func checkExisting(v volume.Volume, req volume.CreateRequest) error {
 	case v.Source != req.Source:
 		difference = "was created from another source"
 	case v.Encrypted && !req.Encrypted:
-		difference = "was created to be encrypted, which the StorageClass does not request"
+		difference = "is encrypted by the node, which the StorageClass does not request"
 	case !v.Encrypted && req.Encrypted:
-		difference = "was created without encryption, which the StorageClass requests"
+		difference = "is not encrypted by the node, which the StorageClass requests"
 	case v.Size < req.Range.Required:
-		difference = "has " + v.Size.String() + ", less than the " + req.Range.Required.String() + " required"
+		difference = "has " + v.Size.String() + ", less than the requested " + req.Range.Required.String()
 	case req.Range.Limit > 0 && v.Size > req.Range.Limit:
-		difference = "has " + v.Size.String() + ", above the limit " + req.Range.Limit.String()
+		difference = "has " + v.Size.String() + ", above the requested limit " + req.Range.Limit.String()
 	default:
 		return nil
 	}
 	return volume.Errorf(volume.KindAlreadyExists, "volume %s has this name, but %s", v.ID, difference).
-		WithRemedy("use another name, or delete the volume")
+		WithRemedy("if nothing uses volume " + v.ID + ", delete it; otherwise recreate the claim to get a new name")
 }
 
 // sourceSize reads the size of the source; zero: no source. Error kind InProgress: the
@@ -141,8 +141,8 @@ func resolveWithSource(r volume.Range, sourceSize volume.Size, limits volume.Lim
 	}
 	for _, bound := range []volume.Size{r.Required, r.Limit} {
 		if bound > 0 && bound < sourceSize {
-			return 0, volume.Errorf(volume.KindOutOfRange, "the source has %s, more than the %s requested", sourceSize, bound).
-				WithRemedy("request at least " + sourceSize.String())
+			return 0, volume.Errorf(volume.KindOutOfRange, "the source has %s, more than the requested %s", sourceSize, bound).
+				WithRemedy(requestAtLeast + sourceSize.String())
 		}
 	}
 	return r.Resolve(limits)
@@ -157,12 +157,13 @@ func checkCreated(v volume.Volume, req volume.CreateRequest, sourceSize volume.S
 		return volume.Errorf(volume.KindInternal, "the backend returned a volume without an id")
 	case v.Size < minSize || v.Size <= 0:
 		return volume.Errorf(volume.KindInternal,
-			"the backend returned volume %s with %s, less than the %s required", v.ID, v.Size, minSize)
+			"the backend returned volume %s with %s, less than the required %s", v.ID, v.Size, minSize)
 	case req.Range.Limit > 0 && v.Size > req.Range.Limit:
 		return volume.Errorf(volume.KindInternal,
-			"the backend returned volume %s with %s, above the limit %s", v.ID, v.Size, req.Range.Limit)
+			"the backend returned volume %s with %s, above the requested limit %s", v.ID, v.Size, req.Range.Limit)
 	case v.Encrypted != req.Encrypted:
-		return volume.Errorf(volume.KindInternal, "the backend returned volume %s with encryption %t, not %t as requested",
+		return volume.Errorf(volume.KindInternal,
+			"the backend returned volume %s with encrypted=%t, but the request has encrypted=%t",
 			v.ID, v.Encrypted, req.Encrypted)
 	case !v.Source.IsEmpty() && v.Source != req.Source:
 		return volume.Errorf(volume.KindAlreadyExists, "volume %s has this name, but was created from another source", v.ID)
@@ -201,7 +202,8 @@ func (s *Server) parseCreate(req *csi.CreateVolumeRequest) (volume.CreateRequest
 // but the backend has none.
 func (s *Server) checkMutableParameters(parameters map[string]string) error {
 	if len(parameters) > 0 && s.modifier == nil {
-		return volume.Errorf(volume.KindInvalid, "mutable_parameters are set, but this backend has none").
+		return volume.Errorf(volume.KindInvalid,
+			"mutable_parameters are set, but no parameters of this backend can be modified").
 			WithRemedy("create the volume without a VolumeAttributesClass")
 	}
 	return nil
@@ -236,7 +238,7 @@ func (s *Server) parseSource(source *csi.VolumeContentSource) (volume.Source, er
 func checkName(name string) error {
 	for _, r := range name {
 		if unicode.IsControl(r) && r != '\t' && r != '\n' && r != '\r' {
-			return volume.Errorf(volume.KindInvalid, "the name %q has the control character %U", name, r)
+			return volume.Errorf(volume.KindInvalid, "the name %q contains the control character %U", name, r)
 		}
 	}
 	return checkRequired("name", name)

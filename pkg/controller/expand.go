@@ -69,7 +69,7 @@ func (s *Server) parseExpand(req *csi.ControllerExpandVolumeRequest) (target vol
 	}
 	r := parseRange(req.GetCapacityRange())
 	if r.Required == 0 {
-		return 0, volume.Errorf(volume.KindInvalid, "required_bytes of capacity_range is missing in the request")
+		return 0, volume.Errorf(volume.KindInvalid, "required_bytes of capacity_range is missing from the request")
 	}
 	return r.Resolve(s.backend.Limits())
 }

@@ -35,7 +35,7 @@ func (s *Server) ListVolumes(ctx context.Context, req *csi.ListVolumesRequest) (
 }
 
 // GetCapacity returns the free space of the backend; zero for volumes with an access that
-// the backend does not allow.
+// the backend does not allow or that would destroy a filesystem.
 func (s *Server) GetCapacity(ctx context.Context, req *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {
 	if s.capacity == nil {
 		return nil, unsupportedError("report its capacity")

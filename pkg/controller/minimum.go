@@ -9,6 +9,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
+// requestAtLeast begins a remedy, which ends with a size.
+const requestAtLeast = "set resources.requests.storage of the claim, and its limit if it has one, to at least "
+
 // minimum is the smallest size with which a volume can be used as requested.
 type minimum struct {
 	size    volume.Size
@@ -64,14 +67,14 @@ func (m minimum) apply(size volume.Size, r volume.Range, limits volume.Limits) (
 	if r.Limit >= m.size || r == (volume.Range{}) {
 		return volume.Range{Required: m.size, Limit: r.Limit}.Resolve(limits)
 	}
-	found := "a limit of " + r.Limit.String() + " was set"
+	found := "the request has a limit of " + r.Limit.String()
 	if r.Required > 0 {
-		found = r.Required.String() + " were requested"
+		found = "the request is for " + r.Required.String()
 	}
 	rounded, ok := m.size.RoundUp(limits.Granularity)
 	if !ok {
 		rounded = m.size
 	}
 	return 0, volume.Errorf(volume.KindOutOfRange, "a volume for %s needs at least %s, but %s", m.purpose, m.size, found).
-		WithRemedy("request at least " + rounded.String())
+		WithRemedy(requestAtLeast + rounded.String())
 }

@@ -39,7 +39,7 @@ func TestCreateRefusesSizeBelowMinimum(t *testing.T) {
 	}{
 		"xfs, too small": {
 			fstype: "xfs", required: tooSmall,
-			words: []string{"xfs", "100 MiB", "needs at least 300 MiB", "request at least 300"},
+			words: []string{"xfs", "100 MiB", "needs at least 300 MiB", "to at least 300 MiB"},
 		},
 		"xfs, just too small":       {fstype: " XFS", required: xfs - volume.MiB, words: []string{"299 MiB"}},
 		"xfs, rounded up to enough": {fstype: "xfs", required: xfs - 1, want: xfs},

@@ -9,9 +9,10 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// classParameters are the parameters of a StorageClass, separated by reader.
+// classParameters are the parameters of a StorageClass: those that the backend reads, and
+// those that this package reads for all backends.
 type classParameters struct {
-	backend   map[string]string // read by the backend
+	backend   map[string]string // for the backend
 	fsType    string            // value of fsTypeKey; empty: none
 	encrypted bool
 }
@@ -38,7 +39,8 @@ func parseClass(class map[string]string) (classParameters, error) {
 			if value != encryptedTrue && value != encryptedFalse {
 				return p, volume.Errorf(volume.KindInvalid, "the parameter %s of the StorageClass is %q, but must be %q or %q",
 					key, value, encryptedTrue, encryptedFalse).
-					WithRemedy(fmt.Sprintf("correct the StorageClass: %s: %q", key, encryptedTrue))
+					WithRemedy(fmt.Sprintf("delete the StorageClass and create it again with %s: %q or %q",
+						key, encryptedTrue, encryptedFalse))
 			}
 			p.encrypted = value == encryptedTrue
 		case !strings.EqualFold(key, fsTypeKey):
@@ -47,7 +49,7 @@ func parseClass(class map[string]string) (classParameters, error) {
 		case p.fsType != "" && !sameFilesystem(p.fsType, value):
 			return p, volume.Errorf(volume.KindInvalid, "the StorageClass names the filesystems %q and %q",
 				min(p.fsType, value), max(p.fsType, value)).
-				WithRemedy("keep one of them, with the key csi.storage.k8s.io/fstype")
+				WithRemedy("delete the StorageClass and create it again with one of them, as csi.storage.k8s.io/fstype")
 		default:
 			p.fsType = value
 		}
@@ -91,8 +93,8 @@ func (p classParameters) checkFSType(accesses []volume.Access) error {
 			found = strconv.Quote(a.FSType)
 		}
 		return volume.Errorf(volume.KindInvalid,
-			"the StorageClass names the filesystem %q, but the volume capability %s", p.fsType, found).
-			WithRemedy("name the filesystem in the volume capability (fs_type)")
+			"the StorageClass names the filesystem %q, but the volume capability names %s", p.fsType, found).
+			WithRemedy("name the same filesystem in the volume capability (fs_type)")
 	}
 	return nil
 }

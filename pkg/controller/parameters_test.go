@@ -102,12 +102,12 @@ func TestCreateRefusesVolumeWithOtherEncryption(t *testing.T) {
 	s := New(fakebackend.New(), Options{})
 	createVolume(t, s, "plain", volume.GiB)
 	_, err := s.CreateVolume(t.Context(), encryptedRequest("plain", "true"))
-	volumetest.WantKind(t, err, volume.KindAlreadyExists, "without encryption", "next step")
+	volumetest.WantKind(t, err, volume.KindAlreadyExists, "is not encrypted by the node", "next step")
 	if _, err := s.CreateVolume(t.Context(), encryptedRequest("secret", "true")); err != nil {
 		t.Fatal(err)
 	}
 	_, err = s.CreateVolume(t.Context(), encryptedRequest("secret", "false"))
-	volumetest.WantKind(t, err, volume.KindAlreadyExists, "to be encrypted", "next step")
+	volumetest.WantKind(t, err, volume.KindAlreadyExists, "is encrypted by the node", "next step")
 }
 
 // Nodes that write concurrently would each write a LUKS2 header.
@@ -153,7 +153,7 @@ func (b forgetfulBackend) Create(ctx context.Context, req volume.CreateRequest) 
 func TestCreateFailsWhenBackendForgetsEncryption(t *testing.T) {
 	t.Parallel()
 	_, err := New(forgetfulBackend{fakebackend.New()}, Options{}).CreateVolume(t.Context(), encryptedRequest("v", "true"))
-	volumetest.WantKind(t, err, volume.KindUnavailable, "encryption") // not final: the volume exists
+	volumetest.WantKind(t, err, volume.KindUnavailable, "encrypted=false") // not final: the volume exists
 }
 
 // mountWith is the capability of a claim whose class names a filesystem.
@@ -219,12 +219,12 @@ func TestClassAndCapabilityMustNameSameFilesystem(t *testing.T) {
 		"block": {map[string]string{"fsType": "xfs"}, blockAs(singleWriter), nil},
 		"twice": {map[string]string{"fsType": "xfs", "fstype": "xfs", "FSTYPE": ""}, mountWith("xfs"), nil},
 		"none": {
-			map[string]string{"fsType": "xfs"}, mountWith(""), []string{`"xfs"`, "the volume capability none", "fs_type"},
+			map[string]string{"fsType": "xfs"}, mountWith(""), []string{`"xfs"`, "the volume capability names none", "fs_type"},
 		},
 		"another": {
 			map[string]string{"fstype": "xfs"},
 			mountWith("ext4"),
-			[]string{`"xfs"`, `the volume capability "ext4"`, "next step"},
+			[]string{`"xfs"`, `the volume capability names "ext4"`, "next step"},
 		},
 		"different": {
 			map[string]string{"fsType": "xfs", "fstype": "ext4"},

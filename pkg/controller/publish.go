@@ -15,7 +15,7 @@ func (s *Server) ControllerPublishVolume(
 	ctx context.Context, req *csi.ControllerPublishVolumeRequest,
 ) (*csi.ControllerPublishVolumeResponse, error) {
 	if s.attacher == nil {
-		return nil, unsupportedError("attach volumes, and its volumes need no attachment")
+		return nil, unsupportedError("attach volumes: its volumes need no attachment")
 	}
 	attach, err := s.parseAttach(req)
 	if err != nil {
@@ -46,9 +46,9 @@ func (s *Server) parseAttach(req *csi.ControllerPublishVolumeRequest) (volume.At
 		return volume.AttachRequest{}, err
 	}
 	if req.GetReadonly() {
-		// No component would enforce it; see capabilities.
+		// No component enforces the field; see capabilities.
 		return volume.AttachRequest{}, volume.Errorf(volume.KindInvalid,
-			"readonly is set, but this driver does not have PUBLISH_READONLY")
+			"readonly is set, but this driver lacks the capability PUBLISH_READONLY")
 	}
 	return volume.AttachRequest{
 		VolumeID: req.GetVolumeId(), Node: req.GetNodeId(), Access: access, ReadOnly: access.Mode.IsReadOnly(),
@@ -56,12 +56,12 @@ func (s *Server) parseAttach(req *csi.ControllerPublishVolumeRequest) (volume.At
 }
 
 // ControllerUnpublishVolume detaches a volume from a node, or from all nodes if the request
-// names none. A volume or node that does not exist is a success: nothing is attached there.
+// names none. It succeeds for a volume or node that does not exist: nothing is attached there.
 func (s *Server) ControllerUnpublishVolume(
 	ctx context.Context, req *csi.ControllerUnpublishVolumeRequest,
 ) (*csi.ControllerUnpublishVolumeResponse, error) {
 	if s.attacher == nil {
-		return nil, unsupportedError("detach volumes, and its volumes need no attachment")
+		return nil, unsupportedError("detach volumes: its volumes need no attachment")
 	}
 	id := req.GetVolumeId()
 	if err := checkRequired("volume_id", id); err != nil {

@@ -69,7 +69,7 @@ func snapshotNameKey(name string) string { return "snapshot-name:" + name }
 // the CSI specification.
 func checkRequired(field, value string) error {
 	if value == "" {
-		return volume.Errorf(volume.KindInvalid, "%s is missing in the request", field)
+		return volume.Errorf(volume.KindInvalid, "%s is missing from the request", field)
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ func (s *Server) CreateSnapshot(
 	}
 	if req.GetAccessibilityRequirements() != nil {
 		return nil, volume.Errorf(volume.KindInvalid,
-			"accessibility_requirements are set, but this driver does not have SNAPSHOT_ACCESSIBILITY_CONSTRAINTS")
+			"accessibility_requirements are set, but this driver lacks the capability SNAPSHOT_ACCESSIBILITY_CONSTRAINTS")
 	}
 	unlock, unlockSource, err := s.locks.LockWithSource(ctx, source, snapshotNameKey(name))
 	if err != nil {
@@ -37,13 +37,13 @@ func (s *Server) CreateSnapshot(
 		return nil, volume.Wrap(err, "snapshot volume", source)
 	}
 	if snapshot.VolumeID != source {
-		return nil, volume.Errorf(volume.KindAlreadyExists, "snapshot %s has the name %s, but is of volume %s",
+		return nil, volume.Errorf(volume.KindAlreadyExists, "snapshot %s has the name %s, but is a snapshot of volume %s",
 			snapshot.ID, name, snapshot.VolumeID)
 	}
 	return &csi.CreateSnapshotResponse{Snapshot: snapshotToCSI(snapshot)}, nil
 }
 
-// DeleteSnapshot removes a snapshot; one that does not exist is a success.
+// DeleteSnapshot deletes a snapshot. It succeeds for a snapshot that does not exist.
 func (s *Server) DeleteSnapshot(
 	ctx context.Context, req *csi.DeleteSnapshotRequest,
 ) (*csi.DeleteSnapshotResponse, error) {

@@ -9,7 +9,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// DeleteVolume deletes a volume; one that does not exist is a success.
+// DeleteVolume deletes a volume. It succeeds for a volume that does not exist.
 func (s *Server) DeleteVolume(ctx context.Context, req *csi.DeleteVolumeRequest) (*csi.DeleteVolumeResponse, error) {
 	id := req.GetVolumeId()
 	if err := checkRequired("volume_id", id); err != nil {
@@ -72,9 +72,9 @@ func (s *Server) ValidateVolumeCapabilities(
 	}}, nil
 }
 
-// checkVolumeContext returns an error of kind Invalid if the request has another value than
-// the volume for a key of the volume's context. It ignores other keys, which
-// external-provisioner adds, and an empty context.
+// checkVolumeContext returns an error of kind Invalid if got, the context of the request,
+// lacks a key of the volume's context or has another value for it. It ignores other keys of
+// got, which external-provisioner adds, and an empty got.
 func checkVolumeContext(want, got map[string]string) error {
 	if len(got) == 0 {
 		return nil
@@ -99,7 +99,7 @@ func (s *Server) ControllerModifyVolume(
 		return nil, err
 	}
 	if len(req.GetMutableParameters()) == 0 {
-		return nil, volume.Errorf(volume.KindInvalid, "mutable_parameters are missing in the request")
+		return nil, volume.Errorf(volume.KindInvalid, "mutable_parameters are missing from the request")
 	}
 	unlock, err := s.locks.Lock(ctx, id)
 	if err != nil {
