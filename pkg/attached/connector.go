@@ -25,20 +25,24 @@ import (
 )
 
 const (
-	// sizeGranularity: Cinder counts in whole GiB (API, volume "size").
+	// sizeGranularity is the unit of Cinder's sizes (API, volume "size").
 	sizeGranularity = volume.GiB
 	// maxLUKSHeader bounds the header of an encryption in the hypervisor: cryptsetup makes 16 MiB for
-	// LUKS2 and 2 MiB for LUKS1; the rest is reserve.
+	// LUKS2 and 2 MiB for LUKS1, so twice the larger one.
 	maxLUKSHeader = 32 * volume.MiB
 
-	retryRemedy = "no action needed: Kubernetes retries this automatically"
-	hangRemedy  = retryRemedy + "; if it lasts, check the kernel log of this node for I/O that hangs"
+	// ifErrorPersists begins the remedies for an error that can pass without a person.
+	ifErrorPersists = "Kubernetes retries this automatically; if the error persists, "
+	retryRemedy     = "no action needed: Kubernetes retries this automatically"
+	hangRemedy      = ifErrorPersists + "look for I/O that hangs in the kernel log of this node: journalctl --dmesg"
+	reattachRemedy  = "have the volume detached and attached again " +
+		"(scale its workload to zero until kubectl get volumeattachments does not list it, then scale it up)"
 	// shortRemedy is for a disk that has not grown with its volume. Cinder changes the size first and
-	// tells Nova afterwards; nobody repeats a message that is lost. Kubernetes asks for no larger size
-	// while one is pending on the node, so the additional GiB must be asked of Cinder.
-	shortRemedy = retryRemedy + "; if it lasts, Nova was not told of the new size: " +
-		"have the volume detached and attached again (scale its workload to zero until the VolumeAttachment is gone), " +
-		"or extended in Cinder by 1 GiB more, or have the controller run with --notify-nova"
+	// notifies Nova afterwards; a notification that is lost is not repeated. Kubernetes requests no
+	// larger size while an expansion is pending on the node, so only Cinder can add the GiB.
+	shortRemedy = ifErrorPersists + "Nova may not know the new size: " + reattachRemedy +
+		", or extend it in Cinder by 1 GiB more, " +
+		"or run the controller with --notify-nova (Helm value cinder.notifyNova: true)"
 )
 
 // Devices is what the connector needs of the machine's disks; *blockdev.System implements it.
@@ -126,15 +130,16 @@ func (c *Connector) Connect(ctx context.Context, req volume.ConnectRequest) (con
 	return conn, nil
 }
 
-// checkID returns an error of kind NotFound for an id that no volume of Cinder can have, since they
-// are UUIDs. Otherwise a disk with some short serial could be taken for a volume.
+// checkID returns an error of kind NotFound for an id that no volume of Cinder can have, because it
+// is not a UUID: a disk with some short serial could be taken for such a volume. The error has kind
+// Invalid for an empty id.
 func checkID(id string) error {
 	if id == "" {
 		return volume.Errorf(volume.KindInvalid, "the volume id is empty")
 	}
 	if !volume.IsUUID(id) {
 		return volume.Errorf(volume.KindNotFound, "no volume of Cinder can have this id: it is not a UUID").
-			WithRemedy("check the volume handle of the PersistentVolume")
+			WithRemedy("recreate the PersistentVolume with the volume's id in Cinder as spec.csi.volumeHandle")
 	}
 	return nil
 }
@@ -166,16 +171,17 @@ func parsePublishContext(publishContext map[string]string) (volume.Connection, e
 // in writable. A disk that the hypervisor has made read-only stays so without an error; mounting it
 // for writing fails later.
 func (c *Connector) setReadOnly(disk blockdev.Device, readOnly bool) error {
-	is, err := c.opts.Devices.IsReadOnly(disk)
-	if err != nil || is == readOnly {
+	isReadOnly, err := c.opts.Devices.IsReadOnly(disk)
+	if err != nil || isReadOnly == readOnly {
 		return err
 	}
 	if err := c.opts.Devices.SetReadOnly(disk, readOnly); err != nil {
 		return err
 	}
-	is, err = c.opts.Devices.IsReadOnly(disk)
-	if err == nil && readOnly && !is {
-		err = volume.Errorf(volume.KindInternal, "%s is asked for read-only, but the kernel keeps it writable", disk)
+	isReadOnly, err = c.opts.Devices.IsReadOnly(disk)
+	if err == nil && readOnly && !isReadOnly {
+		err = volume.Errorf(volume.KindInternal,
+			"cannot make %s read-only: the kernel accepted the change, but keeps the disk writable", disk)
 	}
 	return err
 }
@@ -200,8 +206,8 @@ func (c *Connector) Locate(ctx context.Context, id string) (conn volume.Connecti
 }
 
 // Verify implements volume.Connector: the serial that the disk shows must be the volume's id, or
-// the part of the id that the bus can carry. Verify starts its own reading of the serial. The
-// volume's disk is proved gone only if the kernel has no such disk: any other disk holds something.
+// the part of the id that the bus can carry. Verify starts its own reading of the serial. Its error
+// wraps volume.ErrGone only if the kernel has no disk at path.
 func (c *Connector) Verify(ctx context.Context, id, path string) (err error) {
 	defer func() { err = volume.Wrap(err, "verify", id) }()
 	d, err := c.opts.Devices.ByPath(path)
@@ -219,7 +225,7 @@ func (c *Connector) Verify(ctx context.Context, id, path string) (err error) {
 
 // noAnswerError is the error for a disk that does not answer before the call ends.
 func noAnswerError(d blockdev.Device, cause error) error {
-	return volume.Errorf(volume.KindOf(cause), "%s is not proved to be the volume: %w: %w", d, errNoAnswer, cause).
+	return volume.Errorf(volume.KindOf(cause), "cannot verify that %s is the volume: %w: %w", d, errNoAnswer, cause).
 		WithRemedy(hangRemedy)
 }
 
@@ -242,7 +248,7 @@ func (c *Connector) checkSerial(id, path string) error {
 	case err != nil:
 		return err
 	case serial == "":
-		return volume.Errorf(volume.KindPrecondition, "%s shows no serial, so nothing proves that it is the volume", d)
+		return volume.Errorf(volume.KindPrecondition, "cannot verify that %s is the volume: the disk shows no serial", d)
 	case !volume.IsUUID(id), !blockdev.SerialMatches(serial, id):
 		return volume.Errorf(volume.KindPrecondition, "%s is not the volume: its serial is %q", d, serial)
 	}

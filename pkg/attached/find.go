@@ -26,19 +26,20 @@ const (
 	serialTimeout = 2 * time.Second
 )
 
-// errNoSize: the disk is there but has no size, as while it is plugged in or pulled out.
+// errNoSize is the error for a disk that exists but has no size, as while it is plugged in or
+// pulled out. This file finds the disk of a volume among the disks of this machine.
 var errNoSize = errors.New("the disk has no size yet, or no longer")
 
-// errNoAnswer: a disk does not show its serial in time.
+// errNoAnswer is the error for a disk whose serial could not be read in time.
 var errNoAnswer = errors.New("the disk does not answer")
 
 // findResult is the result of one reading of all disks.
 type findResult struct {
 	disk       blockdev.Device // of the volume, if isFound
 	isFound    bool
-	notReady   error             // why the disk cannot be used yet; nil: it can
-	seen       []string          // all disks with their serials, for a message
-	unanswered []blockdev.Device // disks without an answer: any of them may be the volume's
+	notReady   error             // why the disk cannot be used yet; nil: it can be used
+	seen       []string          // descriptions of all disks with their serials, for a message
+	unanswered []blockdev.Device // disks that did not answer: any of them may be the volume's
 }
 
 // isUnplugged reports whether the disk is not there, or is being plugged in or pulled out.
@@ -51,8 +52,8 @@ func (c *Connector) findKnown(ctx context.Context, id string) (findResult, error
 	if err != nil || found.isFound || len(found.unanswered) == 0 {
 		return found, err
 	}
-	return found, volume.Errorf(volume.KindDeadline, "whether the volume is plugged in is unknown: "+
-		"some of the disks that may be the volume's do not answer: %s", joinDevices(found.unanswered)).
+	return found, volume.Errorf(volume.KindDeadline, "cannot determine whether the volume is attached to this node: "+
+		"disks that may be the volume's do not answer: %s", joinDevices(found.unanswered)).
 		WithRemedy(hangRemedy)
 }
 
@@ -93,7 +94,7 @@ func unsettledError(several, cause error) error {
 		text = e.Msg
 	}
 	return volume.Errorf(volume.KindOf(cause),
-		"%s; one of them may be on its way out, which can take %s: %w", text, settleGrace, cause).
+		"%s; one of them may be about to be unplugged, which can take %s: %w", text, settleGrace, cause).
 		WithRemedy(retryRemedy)
 }
 
@@ -126,7 +127,7 @@ func (c *Connector) find(ctx context.Context, id string) (findResult, error) {
 }
 
 // choose sets the volume's disk in r. A disk without a size does not count beside a disk with one:
-// it is on its way out or in.
+// it is being plugged in or pulled out.
 func (c *Connector) choose(ctx context.Context, r *findResult, matches []blockdev.Device) error {
 	var usable []blockdev.Device
 	for _, d := range matches {
@@ -145,8 +146,9 @@ func (c *Connector) choose(ctx context.Context, r *findResult, matches []blockde
 	if len(usable) > 1 {
 		return volume.Errorf(volume.KindPrecondition,
 			"several disks show the volume's id as their serial: %s", joinDevices(usable)).
-			WithRemedy("find out which of them is the volume, then detach the other one: on virtio-blk and NVMe the first " +
-				"20 characters of an id show, so another volume may share them; multipath disks are not supported")
+			WithRemedy("find the volumes of this server with: openstack server volume list SERVER; then detach the other one: " +
+				"virtio-blk and NVMe show only the first 20 characters of an id, which two volumes may share; " +
+				"multipath disks are not supported")
 	}
 	return nil
 }
@@ -221,24 +223,25 @@ func (w diskWait) timeoutError(cause error) error {
 	kind := volume.KindOf(cause)
 	waited := time.Since(w.started).Round(time.Millisecond)
 	if w.last.isFound {
-		err := volume.Errorf(kind, "the disk %s shows the volume's id, but it cannot be used after %s: %w",
-			w.last.disk, waited, errors.Join(w.last.notReady, cause))
+		err := volume.Errorf(kind, "the disk %s shows the volume's id, but could not be used within %s: %w",
+			w.last.disk, waited, fmt.Errorf("%w; %w", w.last.notReady, cause))
 		if reason, ok := errors.AsType[*volume.Error](w.last.notReady); ok && reason.Remedy != "" {
 			return err // its remedy is part of the text
 		}
-		return err.WithRemedy(retryRemedy + "; if it lasts, detach the volume from this server and attach it again")
+		return err.WithRemedy(ifErrorPersists + reattachRemedy)
 	}
 	scanned := ""
 	if w.scans > 0 {
-		scanned = fmt.Sprintf("; the SCSI hosts were asked for new disks %d times", w.scans)
+		scanned = fmt.Sprintf("; the SCSI hosts were scanned for new disks %d times", w.scans)
 	}
-	return volume.Errorf(kind, "no disk of this machine has shown the serial %s in %s%s; disks seen: %s: %w",
+	return volume.Errorf(kind, "no disk of this machine has shown the serial %s within %s%s; disks seen: %s: %w",
 		describeSerial(w.id), waited, scanned, w.last.describeDisks(), cause).
-		WithRemedy("check that the VolumeAttachment is attached, and that it is attached to this server; " +
-			"if it is, and the disks show no serials, the hypervisor hides the serials")
+		WithRemedy("check that the VolumeAttachment is attached (kubectl get volumeattachments), " +
+			"and the volume to this server (openstack server volume list SERVER); " +
+			"if both are, but the disks show no serials, the hypervisor hides the serials")
 }
 
-// describeDisks names the disks that were seen, up to a limit.
+// describeDisks returns the disks that were found as text, up to a limit.
 func (r findResult) describeDisks() string {
 	const maxDisks = 16
 	switch n := len(r.seen); {

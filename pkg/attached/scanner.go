@@ -9,7 +9,7 @@ import (
 
 // Times of the search for new disks on the SCSI hosts.
 const (
-	firstScanDelay = 2 * time.Second // most disks announce themselves long before
+	firstScanDelay = 2 * time.Second // most disks appear long before without a scan
 	scanInterval   = 10 * time.Second
 )
 
@@ -39,7 +39,7 @@ func (s *scanner) startScan(ctx context.Context) bool {
 		// A scan cannot be interrupted, and it serves other calls too.
 		hosts, err := s.devices.ScanSCSI(context.WithoutCancel(ctx))
 		if err != nil {
-			s.log.WarnContext(ctx, "asking the SCSI hosts for new disks failed", "hosts", hosts, "error", err)
+			s.log.WarnContext(ctx, "cannot scan the SCSI hosts for new disks", "hosts", hosts, "error", err)
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()

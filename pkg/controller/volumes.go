@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -64,7 +65,7 @@ func (s *Server) ValidateVolumeCapabilities(
 		checkEncryptedAccess(v.Encrypted, accesses),
 		checkVolumeContext(volumeContext(v), req.GetVolumeContext()),
 	); err != nil {
-		refusal := &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}
+		refusal := &csi.ValidateVolumeCapabilitiesResponse{Message: strings.ReplaceAll(err.Error(), "\n", "; ")}
 		return refusal, nil //nolint:nilerr // "not confirmed" is an answer
 	}
 	return &csi.ValidateVolumeCapabilitiesResponse{Confirmed: &csi.ValidateVolumeCapabilitiesResponse_Confirmed{
