@@ -36,8 +36,8 @@ type LimitOptions struct {
 	// Reserved is how many of the volumes that can be attached are left to others.
 	Reserved int64
 
-	sysfs string // "/sys"
-	proc  string // "/proc"
+	sysfs string // "/sys" when empty
+	proc  string // "/proc" when empty
 }
 
 // AttachLimit returns how many volumes the orchestrator may have attached to this machine at a
@@ -79,7 +79,7 @@ func AttachLimit(ctx context.Context, o LimitOptions) (Limit, error) {
 		case limit = <-uncounted:
 		default:
 		}
-		limit.Reason += "a disk of this machine does not answer, so they cannot be counted"
+		limit.Reason += "a disk of this machine does not answer, so the disks cannot be counted"
 	}
 	if o.Reserved > 0 {
 		limit.Volumes -= o.Reserved
@@ -107,10 +107,10 @@ func (o LimitOptions) computeLimit(uncounted chan<- Limit) (Limit, error) {
 	}
 	if counts.usesVirtioBlk() && slots > 0 {
 		n := min(freeSlots+counts.virtioVolumes, maxDisks)
-		return Limit{n, fmt.Sprintf("virtio-blk: %d of %d PCI slots for hot-plugging are free, and volumes have %d%s",
+		return Limit{n, fmt.Sprintf("virtio-blk: %d of %d PCI slots for hot-plugging are free, and volumes use %d%s",
 			freeSlots, slots, counts.virtioVolumes, foreign)}, nil
 	}
-	return Limit{maxDisks - counts.others, fmt.Sprintf("%d disks, less %d that are no volumes of this cluster%s",
+	return Limit{maxDisks - counts.others, fmt.Sprintf("%d disks, less %d that are not volumes of this cluster%s",
 		maxDisks, counts.others, foreign)}, nil
 }
 
@@ -127,10 +127,12 @@ func isVirtioBlk(d blockdev.Device) bool { return d.Kind == blockdev.KindVirtioB
 // diskCounts is how many disks of each sort the machine has.
 type diskCounts struct {
 	virtioVolumes int64    // volumes of the cluster on virtio-blk
-	others        int64    // disks that are no volumes of the cluster
-	foreign       []string // those of the others that have a volume's serial: device paths
+	others        int64    // disks that are not volumes of the cluster
+	foreign       []string // device paths of those others that have a volume's serial
 
-	volumes, own, all []blockdev.Device // by what they are; volumes has foreign ones too
+	volumes []blockdev.Device // disks with a volume's serial, also foreign ones; without own
+	own     []blockdev.Device // disks of the node's own paths
+	all     []blockdev.Device
 }
 
 // usesVirtioBlk reports whether volumes are plugged in as virtio-blk. Nova uses one bus for all

@@ -14,12 +14,13 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// deviceUses is what the machine's block devices are used for, as far as this process sees it.
+// deviceUses is what the machine's block devices are used for, as far as this process can see. This
+// file finds the disks that have a volume's serial but are not volumes of the cluster.
 type deviceUses struct {
-	mounted map[blockdev.DeviceNumber]bool
+	mounted map[blockdev.DeviceNumber]bool // anywhere
 	cluster map[blockdev.DeviceNumber]bool // mounted as a whole where kubelet has CSI volumes
 	swap    map[string]bool                // by device path
-	staged  []string                       // ids of volumes
+	staged  []string                       // ids of the volumes that are staged on this node
 }
 
 // isForeign reports whether a disk with a volume's serial is used by something other than the
@@ -73,12 +74,12 @@ func (o LimitOptions) readUses() (deviceUses, error) {
 	uses := deviceUses{mounted: map[blockdev.DeviceNumber]bool{}, cluster: map[blockdev.DeviceNumber]bool{}}
 	table, err := os.Open(filepath.Join(o.proc, "self", "mountinfo"))
 	if err != nil {
-		return uses, volume.Errorf(volume.KindInternal, "read the mount table: %w", err)
+		return uses, volume.Errorf(volume.KindInternal, "cannot read the mount table: %w", err)
 	}
 	defer table.Close() //nolint:errcheck // only read from
 	mounts, err := mountinfo.GetMountsFromReader(table, nil)
 	if err != nil {
-		return uses, volume.Errorf(volume.KindInternal, "read the mount table: %w", err)
+		return uses, volume.Errorf(volume.KindInternal, "cannot read the mount table: %w", err)
 	}
 	for _, m := range mounts {
 		isKubelet := isKubeletVolume(m.Mountpoint)
@@ -105,7 +106,7 @@ func (o LimitOptions) readUses() (deviceUses, error) {
 func (o LimitOptions) readSwapAreas() (map[string]bool, error) {
 	swaps, err := os.ReadFile(filepath.Join(o.proc, "swaps"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without swapping has no such file
-		return nil, volume.Errorf(volume.KindInternal, "read the swap areas: %w", err)
+		return nil, volume.Errorf(volume.KindInternal, "cannot read the swap areas: %w", err)
 	}
 	paths := map[string]bool{}
 	for line := range strings.Lines(string(swaps)) {

@@ -25,17 +25,17 @@ type Disks interface {
 	MountedFilesystem(d blockdev.Device) (fsType string)
 }
 
-// Options are what is known of the identity, and where to read the rest.
+// Options are what the operator has set of the identity, and where Identify reads the rest.
 type Options struct {
-	ID        string       // the server's id if the operator has given it
-	Zone      string       // the availability zone if the operator has given it
-	NeedsZone bool         // it is an error if no source knows the zone
+	ID        string       // the server's id if the operator has set it
+	Zone      string       // the availability zone if the operator has set it
+	NeedsZone bool         // without a zone, Identify fails
 	Disks     Disks        // required; the config drive is one of them
 	Log       *slog.Logger // nil: none
 
-	sysfs    string // "/sys"
-	metadata metadataService
-	readFile func(device, fstype, name string, maxSize int) ([]byte, error) // of the filesystem on a device
+	sysfs    string                                                         // "/sys" when empty
+	metadata metadataService                                                // defaultMetadataService when empty
+	readFile func(device, fstype, name string, maxSize int) ([]byte, error) // readFromFilesystem when nil
 }
 
 // Identity is which server this machine is and where it is, with the sources of both.
@@ -44,7 +44,7 @@ type Identity struct {
 	Zone, ZoneSource string // its availability zone, as Nova spells it; empty when not needed
 }
 
-// facts are what one source knows; unknown fields are empty.
+// facts are what one source has told; unknown fields are empty.
 type facts struct{ id, zone string }
 
 // Identify finds the identity of this machine. It takes id and zone from the first source that
@@ -79,11 +79,12 @@ func Identify(ctx context.Context, o Options) (Identity, error) {
 		f, err := source.read(ctx)
 		if ctx.Err() != nil {
 			return Identity{}, volume.Wrap(
-				fmt.Errorf("ask the %s which server this machine is: %w", source.name, ctx.Err()), "", "")
+				fmt.Errorf("cannot ask the %s which server this machine is: %w", source.name, ctx.Err()), "", "")
 		}
 		if err != nil {
 			tried = append(tried, source.name+": "+err.Error())
-			o.Log.InfoContext(ctx, "a source does not know the identity of this machine", "source", source.name, "reason", err)
+			o.Log.InfoContext(ctx, "cannot read the identity of this machine from a source",
+				"source", source.name, "reason", err)
 			continue
 		}
 		if found.ID == "" && f.id != "" {
@@ -103,20 +104,22 @@ func Identify(ctx context.Context, o Options) (Identity, error) {
 func (o Options) check(ctx context.Context, found Identity, tried string) error {
 	if found.ID == "" {
 		return volume.Errorf(volume.KindInternal, "no source knows which server of OpenStack this machine is: %s", tried).
-			WithRemedy("give --node-id, the server's id, or let this pod reach the metadata service (hostNetwork)")
+			WithRemedy("set --node-id to the server's id, or let this pod reach the metadata service at 169.254.169.254 " +
+				"(Helm value node.hostNetwork: true)")
 	}
 	if o.NeedsZone && found.Zone == "" {
 		return volume.Errorf(volume.KindInternal, "no source knows the availability zone of this machine: %s", tried).
-			WithRemedy("give --zone, or --with-topology=false where zones mean nothing, " +
-				"or let this pod reach the metadata service (hostNetwork)")
+			WithRemedy("set --zone, or --with-topology=false if every server can use the volumes of every zone, " +
+				"or let this pod reach the metadata service at 169.254.169.254 (Helm value node.hostNetwork: true)")
 	}
 	if o.ID != "" {
 		return nil
 	}
 	if f, err := o.readDMI(ctx); err == nil && f.id != found.ID {
-		return volume.Errorf(volume.KindInternal, "%s says that this machine is the server %s, but its DMI table says %s",
+		return volume.Errorf(volume.KindInternal,
+			"according to %s this machine is the server %s, but according to its DMI table it is %s",
 			found.IDSource, found.ID, f.id).
-			WithRemedy("find out which is right, and give it as --node-id")
+			WithRemedy("find out which id is right (openstack server show ID), then set --node-id to it")
 	}
 	return nil
 }

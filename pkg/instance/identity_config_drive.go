@@ -48,8 +48,8 @@ func (o Options) readConfigDrive(ctx context.Context) (facts, error) {
 }
 
 // configDriveType returns the type of the filesystem on a disk that may be the config drive, empty
-// if the disk is not. A volume never is, whatever its label: its user could make this machine pass
-// for another.
+// if the disk is not. A volume never is, whatever its label: otherwise the user of a volume could
+// give this machine the identity of another one.
 func (o Options) configDriveType(d blockdev.Device) string {
 	if !d.Kind.IsPluggable() && d.Kind != blockdev.KindOther {
 		return ""
@@ -60,7 +60,7 @@ func (o Options) configDriveType(d blockdev.Device) string {
 	head := make([]byte, isoDescriptor+isoLabel+isoLabelLength)
 	n, err := o.Disks.ReadStart(d, head)
 	if err != nil {
-		return "" // for example an empty CD drive
+		return "" // as for an empty CD drive
 	}
 	fstype, label := readLabel(head[:n])
 	if !strings.EqualFold(label, configLabel) {
@@ -73,13 +73,13 @@ func (o Options) configDriveType(d blockdev.Device) string {
 // sector).
 const (
 	isoDescriptor  = 16 * 2048 // the primary volume descriptor
-	isoLabel       = 40
+	isoLabel       = 40        // its field Volume Identifier
 	isoLabelLength = 32
 	fatLabelLength = 11
-	fat16Label     = 43
-	fat16Type      = 54
-	fat32Label     = 71
-	fat32Type      = 82
+	fat16Label     = 43 // BS_VolLab
+	fat16Type      = 54 // BS_FilSysType
+	fat32Label     = 71 // BS_VolLab
+	fat32Type      = 82 // BS_FilSysType
 )
 
 // readLabel reads type and label of an ISO 9660 or FAT filesystem from its first bytes. Both are

@@ -18,8 +18,8 @@ import (
 //
 // SMBIOS stores the first three fields of a UUID in little-endian order since version 2.6 and in
 // big-endian order before, so an old firmware may show them swapped. The serial is text and has no
-// order; by default Nova writes the id there too ("libvirt.sysinfo_serial=unique"), and then it
-// decides.
+// order; by default Nova writes the id there too ("libvirt.sysinfo_serial=unique"), and then
+// readDMI returns the serial.
 func (o Options) readDMI(context.Context) (facts, error) {
 	read := func(name string) string {
 		data, err := os.ReadFile(filepath.Join(o.sysfs, "class", "dmi", "id", name))
@@ -30,11 +30,11 @@ func (o Options) readDMI(context.Context) (facts, error) {
 	}
 	vendor, product := read("sys_vendor"), read("product_name")
 	if !strings.Contains(strings.ToLower(vendor+" "+product), "openstack") {
-		return facts{}, fmt.Errorf("vendor %q and product %q are not OpenStack's", vendor, product)
+		return facts{}, fmt.Errorf("neither vendor %q nor product %q is OpenStack's", vendor, product)
 	}
 	id := strings.ToLower(read("product_uuid")) // readable for root alone
 	if !volume.IsUUID(id) || strings.Trim(id, "0-") == "" || strings.Trim(id, "f-") == "" {
-		return facts{}, fmt.Errorf("the product's uuid is %q", id)
+		return facts{}, fmt.Errorf("the product's UUID is %q, which cannot be the id of a server", id)
 	}
 	if serial := strings.ToLower(read("product_serial")); serial == swapByteOrder(id) {
 		id = serial

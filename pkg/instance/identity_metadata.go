@@ -3,7 +3,6 @@ package instance
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -29,7 +28,7 @@ func parseMetadata(data []byte) (facts, error) {
 		Zone string `json:"availability_zone"`
 	}
 	if err := json.Unmarshal(data, &m); err != nil {
-		return facts{}, fmt.Errorf("read meta_data.json: %w", err)
+		return facts{}, fmt.Errorf("cannot parse meta_data.json: %w", err)
 	}
 	id := strings.ToLower(strings.TrimSpace(m.UUID))
 	if !volume.IsUUID(id) {
@@ -38,11 +37,11 @@ func parseMetadata(data []byte) (facts, error) {
 	return facts{id: id, zone: strings.TrimSpace(m.Zone)}, nil
 }
 
-// metadataService is Nova's metadata service, and how long a client waits for it.
+// metadataService is how this machine reaches Nova's metadata service, and how long it waits.
 type metadataService struct {
 	address     string          // "http://169.254.169.254"
 	timeout     time.Duration   // of one attempt
-	retryDelays []time.Duration // between the attempts
+	retryDelays []time.Duration // between attempts, which are one more
 }
 
 func defaultMetadataService() metadataService {
@@ -65,7 +64,7 @@ func (s metadataService) read(ctx context.Context) (facts, error) {
 			return parseMetadata(data)
 		}
 		if !canRetry || attempt == len(s.retryDelays) {
-			return facts{}, fmt.Errorf("%w (tried %d times)", err, attempt+1)
+			return facts{}, fmt.Errorf("%w (attempts: %d)", err, attempt+1)
 		}
 		if err := operation.Sleep(ctx, s.retryDelays[attempt]); err != nil {
 			return facts{}, err
@@ -73,7 +72,8 @@ func (s metadataService) read(ctx context.Context) (facts, error) {
 	}
 }
 
-// get reads a document. canRetry reports whether the error may pass: no answer, 429 or 5xx.
+// get reads the document at url. canRetry reports whether the error may pass: there was no
+// complete answer, or its status was 429 or 5xx.
 func get(ctx context.Context, client *http.Client, url string) (data []byte, canRetry bool, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -90,7 +90,7 @@ func get(ctx context.Context, client *http.Client, url string) (data []byte, can
 	}
 	data, err = io.ReadAll(io.LimitReader(resp.Body, maxMetadataSize+1))
 	if err == nil && len(data) > maxMetadataSize {
-		return nil, false, errors.New("meta_data.json is too long")
+		return nil, false, fmt.Errorf("meta_data.json is longer than %d bytes", maxMetadataSize)
 	}
 	return data, true, err
 }

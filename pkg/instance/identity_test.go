@@ -265,7 +265,7 @@ func TestMetadataOfTooManyBytesIsRefused(t *testing.T) {
 	}))
 	defer server.Close()
 	_, err := metadataService{address: server.URL, timeout: time.Minute}.read(t.Context())
-	wantWords(t, err, "too long")
+	wantWords(t, err, "is longer than")
 }
 
 // A disk that does not answer delays neither Identify nor AttachLimit beyond disksTimeout.

@@ -1,12 +1,12 @@
 package instance
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"golang.org/x/sys/unix"
 	"io"
 	"os"
-
-	"golang.org/x/sys/unix"
 )
 
 // readFromFilesystem reads a file of the filesystem on a device. It mounts the filesystem read-only
@@ -15,10 +15,10 @@ import (
 func readFromFilesystem(device, fstype, name string, maxSize int) (data []byte, err error) {
 	fs, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
 	if err != nil {
-		return nil, fmt.Errorf("the kernel has no filesystem %s: %w", fstype, err)
+		return nil, fmt.Errorf("cannot use the filesystem %s of the kernel: %w", fstype, err)
 	}
 	defer closeInto(fs, &err)
-	err = errors.Join(
+	err = cmp.Or(
 		os.NewSyscallError("fsconfig source", unix.FsconfigSetString(fs, "source", device)),
 		os.NewSyscallError("fsconfig ro", unix.FsconfigSetFlag(fs, "ro")),
 	)
@@ -26,12 +26,12 @@ func readFromFilesystem(device, fstype, name string, maxSize int) (data []byte, 
 		err = os.NewSyscallError("fsconfig create", unix.FsconfigCreate(fs))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open the %s filesystem on %s: %w", fstype, device, err)
+		return nil, fmt.Errorf("cannot open the %s filesystem on %s: %w", fstype, device, err)
 	}
 	const attributes = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
 	mount, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attributes)
 	if err != nil {
-		return nil, fmt.Errorf("mount the %s filesystem on %s: %w", fstype, device, err)
+		return nil, fmt.Errorf("cannot mount the %s filesystem on %s: %w", fstype, device, err)
 	}
 	defer closeInto(mount, &err)
 	fd, err := unix.Openat2(mount, name, &unix.OpenHow{
