@@ -27,7 +27,8 @@ const (
 	maxAnswer      = 16 << 20
 )
 
-// API is the address of a Kubernetes API server and the directory of the credentials for it.
+// API is the address of a Kubernetes API server and the directory of the credentials for it. This
+// file is the small client by which Remove reads and patches objects.
 type API struct {
 	URL string // https://host:port
 	Dir string // contains `token` and `ca.crt`, which change; every attempt reads them again
@@ -39,12 +40,12 @@ func InCluster() (API, error) {
 	host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
 	if host == "" || port == "" {
 		return API{}, errors.New(
-			"KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set: this process runs in no pod of Kubernetes")
+			"KUBERNETES_SERVICE_HOST or KUBERNETES_SERVICE_PORT is not set: this process does not run in a Kubernetes pod")
 	}
 	return API{URL: "https://" + net.JoinHostPort(host, port), Dir: serviceAccountDir}, nil
 }
 
-// connection is an API with credentials that are valid now.
+// connection is an API with the credentials as they were when the connection was opened.
 type connection struct {
 	url, token string
 	client     *http.Client
@@ -53,17 +54,17 @@ type connection struct {
 func (a API) open() (connection, error) {
 	token, err := os.ReadFile(filepath.Join(a.Dir, "token"))
 	if err != nil {
-		return connection{}, fmt.Errorf("read the service account's token: %w", err)
+		return connection{}, fmt.Errorf("cannot read the service account's token: %w", err)
 	}
 	ca, err := os.ReadFile(filepath.Join(a.Dir, "ca.crt"))
 	if err != nil {
-		return connection{}, fmt.Errorf("read the API server's certificate authority: %w", err)
+		return connection{}, fmt.Errorf("cannot read the API server's certificate authority: %w", err)
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(ca) {
-		return connection{}, fmt.Errorf("%s has no certificate", filepath.Join(a.Dir, "ca.crt"))
+		return connection{}, fmt.Errorf("%s contains no certificate", filepath.Join(a.Dir, "ca.crt"))
 	}
-	// The proxy of the environment is for addresses outside the cluster.
+	// Without a proxy: that of the environment is for addresses outside the cluster.
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
 	client := &http.Client{
 		Transport: transport, Timeout: requestTimeout,
@@ -84,7 +85,7 @@ func (c connection) get(ctx context.Context, path, name string, into any) error 
 func (c connection) patch(ctx context.Context, path, name string, operations, into any) error {
 	body, err := json.Marshal(operations)
 	if err != nil {
-		return fmt.Errorf("write the patch of %s%s: %w", path, name, err)
+		return fmt.Errorf("cannot encode the patch of %s%s: %w", path, name, err)
 	}
 	return c.do(ctx, http.MethodPatch, path+url.PathEscape(name), body, into)
 }
@@ -103,16 +104,16 @@ func (c connection) do(ctx context.Context, method, path string, body []byte, in
 	if err != nil {
 		return err // the error names method and URL
 	}
-	defer func() { _ = response.Body.Close() }() // the answer has been read
+	defer func() { _ = response.Body.Close() }() // only read from
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	switch {
 	case err != nil:
-		return fmt.Errorf("%s %s: read the answer: %w", method, path, err)
+		return fmt.Errorf("%s %s: cannot read the answer: %w", method, path, err)
 	case response.StatusCode != http.StatusOK:
 		return fmt.Errorf("%s %s: %s", method, path, refusal(response.Status, answer))
 	}
 	if err := json.Unmarshal(answer, into); err != nil {
-		return fmt.Errorf("%s %s: %w", method, path, err)
+		return fmt.Errorf("%s %s: cannot decode the answer: %w", method, path, err)
 	}
 	return nil
 }

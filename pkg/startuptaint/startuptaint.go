@@ -25,7 +25,7 @@ const (
 	maxInterval     = 15 * time.Second
 )
 
-// errUnregistered is the error of an attempt before kubelet has registered the plugin.
+// errUnregistered is the error for an attempt before kubelet has registered the driver.
 var errUnregistered = errors.New("kubelet has not registered the driver yet")
 
 // Key returns the key of the taint of a driver. Effect and value of the taint do not matter.
@@ -127,7 +127,7 @@ func (o Options) attempt(ctx context.Context) (removed bool, err error) {
 		return false, err
 	}
 	if !registered.Metadata.isOwnedBy(n.Metadata.UID) {
-		return false, errors.New("the CSINode does not belong to this node, but to an earlier node of its name, or to none")
+		return false, errors.New("the CSINode belongs to no node, or to an earlier node with the same name, not to this one")
 	}
 	rest, err := withoutKey(n.Spec.Taints, Key(o.Driver))
 	if err != nil || len(rest) == len(n.Spec.Taints) {
@@ -160,7 +160,7 @@ func (o Options) replace(ctx context.Context, c connection, n node, taints []jso
 	case after.Metadata.UID != n.Metadata.UID:
 		return errors.New("the API server accepted the patch, but did not answer with this node")
 	case len(left) != len(after.Spec.Taints):
-		return errors.New("the API server accepted the patch, but the node still has the taint")
+		return errors.New("the API server accepted the patch, but the Node is another one, or still has the taint")
 	default:
 		return nil
 	}
@@ -174,7 +174,7 @@ func withoutKey(taints []json.RawMessage, key string) ([]json.RawMessage, error)
 			Key string `json:"key"`
 		}
 		if err := json.Unmarshal(taint, &has); err != nil {
-			return nil, fmt.Errorf("a taint of the node: %w", err)
+			return nil, fmt.Errorf("cannot decode a taint of the Node: %w", err)
 		}
 		if has.Key != key {
 			rest = append(rest, taint)
