@@ -127,7 +127,7 @@ func (o Options) attempt(ctx context.Context) (removed bool, err error) {
 		return false, err
 	}
 	if !registered.Metadata.isOwnedBy(n.Metadata.UID) {
-		return false, errors.New("the CSINode belongs to no node, or to an earlier node with the same name, not to this one")
+		return false, errors.New("the CSINode does not belong to this Node, but to an earlier node of that name, or to none")
 	}
 	rest, err := withoutKey(n.Spec.Taints, Key(o.Driver))
 	if err != nil || len(rest) == len(n.Spec.Taints) {

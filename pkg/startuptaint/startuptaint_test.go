@@ -269,8 +269,8 @@ func TestTokenAndAuthorityAreReadAgain(t *testing.T) {
 func TestNoTokenWithoutAnAuthority(t *testing.T) {
 	s := newServer(t)
 	write(t, s.dir, "ca.crt", "")
-	if _, err := remove(t, s, 50*time.Millisecond); err == nil || !strings.Contains(err.Error(), "contains no certificate") ||
-		len(s.calls) != 0 {
+	if _, err := remove(t, s, 50*time.Millisecond); err == nil ||
+		!strings.Contains(err.Error(), "contains no certificate") || len(s.calls) != 0 {
 		t.Errorf("%v after %v", err, s.calls)
 	}
 }
