@@ -21,7 +21,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// config holds the options of the command line, by which openBackend opens a backend.
+// config holds the options of the command line. openBackend opens the backend that they name.
 type config struct {
 	csiserver.Flags
 	backend           string
@@ -42,7 +42,7 @@ type config struct {
 // register defines the options of this plugin on fs.
 func (c *config) register(fs *flag.FlagSet) {
 	fs.StringVar(&c.backend, "backend", loopcsi.Name, "storage system of the volumes: "+backendNames)
-	hostname, _ := os.Hostname() // if it is empty, openBackend asks for --node-id
+	hostname, _ := os.Hostname() // if it is empty, openLoop requires --node-id
 	fs.StringVar(&c.nodeID, "node-id", hostname, "name of this node, which has the volumes of the loop backend")
 	fs.StringVar(&c.loopDir, "loop-dir", loopcsi.DefaultDir,
 		"directory of the loop backend's volumes, shared with the node plugin")
@@ -77,9 +77,9 @@ const backendNames = loopcsi.Name + " or " + cindercsi.Name
 // openedBackend is a backend with what the program needs besides it.
 type openedBackend struct {
 	volume.Backend
-	driverName string             // the default one
+	driverName string             // default of --driver-name
 	detached   *operation.Tracker // work of the backend that continues after its call; nil: there is none
-	close      func()
+	close      func()             // releases what the backend holds
 }
 
 // openBackend opens the backend of the command line. Together with its helpers it is the

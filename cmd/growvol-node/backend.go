@@ -21,8 +21,8 @@ import (
 // nodeBackend is the node's half of a backend.
 type nodeBackend struct {
 	connector  volume.Connector
-	driverName string // the default
-	nodeID     string
+	driverName string // default of --driver-name
+	nodeID     string // of this node, as the controller's Attach knows it
 }
 
 // newBackend makes the backend of --backend. Only this file knows the backends by name.
@@ -33,7 +33,7 @@ func newBackend(ctx context.Context, c config, log *slog.Logger) (nodeBackend, e
 	case cindercsi.Name:
 		return newCinderBackend(ctx, c, log)
 	default:
-		return nodeBackend{}, fmt.Errorf("--backend %q is not known; use %s or %s", c.backend, loopcsi.Name, cindercsi.Name)
+		return nodeBackend{}, fmt.Errorf("--backend %q is not known: use %s or %s", c.backend, loopcsi.Name, cindercsi.Name)
 	}
 }
 
@@ -42,7 +42,7 @@ func newLoopBackend(c config, log *slog.Logger) (nodeBackend, error) {
 	if id == "" {
 		name, err := os.Hostname()
 		if err != nil {
-			return nodeBackend{}, fmt.Errorf("--node-id is not given, and the host has no name: %w", err)
+			return nodeBackend{}, fmt.Errorf("--node-id is not set, and the name of the host cannot be read: %w", err)
 		}
 		id = name
 	}
@@ -59,8 +59,8 @@ func newCinderBackend(ctx context.Context, c config, log *slog.Logger) (nodeBack
 	case c.reservedVolumes < 0:
 		return nodeBackend{}, errors.New("--reserved-volumes is negative")
 	case c.maxVolumes > 0 && c.reservedVolumes > 0:
-		return nodeBackend{}, errors.New("--reserved-volumes is subtracted from the limit that is found out, " +
-			"but --max-volumes replaces that limit: give one of the two")
+		return nodeBackend{}, errors.New("--reserved-volumes is subtracted from the limit that the plugin detects, " +
+			"but --max-volumes replaces that limit: set only one of the two")
 	}
 	devices := blockdev.New()
 	identity, err := instance.Identify(ctx, instance.Options{
@@ -76,7 +76,7 @@ func newCinderBackend(ctx context.Context, c config, log *slog.Logger) (nodeBack
 		label := cindercsi.ZoneLabel(identity.Zone)
 		if label == "" {
 			return nodeBackend{}, fmt.Errorf(
-				"the zone %q (according to %s) has no character that a label may have: give another as --zone",
+				"the zone %q (according to %s) has no character that a label may have: set another name with --zone",
 				identity.Zone, identity.ZoneSource)
 		}
 		topology = volume.Topology{cindercsi.TopologyKey: label}
@@ -106,6 +106,7 @@ func attachLimit(ctx context.Context, c config, disks instance.Disks, log *slog.
 	if err != nil {
 		return 0, err
 	}
-	log.InfoContext(ctx, "how many volumes this machine can take", "volumes", limit.Volumes, "reason", limit.Reason)
+	log.InfoContext(ctx, "counted the volumes that can be attached to this machine",
+		"volumes", limit.Volumes, "reason", limit.Reason)
 	return limit.Volumes, nil
 }

@@ -16,14 +16,14 @@ import (
 // config are the options of the command line.
 type config struct {
 	csiserver.Flags
-	nodeID          string // empty: not given
+	nodeID          string // empty: not set
 	backend         string
 	loopDir         string
 	zone            string
 	withTopology    bool
 	topology        volume.Topology // additional segments
-	maxVolumes      int64           // zero: found out
-	reservedVolumes int64           // subtracted from the limit that is found out
+	maxVolumes      int64           // zero: detected
+	reservedVolumes int64           // subtracted from the limit that is detected
 	stateDir        string
 	defaultFSType   string
 	kubeletDir      string
@@ -33,11 +33,12 @@ type config struct {
 	taintedNode     string // empty: no taint is removed
 }
 
+// register defines the options of this plugin on fs.
 func (c *config) register(fs *flag.FlagSet) {
 	fs.Func("node-id", "`name` of this node, as the controller plugin knows it; "+
 		"default: the host's name (loop), the server's id according to OpenStack (cinder)", func(id string) error {
 		if id == "" {
-			return errors.New("it is empty: leave it out, or give the name of this node")
+			return errors.New("the name is empty: leave the option out, or set the name of this node")
 		}
 		c.nodeID = id
 		return nil

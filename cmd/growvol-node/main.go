@@ -21,6 +21,7 @@ import (
 
 func main() { newProgram().Main() }
 
+// newProgram returns the plugin as package csiserver runs it.
 func newProgram() csiserver.Program {
 	c := config{Flags: csiserver.Flags{Endpoint: "unix:///run/growvol/node.sock"}}
 	return csiserver.Program{
@@ -68,6 +69,8 @@ func nodeOptions(c config, log *slog.Logger) (node.Options, error) {
 
 // serve serves the Identity and Node services until ctx ends. Meanwhile it removes the start-up taint
 // and grows volumes whose device has grown, unless the command line says otherwise.
+// serve opens the backend, checks the requirements, and serves the Identity and Node services until
+// ctx ends.
 func serve(ctx context.Context, c config, log *slog.Logger) error {
 	opts, err := nodeOptions(c, log)
 	if err != nil {

@@ -35,7 +35,7 @@ func TestCommandLine(t *testing.T) {
 		},
 		"limit and reserve": {
 			Args:     []string{"--backend=cinder", "--node-id=n", "--reserved-volumes=1", "--max-volumes=5"},
-			ExitCode: 1, Stderr: "give one of the two",
+			ExitCode: 1, Stderr: "set only one of the two",
 		},
 		"negative limit": {
 			Args:     []string{"--backend=cinder", "--node-id=n", "--max-volumes=-1"},

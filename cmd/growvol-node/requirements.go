@@ -16,7 +16,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// firstCheckTimeout bounds the check at the start; it takes milliseconds.
+// firstCheckTimeout bounds the check at the start. It normally takes milliseconds.
 const firstCheckTimeout = 10 * time.Second
 
 // filesystems is what the requirements need of *filesystem.System.
@@ -45,7 +45,7 @@ func checkRequirements(
 	if c.requireSysRes {
 		add("cap_sys_resource", func(context.Context) error { return checkSysResource(fs) })
 	} else if err := fs.CheckGrowExt(); err != nil {
-		log.WarnContext(ctx, "this node grows XFS and btrfs only", "cause", err)
+		log.WarnContext(ctx, "mounted ext2, ext3 and ext4 may not grow on this node", "cause", err)
 	}
 	checker := requirement.NewChecker(reg, log, checks...)
 	ctx, cancel := context.WithTimeout(ctx, firstCheckTimeout)
@@ -58,8 +58,8 @@ func checkRequirements(
 func checkSysResource(fs filesystems) error {
 	err := fs.CheckGrowExt()
 	if e, ok := errors.AsType[*volume.Error](err); ok && e.Kind == volume.KindPrecondition {
-		return e.WithRemedy(e.Remedy + "; where only XFS and btrfs are to grow, give --require-sys-resource=false " +
-			"(chart: node.requireSysResource)")
+		return e.WithRemedy(e.Remedy + "; if only XFS and btrfs must grow on this node, set --require-sys-resource=false " +
+			"(Helm value node.requireSysResource: false)")
 	}
 	return err
 }
@@ -73,8 +73,8 @@ func checkSharedMounts(fs filesystems, dir string) error {
 	}
 	return volume.Errorf(volume.KindPrecondition,
 		"mounts below %s would not be visible outside of this plugin: the mount that holds it is not shared", dir).
-		WithRemedy("mount the orchestrator's directory into the plugin with mountPropagation: Bidirectional, " +
-			"and name it in --kubelet-dir")
+		WithRemedy("mount kubelet's directory into the plugin's container with mountPropagation: Bidirectional, " +
+			"and set --kubelet-dir to it (Helm value kubeletDir)")
 }
 
 // checkStateDir returns an error unless the directory can be written to, or made if it does not
@@ -88,7 +88,7 @@ func checkStateDir(dir string) error {
 		if !errors.Is(err, fs.ErrNotExist) || path == filepath.Dir(path) {
 			return volume.Errorf(volume.KindPrecondition, "the state directory %s cannot be written to: %w",
 				dir, &fs.PathError{Op: "access", Path: path, Err: err}).
-				WithRemedy("mount a directory of the node's own disk there, read-write, or name another in --state-dir")
+				WithRemedy("mount a directory of the node's own disk there, read-write, or set --state-dir to another directory")
 		}
 	}
 }

@@ -146,7 +146,7 @@ func TestStartLogsWhatIsMissing(t *testing.T) {
 		{
 			"no capability, not required", true, false,
 			fakeFilesystems{shared: true, growExt: missing},
-			[]string{"level=WARN", "XFS and btrfs only", "lacks it"},
+			[]string{"level=WARN", "mounted ext2, ext3 and ext4", "lacks it"},
 			map[string]float64{"shared_mounts": 1, "state_dir": 1},
 		},
 		{

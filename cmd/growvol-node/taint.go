@@ -24,7 +24,7 @@ func startRemovingTaint(ctx context.Context, node, driver string, log *slog.Logg
 	running.Go(func() {
 		err := startuptaint.Remove(ctx, startuptaint.Options{API: api, Node: node, Driver: driver, Log: log})
 		if err != nil {
-			log.WarnContext(ctx, "the plugin gives up removing the start-up taint", "cause", err)
+			log.WarnContext(ctx, "the plugin stops before the start-up taint was removed", "cause", err)
 		}
 	})
 	return func() { cancel(); running.Wait() }, nil
