@@ -45,15 +45,15 @@ func (s *Server) NodeExpandVolume(
 type expandCall struct {
 	*Server
 	id            string
-	path, staging string         // staging may be empty
+	path, staging string         // of the request; staging may be empty
 	access        *volume.Access // nil when the request has no capability
-	required      volume.Size    // of the volume; zero: the device's size
-	passphrase    string
+	required      volume.Size    // required size of the volume; zero: the size of the device
+	passphrase    string         // of the request's secrets; may be empty
 
 	lease      *operation.Lease // of the volume's lock
 	conn       volume.Connection
 	record     stagerecord.Record
-	isPodStart bool // kubelet may be calling as a part of starting the first pod
+	isPodStart bool // the call may be a part of kubelet's start of the first pod
 }
 
 func (s *Server) newExpandCall(req *csi.NodeExpandVolumeRequest) (*expandCall, error) {
@@ -93,7 +93,7 @@ func (e *expandCall) run(ctx context.Context) (volume.Size, error) {
 	}
 	if !connected {
 		return 0, volume.Errorf(volume.KindInternal,
-			"the volume is to be expanded on this node, but it is not connected to this node").
+			"cannot expand the volume on this node: it is not connected to this node").
 			WithRemedy("delete the pod: the volume is connected again when the pod starts, and grows then")
 	}
 	if err := checkPath("volume_path", e.path); err != nil {
@@ -124,8 +124,7 @@ func (e *expandCall) run(ctx context.Context) (volume.Size, error) {
 }
 
 // isBlock reports whether the path is a published device node. The request's capability is
-// optional; a capability that contradicts the path is an error, since then the path is not what the
-// request says.
+// optional; one that contradicts the path is an error.
 func (e *expandCall) isBlock(ctx context.Context) (bool, error) {
 	isNode, err := isDeviceNode(ctx, e.path)
 	if err != nil {
@@ -136,7 +135,7 @@ func (e *expandCall) isBlock(ctx context.Context) (bool, error) {
 		if e.access.Block {
 			want, found = found, want
 		}
-		return false, volume.Errorf(volume.KindInternal, "%s should be %s but is %s", e.path, want, found).
+		return false, volume.Errorf(volume.KindInternal, "%s must be %s, but is %s", e.path, want, found).
 			WithRemedy("delete the pod: the volume is published again when the pod starts")
 	}
 	return isNode, nil
@@ -150,7 +149,7 @@ func isDeviceNode(ctx context.Context, path string) (bool, error) {
 		return st.Mode, err
 	})
 	if err != nil {
-		return false, volume.Errorf(volume.KindOf(err), "the path %s cannot be examined: %w", path, err).
+		return false, volume.Errorf(volume.KindOf(err), "cannot read the path %s: %w", path, err).
 			WithRemedy("delete the pod: the volume is published again when the pod starts")
 	}
 	return mode&unix.S_IFMT == unix.S_IFBLK, nil
@@ -290,9 +289,9 @@ func (e *expandCall) awaitDisk(ctx context.Context, disk blockdev.Device) (size 
 }
 
 const (
-	// podStartWindow is how long after the first publish a NodeExpandVolume is taken for the call
-	// with which kubelet ends the mounting of a volume whose PersistentVolume says more than the
-	// claim's status. The pod waits for that call.
+	// podStartWindow is how long after the first publish a NodeExpandVolume counts as the last step
+	// of kubelet's mounting of the volume, on which the pod waits. kubelet makes that call when the
+	// capacity of the PersistentVolume is larger than that in the claim's status.
 	podStartWindow = 10 * time.Second
 	// podStartDeviceTimeout is how long such a call waits for the device. A cloud may announce a
 	// growth late, and kubelet does not call again after FAILED_PRECONDITION.
@@ -301,7 +300,7 @@ const (
 
 // withDeviceTimeout returns the context of the wait for the device. It is short while the first pod
 // starts, if the volume had less than is required when it was attached: the PersistentVolume may
-// say more than the volume has, and then the device does not grow.
+// name a larger size than the volume has, and then the device does not grow.
 func (e *expandCall) withDeviceTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
 	attached := e.record.PublishedSize
 	known := e.conn.MinDeviceSize(max(attached, e.conn.Size))
@@ -317,7 +316,8 @@ func (e *expandCall) exceedsVolumeError(disk blockdev.Device, size volume.Size) 
 	return volume.Errorf(volume.KindPrecondition,
 		"%s are required, but the volume had %s when the controller attached it, and its device %s has %s",
 		e.required, e.record.PublishedSize, disk.Path, size).
-		WithRemedy("if the PersistentVolume says more than the volume has, correct its capacity or expand the volume; " +
+		WithRemedy("if the PersistentVolume says more than the volume has, correct its spec.capacity.storage, " +
+			"or expand the volume; " +
 			"if the volume was expanded meanwhile, the filesystem grows when the device does, " +
 			"and the claim shows the new size after its pods were restarted")
 }
@@ -338,6 +338,6 @@ func explainShortDevice(conn volume.Connection, size volume.Size, err error) err
 	}
 	whole, _ := size.RoundUp(conn.Granularity)
 	return volume.Errorf(short.Kind,
-		"the device of a volume of %s is too small (an encryption below this node may hide up to %s of the volume): %w",
+		"the device has not shown the size of a volume of %s (an encryption below this node may hide up to %s of it): %w",
 		whole, conn.MaxOverhead, short)
 }

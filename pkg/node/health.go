@@ -192,9 +192,8 @@ func filesystemConditions(
 		conditions = append(conditions, degraded(reasonReadOnly, failed))
 	}
 	if f.ErrorCount > 0 {
-		conditions = append(conditions,
-			degraded(reasonErrors,
-				fmt.Sprintf("%d errors are recorded: %s", f.ErrorCount, failed)))
+		message := fmt.Sprintf("%d errors are recorded: %s", f.ErrorCount, failed)
+		conditions = append(conditions, degraded(reasonErrors, message))
 	}
 	// The header of a mapping that another program has opened has an unknown size: only a growth that
 	// failed shows that such a mapping is too small.
@@ -212,7 +211,7 @@ func filesystemShortMessage(
 ) string {
 	text := fmt.Sprintf("the %s at %s has %s, but its device has %s", f.Type, m.MountPoint, f.Size, f.DeviceSize)
 	if conn.Size > 0 {
-		text += fmt.Sprintf(" and the volume %s", conn.Size)
+		text += fmt.Sprintf(" and the volume has %s", conn.Size)
 	}
 	switch {
 	case failure != nil:

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -49,7 +50,7 @@ type publishCall struct {
 
 func (s *Server) newPublishCall(req *csi.NodePublishVolumeRequest) (*publishCall, error) {
 	id, target, staging := req.GetVolumeId(), req.GetTargetPath(), req.GetStagingTargetPath()
-	if err := errors.Join(checkID(id), checkPath("target_path", target)); err != nil {
+	if err := cmp.Or(checkID(id), checkPath("target_path", target)); err != nil {
 		return nil, err
 	}
 	access, err := capability.ParseAccess(req.GetVolumeCapability())
@@ -63,7 +64,7 @@ func (s *Server) newPublishCall(req *csi.NodePublishVolumeRequest) (*publishCall
 	if staging == "" {
 		// Spec v1.13, NodePublishVolume errors: FAILED_PRECONDITION.
 		err := volume.Errorf(volume.KindPrecondition, "staging_target_path is missing from the request").
-			WithRemedy("stage the volume first")
+			WithRemedy("call NodeStageVolume first")
 		return nil, volume.Wrap(err, "publish", id)
 	}
 	return &publishCall{
@@ -144,7 +145,7 @@ func (p *publishCall) noteFirstPublish(ctx context.Context, dev blockdev.Device)
 }
 
 // checkBindMount reads back what the target path shows after the bind. A mount that is proved not
-// to be the one asked for is unmounted: the source may have changed between the check and the bind.
+// to be the requested one is unmounted: the source may have changed between the check and the bind.
 // A mount that cannot be read stays; the retry reads it in isPublished.
 func (p *publishCall) checkBindMount(ctx context.Context, dev blockdev.Device) error {
 	m, mounted, err := p.opts.Filesystems.FindMount(p.target)
@@ -169,21 +170,21 @@ func (p *publishCall) checkBindMount(ctx context.Context, dev blockdev.Device) e
 			"the bind mount at %s shows %s of %s instead of %s", p.target, m.FSType, m.Source, dev.Path))
 	case m.IsReadOnly() != p.readOnly:
 		return p.undoBind(ctx, m, volume.Errorf(volume.KindPrecondition,
-			"the bind mount at %s is read-only=%t, but asked for is read-only=%t", p.target, m.IsReadOnly(), p.readOnly))
+			"the bind mount at %s has read-only=%t, but the request has read-only=%t", p.target, m.IsReadOnly(), p.readOnly))
 	}
 	return nil
 }
 
-// undoBind unmounts a bind mount that is not the one asked for, and returns the cause with the
-// result.
+// undoBind unmounts a bind mount that is not the requested one. It returns the cause, completed with
+// the result of the unmount.
 func (p *publishCall) undoBind(ctx context.Context, m filesystem.Mount, cause *volume.Error) error {
 	if err := p.opts.Filesystems.Unmount(ctx, m); err != nil {
 		return volume.Errorf(cause.Kind, "%w; it could not be unmounted: %v", cause, err).
 			WithRemedy("run on this node: umount " + p.target)
 	}
 	return volume.Errorf(cause.Kind, "%w; it was unmounted", cause).
-		WithRemedy("no action needed: Kubernetes retries this automatically; " +
-			"if it lasts, find out what is mounted at the staging path " + p.staging + ", and how")
+		WithRemedy("Kubernetes retries this automatically; if the error persists, " +
+			"check what is mounted at the staging path of this node: findmnt " + p.staging)
 }
 
 // checkNotCovered returns an error when m, which is at the target path and not of dev, covers the
@@ -198,7 +199,7 @@ func (p *publishCall) checkNotCovered(ctx context.Context, m filesystem.Mount, d
 	}
 	return volume.Errorf(volume.KindInternal,
 		"something else (%s of %s) was mounted over the bind mount at %s; it is left alone", m.FSType, m.Source, p.target).
-		WithRemedy("find out who mounted it there, then unmount it")
+		WithRemedy("find out which program mounted it there, then run on this node: umount " + p.target)
 }
 
 // openStaged opens the device that was staged.
@@ -216,12 +217,12 @@ func (p *publishCall) openStaged(ctx context.Context) (*inspect.Volume, error) {
 	}
 	if !mounted {
 		return nil, volume.Errorf(volume.KindPrecondition, "nothing is mounted at the staging path %s", p.staging).
-			WithRemedy("stage the volume first")
+			WithRemedy("delete the pod: the volume is staged again when the pod starts")
 	}
 	if m.IsFilesystemReadOnly() && !p.readOnly {
 		return nil, volume.Errorf(volume.KindPrecondition,
 			"the filesystem at the staging path %s is read-only, so it cannot be published for writing", p.staging).
-			WithRemedy("read the kernel log of this node: an error makes a filesystem read-only; " +
+			WithRemedy("check the kernel log of this node for an error of the filesystem: journalctl --dmesg; " +
 				"the filesystem is checked and mounted again once no pod uses the volume")
 	}
 	vol, err := p.inspector.OpenMount(ctx, p.id, m, p.lease)
@@ -236,7 +237,7 @@ func (p *publishCall) openStaged(ctx context.Context) (*inspect.Volume, error) {
 // volume. It never returns the disk of an encrypted volume, which holds ciphertext.
 func (p *publishCall) stagedDevice(ctx context.Context) (blockdev.Device, error) {
 	notStaged := volume.Errorf(volume.KindPrecondition, "the volume is not staged on this node").
-		WithRemedy("stage the volume first")
+		WithRemedy("delete the pod: the volume is staged again when the pod starts")
 	conn, connected, err := p.opts.Connector.Locate(ctx, p.id)
 	if err != nil {
 		return blockdev.Device{}, err
@@ -302,7 +303,7 @@ func (p *publishCall) isPublished(ctx context.Context, dev blockdev.Device) (boo
 			"something else (%s of %s) is mounted at the target path %s", m.FSType, m.Source, p.target)
 	case m.IsReadOnly() != p.readOnly:
 		return false, volume.Errorf(volume.KindAlreadyExists,
-			"already published at %s with read-only=%t, but asked for read-only=%t", p.target, m.IsReadOnly(), p.readOnly)
+			"already published at %s with read-only=%t, but the request has read-only=%t", p.target, m.IsReadOnly(), p.readOnly)
 	}
 	return true, nil
 }
@@ -314,7 +315,7 @@ func (p *publishCall) makeTarget() error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return volume.Errorf(volume.KindInternal, "examine the target path: %w", err)
+		return volume.Errorf(volume.KindInternal, "cannot read the target path: %w", err)
 	case p.access.Block && info.Mode().IsRegular() && info.Size() == 0, !p.access.Block && info.IsDir():
 		return nil
 	default:
@@ -333,7 +334,7 @@ func (p *publishCall) makeTarget() error {
 		err = os.Mkdir(p.target, 0o750)
 	}
 	if err != nil {
-		return volume.Errorf(volume.KindInternal, "make the target path: %w", err)
+		return volume.Errorf(volume.KindInternal, "cannot make the target path: %w", err)
 	}
 	return nil
 }

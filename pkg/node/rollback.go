@@ -91,7 +91,7 @@ func (st *stageCall) disconnect(ctx context.Context) error {
 	return st.records.Remove(st.id)
 }
 
-// restoreRecord undoes writeRecord, unless the volume was mounted before this call as asked for:
+// restoreRecord undoes writeRecord, unless the volume was mounted before this call as requested:
 // then the new record is right. Without a previous record it keeps the new one for the retry if the
 // failure is transient.
 func (st *stageCall) restoreRecord(cause error) error {

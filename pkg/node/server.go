@@ -34,7 +34,7 @@ const defaultAnswerMargin = 3 * time.Second
 // Options are what a Server needs; ID, Connector, Devices, Mappings, Filesystems, StateDir and
 // Metrics are required.
 type Options struct {
-	ID          string // of this node, as the controller's Attach knows it
+	ID          string // id of this node, as the controller passes it to Attach
 	Connector   volume.Connector
 	Devices     Devices
 	Mappings    Mappings
@@ -42,13 +42,13 @@ type Options struct {
 	// StateDir holds what must survive a restart of the plugin: records of staged volumes, and
 	// markers of formats that have begun. It must be on the node's own disk.
 	StateDir      string
-	DefaultFSType filesystem.Type // of a capability that names none; ext4 when empty
+	DefaultFSType filesystem.Type // type for a capability that names none; ext4 when empty
 	// RequireShared refuses to mount where the mount would be visible in this process's mount
 	// namespace only: set it when the plugin runs in a container.
 	RequireShared bool
 	AnswerMargin  time.Duration // 3 s when zero
 	// Detached lists the work that continues after its call (mkfs, e2fsck, growth, unmount), so that
-	// the plugin can wait for it before it exits; nil: nothing lists it.
+	// the plugin can wait for this work before it exits; nil: the work is not listed.
 	Detached *operation.Tracker
 	Log      *slog.Logger // slog.Default when nil
 	Metrics  *Metrics
@@ -114,9 +114,9 @@ type Server struct {
 	locks     locks
 
 	// By volume id, until the plugin ends or the volume is unstaged.
-	growthFailures    byVolume[error]       // of the last growth, for NodeGetVolumeHealth
-	missedSizes       byVolume[volume.Size] // required, but not reached by the device, for NodeGetVolumeHealth
-	firstPublishTimes byVolume[time.Time]   // of the first pod since the stage; see podStartWindow
+	growthFailures    byVolume[error]       // error of the last growth if it failed, for NodeGetVolumeHealth
+	missedSizes       byVolume[volume.Size] // required size that the device did not reach, for NodeGetVolumeHealth
+	firstPublishTimes byVolume[time.Time]   // when the first pod since the stage got the volume; see podStartWindow
 }
 
 var _ csi.NodeServer = (*Server)(nil)

@@ -76,8 +76,8 @@ func (w *sizeWatcher) receiveEvents(ctx context.Context, events chan<- blockdev.
 		}
 	})
 	if err != nil && ctx.Err() == nil {
-		w.log.WarnContext(ctx, "the kernel's announcements of device sizes cannot be received: "+
-			"sizes are only read at the interval", "interval", sizeReadInterval.String(), "error", err)
+		w.log.WarnContext(ctx, "cannot receive the kernel's announcements of device sizes: "+
+			"sizes are read at the interval only", "interval", sizeReadInterval.String(), "error", err)
 	}
 }
 
@@ -86,7 +86,7 @@ func (w *sizeWatcher) receiveEvents(ctx context.Context, events chan<- blockdev.
 func (w *sizeWatcher) checkAll(ctx context.Context, e blockdev.SizeEvent) {
 	records, err := w.records.List(ctx)
 	if err != nil {
-		w.log.WarnContext(ctx, "the records of staged volumes cannot be read, so their devices are not watched",
+		w.log.WarnContext(ctx, "cannot read the records of staged volumes: their devices are not checked for a new size",
 			"error", err)
 		return
 	}
@@ -127,7 +127,7 @@ func (w *sizeWatcher) startCheck(ctx context.Context, r stagerecord.Record, isAn
 func (w *sizeWatcher) check(ctx context.Context, r stagerecord.Record, v *watchedVolume, isAnnounced bool) {
 	size, err := w.readRecordedSize(ctx, r)
 	if err != nil {
-		return // the disk is gone; the volume's next call reports that
+		return // the disk is gone or does not answer; the volume's next call reports that
 	}
 	w.mu.Lock()
 	settled := v.settledSize
@@ -145,7 +145,7 @@ func (w *sizeWatcher) check(ctx context.Context, r stagerecord.Record, v *watche
 		text = err.Error()
 	}
 	if err != nil && text != v.lastError { // the same failure may repeat for days
-		w.log.WarnContext(ctx, "a staged volume could not be grown to its device",
+		w.log.WarnContext(ctx, "cannot grow a staged volume to its device",
 			"volume", r.ID, "device_size", size.String(), "error", err)
 	}
 	v.lastError = text

@@ -1,8 +1,8 @@
 package node
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,7 +44,7 @@ func (s *Server) NodeStageVolume(
 	defer st.lease.Release()
 	err = st.run(ctx, volume.ConnectRequest{
 		ID: st.id, PublishContext: req.GetPublishContext(), VolumeContext: req.GetVolumeContext(),
-		ReadOnly: connectReadOnly(st.access), Secrets: req.GetSecrets(),
+		ReadOnly: needsReadOnlyDisk(st.access), Secrets: req.GetSecrets(),
 	})
 	if err != nil {
 		st.rollBack(rpcCtx, err)
@@ -62,8 +62,8 @@ type stageCall struct {
 	lease    *operation.Lease  // of the volume's lock
 
 	connectedHere  bool               // the volume was not connected before this call
-	wasMounted     bool               // it was mounted before this call, as asked for
-	mountedHere    bool               // this call has mounted it
+	wasMounted     bool               // the volume was mounted before this call, as requested
+	mountedHere    bool               // this call has mounted the volume
 	previousRecord stagerecord.Record // of the volume before this call
 	isRecorded     bool               // this call has written the record
 	vol            *inspect.Volume    // nil until its device is open and verified
@@ -78,7 +78,7 @@ type stageCall struct {
 
 func (s *Server) newStageCall(req *csi.NodeStageVolumeRequest) (*stageCall, error) {
 	id, path := req.GetVolumeId(), req.GetStagingTargetPath()
-	if err := errors.Join(checkID(id), checkPath("staging_target_path", path)); err != nil {
+	if err := cmp.Or(checkID(id), checkPath("staging_target_path", path)); err != nil {
 		return nil, err
 	}
 	access, err := capability.ParseAccess(req.GetVolumeCapability())
@@ -93,16 +93,17 @@ func (s *Server) newStageCall(req *csi.NodeStageVolumeRequest) (*stageCall, erro
 	if err == nil && st.isEncrypted && st.passphrase == "" {
 		err = volume.Errorf(volume.KindInvalid,
 			"the volume is encrypted, but the node stage secret of the request has no key %q, or an empty one", PassphraseKey).
-			WithRemedy("name a Secret with that key in the StorageClass (csi.storage.k8s.io/node-stage-secret-name " +
-				"and -namespace); an existing PersistentVolume needs csi.nodeStageSecretRef")
+			WithRemedy("name a Secret with that key in the StorageClass (csi.storage.k8s.io/node-stage-secret-name and " +
+				"csi.storage.k8s.io/node-stage-secret-namespace); " +
+				"an existing PersistentVolume names it in spec.csi.nodeStageSecretRef")
 	}
 	return st, volume.Wrap(err, "stage", id)
 }
 
-// connectReadOnly reports whether the device itself must refuse writes. It must not for a
+// needsReadOnlyDisk reports whether the device itself must refuse writes. It must not for a
 // filesystem that this node alone reads: after an unclean end the kernel replays the journal before
 // it can read.
-func connectReadOnly(a volume.Access) bool {
+func needsReadOnlyDisk(a volume.Access) bool {
 	return a.Mode.IsReadOnly() && (a.Block || a.Mode.IsMultiNode())
 }
 
@@ -114,7 +115,7 @@ func (st *stageCall) run(ctx context.Context, req volume.ConnectRequest) error {
 			return err
 		}
 	}
-	conn, err := st.opts.Connector.Connect(ctx, req) // it also judges an error of Locate
+	conn, err := st.opts.Connector.Connect(ctx, req) // also after an error of Locate: Connect finds the disk itself
 	if err != nil {
 		return err
 	}
@@ -249,8 +250,9 @@ func (st *stageCall) prepareFilesystem(
 	}
 	if !requested.Accepts(sig.Type) {
 		return "", volume.Errorf(volume.KindPrecondition,
-			"the volume holds %s, but %s was asked for; it is left untouched", sig, requested).
-			WithRemedy("set the fsType of the volume to " + string(sig.Type))
+			"the volume holds %s, but the request is for %s; it is left untouched", sig, requested).
+			WithRemedy("recreate the PersistentVolume with spec.csi.fsType: " + string(sig.Type) +
+				"; a StorageClass sets it with csi.storage.k8s.io/fstype")
 	}
 	// A volume that was formatted here is never formatted again.
 	if err := st.removeMarkers(st.id); err != nil {
@@ -271,7 +273,8 @@ func (st *stageCall) format(
 ) (filesystem.Type, error) {
 	if st.isReadOnly() {
 		return "", volume.Errorf(volume.KindPrecondition,
-			"the volume holds no filesystem (%s), but it is asked for read-only, so none can be made", sig)
+			"the volume holds no filesystem (%s), and none can be made because the request is read-only", sig).
+			WithRemedy("start a pod that uses the claim for writing once: the filesystem is made then")
 	}
 	// A format cannot be undone: the device must be what the backend says it is.
 	if err := st.awaitFullSize(ctx, conn); err != nil {
@@ -281,7 +284,7 @@ func (st *stageCall) format(
 		fstype = st.opts.DefaultFSType
 	}
 	if err := os.MkdirAll(st.opts.StateDir, 0o700); err != nil {
-		return "", volume.Errorf(volume.KindInternal, "make the state directory of the node plugin: %w", err)
+		return "", volume.Errorf(volume.KindInternal, "cannot make the state directory of the node plugin: %w", err)
 	}
 	req := filesystem.FormatRequest{
 		Device: st.vol, Type: fstype, Options: capability.SplitMkfsOptions(st.context[volume.MkfsOptionsKey]),
@@ -313,7 +316,7 @@ func (st *stageCall) runVerified(ctx context.Context, what string, step func(con
 
 func (st *stageCall) mount(ctx context.Context, fstype filesystem.Type) error {
 	if err := os.MkdirAll(st.path, 0o750); err != nil {
-		return volume.Errorf(volume.KindInternal, "make the staging path: %w", err)
+		return volume.Errorf(volume.KindInternal, "cannot make the staging path: %w", err)
 	}
 	flags := slices.Clone(st.access.MountFlags)
 	if st.access.Mode.IsReadOnly() && !filesystem.RequestsReadOnly(flags) {
@@ -342,7 +345,7 @@ func (s *Server) checkPropagation(path string) error {
 	}
 	return volume.Errorf(volume.KindPrecondition,
 		"a mount at %s would not be visible outside of this plugin: the mount that holds the path is not shared", path).
-		WithRemedy("mount the orchestrator's directory into the plugin with mountPropagation: Bidirectional")
+		WithRemedy("mount kubelet's directory into the plugin's container with mountPropagation: Bidirectional")
 }
 
 // growStaged grows the mapping and the filesystem (none: empty mountPoint) to the disk, after a
@@ -355,7 +358,7 @@ func (st *stageCall) growStaged(ctx context.Context, mountPoint string) error {
 	if err == nil || isTransient(err) {
 		return err
 	}
-	st.log.ErrorContext(ctx, "the volume is staged, but it is smaller than its disk allows and could not be grown",
+	st.log.ErrorContext(ctx, "the volume is staged, but cannot be grown to the size of its disk",
 		"volume", st.id, "device", st.vol.Path(), "error", err)
 	return nil
 }

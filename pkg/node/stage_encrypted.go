@@ -29,8 +29,8 @@ func isEncryptedByNode(volumeContext map[string]string) (bool, error) {
 	}
 }
 
-// checkDiskUse returns an error when the disk is in use in another way than asked for. Of an
-// encrypted volume only the mapping may be in use. It sets wasMapped.
+// checkDiskUse returns an error when the disk is in use in another way than requested. Of an
+// encrypted volume only the mapping may be in use. checkDiskUse sets wasMapped.
 func (st *stageCall) checkDiskUse(ctx context.Context) error {
 	disk := st.vol.Device
 	if !st.isEncrypted {
@@ -45,7 +45,7 @@ func (st *stageCall) checkDiskUse(ctx context.Context) error {
 	}
 	st.wasMapped = mapped && inspect.IsMappingOf(m, disk)
 	if !st.wasMapped {
-		return nil // Mappings.Open judges a mapping on another disk
+		return nil // Mappings.Open handles a mapping on another disk
 	}
 	if err := st.inspector.CheckUse(ctx, st.id, m.Device, st.access.Block); err != nil {
 		return err
@@ -59,8 +59,8 @@ func (st *stageCall) checkDiskUse(ctx context.Context) error {
 		return err
 	}
 	return volume.Errorf(volume.KindAlreadyExists,
-		"already staged on the mapping %s with read-only=%t, but asked for read-only=%t", m, m.ReadOnly, readOnly).
-		WithRemedy("delete the pods that use the volume on this node first")
+		"already staged on the mapping %s with read-only=%t, but the request has read-only=%t", m, m.ReadOnly, readOnly).
+		WithRemedy("delete the pods that use the volume on this node")
 }
 
 // openMapping opens the LUKS2 mapping of an encrypted volume and makes it st.vol, which is the disk
@@ -91,12 +91,12 @@ func (st *stageCall) openMapping(ctx context.Context, conn volume.Connection) er
 		return err
 	}
 	st.vol = vol
-	disk.Release() // the mapping keeps it
+	disk.Release() // the mapping keeps the disk open
 	return nil
 }
 
-// prepareHeader makes the LUKS2 header of a blank disk. Of an existing header it reads whether the
-// header was made on this node and the volume was not used since.
+// prepareHeader makes the LUKS2 header of a blank disk. It sets headerMadeHere, also for a header
+// that exists.
 func (st *stageCall) prepareHeader(ctx context.Context, conn volume.Connection, readOnly bool) error {
 	disk := st.vol
 	h, err := st.opts.Mappings.Header(ctx, disk.Device)
@@ -115,8 +115,8 @@ func (st *stageCall) prepareHeader(ctx context.Context, conn volume.Connection, 
 	if readOnly || st.isReadOnly() {
 		if h.State == luks.HeaderAbsent {
 			return volume.Errorf(volume.KindPrecondition,
-				"the volume is to be encrypted, but it holds no LUKS2 header and is asked for read-only, so none can be made").
-				WithRemedy("stage the volume for writing once, on a disk that can be written to")
+				"the volume must be encrypted, but it holds no LUKS2 header, and none can be made because it is staged read-only").
+				WithRemedy("start a pod that uses the claim for writing once, with a disk that is writable")
 		}
 		return nil // Mappings.Open refuses a header that is not sound
 	}
@@ -148,7 +148,7 @@ func (st *stageCall) prepareHeader(ctx context.Context, conn volume.Connection, 
 // LUKS2 header: another node may be making one, and a second header makes unreadable what was
 // written under the first.
 func sharedHeaderError(h luks.Header) error {
-	return volume.Errorf(volume.KindPrecondition, "the volume is to be encrypted and holds %s, "+
+	return volume.Errorf(volume.KindPrecondition, "the volume must be encrypted and holds %s, "+
 		"but several nodes may use it at the same time, so none of them makes the LUKS2 header", h).
 		WithRemedy("use the volume once, on one node, with an access mode for one node (ReadWriteOnce), " +
 			"or use a StorageClass without " + volume.EncryptedKey)
@@ -161,7 +161,7 @@ func (st *stageCall) checkNoPlainFilesystem(ctx context.Context, disk *inspect.V
 		return err
 	}
 	return volume.Errorf(volume.KindPrecondition,
-		"the volume is to be encrypted (%s: \"true\"), but it holds %s without encryption; it is left untouched",
+		"the volume must be encrypted (%s: \"true\"), but it holds %s without encryption; it is left untouched",
 		volume.EncryptedKey, sig).
 		WithRemedy("use the volume, or its copy, with a StorageClass without " + volume.EncryptedKey +
 			"; or copy its data into a new encrypted volume")

@@ -28,9 +28,10 @@ func (st *stageCall) checkReadOnlyMode(ctx context.Context, path string, readOnl
 	if err != nil || inUse == "" {
 		return err
 	}
-	return volume.Errorf(volume.KindAlreadyExists, "already in use at %s with read-only=%t, but asked for read-only=%t",
+	return volume.Errorf(volume.KindAlreadyExists,
+		"already in use at %s with read-only=%t, but the request has read-only=%t",
 		inUse, !readOnly, readOnly).
-		WithRemedy("delete the pods that use the volume on this node first")
+		WithRemedy("delete the pods that use the volume on this node")
 }
 
 // findModeConflict returns where a disk, or what rests on it, is in use in the other mode; empty:

@@ -7,8 +7,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// findStagingMount sets wasMounted: whether the staging path already is what this request asks for.
-// Another filesystem there is an error and is left alone.
+// findStagingMount sets wasMounted if the staging path already is as requested. Another filesystem
+// there is an error and is left alone.
 func (st *stageCall) findStagingMount(ctx context.Context) error {
 	requested, err := st.requestedType()
 	if err != nil {
@@ -25,7 +25,7 @@ func (st *stageCall) findStagingMount(ctx context.Context) error {
 	if !isVolume {
 		return volume.Errorf(volume.KindPrecondition,
 			"another filesystem (%s of %s) is mounted at the staging path %s", m.FSType, m.Source, st.path).
-			WithRemedy("find out who mounted it there, then unmount it")
+			WithRemedy("find out which program mounted it there, then run on this node: umount " + st.path)
 	}
 	if isUnmounted, err := st.unmountIfFailed(ctx, m); err != nil || isUnmounted {
 		return err
@@ -36,9 +36,11 @@ func (st *stageCall) findStagingMount(ctx context.Context) error {
 	case err != nil:
 		return err
 	case !requested.Accepts(sig.Type):
-		return volume.Errorf(volume.KindAlreadyExists, "already staged at %s as %s, not %s", st.path, sig.Type, requested)
+		return volume.Errorf(volume.KindAlreadyExists,
+			"already staged at %s as %s, but the request is for %s", st.path, sig.Type, requested)
 	case m.IsReadOnly() != st.isReadOnly():
-		return volume.Errorf(volume.KindAlreadyExists, "already staged at %s with read-only=%t, but asked for read-only=%t",
+		return volume.Errorf(volume.KindAlreadyExists,
+			"already staged at %s with read-only=%t, but the request has read-only=%t",
 			st.path, m.IsReadOnly(), st.isReadOnly())
 	}
 	st.wasMounted = true
@@ -66,7 +68,7 @@ func (st *stageCall) unmountIfFailed(ctx context.Context, m filesystem.Mount) (i
 		publish.Release()
 		return false, err
 	}
-	st.log.WarnContext(ctx, "a filesystem that has failed is unmounted, to be checked and mounted again",
+	st.log.WarnContext(ctx, "unmounting a filesystem that has failed, so that it is checked and mounted again",
 		"volume", st.id, "staging", st.path, "error", failure)
 	return true, runStep(ctx, st.lease, "unmounting the failed filesystem", func(ctx context.Context) error {
 		defer publish.Release()

@@ -41,7 +41,7 @@ func (s *Server) readStats(ctx context.Context, id, path string) ([]*csi.VolumeU
 	}
 	// A filesystem whose device is gone, or that is frozen, may never answer.
 	noAnswer := volume.Errorf(volume.KindDeadline, "the filesystem at %s does not answer", path).
-		WithRemedy("check whether its device is gone, or it is frozen")
+		WithRemedy("check on this node whether its device is gone (lsblk), or it is frozen (journalctl --dmesg)")
 	lease, err := s.lockReading(ctx, id)
 	if err != nil {
 		return nil, noAnswer

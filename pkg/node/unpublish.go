@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -18,7 +19,7 @@ func (s *Server) NodeUnpublishVolume(
 	ctx context.Context, req *csi.NodeUnpublishVolumeRequest,
 ) (*csi.NodeUnpublishVolumeResponse, error) {
 	id, target := req.GetVolumeId(), req.GetTargetPath()
-	if err := errors.Join(checkID(id), checkPath("target_path", target)); err != nil {
+	if err := cmp.Or(checkID(id), checkPath("target_path", target)); err != nil {
 		return nil, err
 	}
 	ctx, cancel := s.withAnswerMargin(ctx)
@@ -43,7 +44,7 @@ func (s *Server) unpublish(ctx context.Context, id, target string) error {
 		return nil
 	}
 	if err != nil {
-		return volume.Errorf(volume.KindInternal, "examine the target path: %w", err)
+		return volume.Errorf(volume.KindInternal, "cannot read the target path: %w", err)
 	}
 	if !info.IsDir() && (!info.Mode().IsRegular() || info.Size() > 0) {
 		return volume.Errorf(volume.KindPrecondition,

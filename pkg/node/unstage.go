@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -22,7 +23,7 @@ func (s *Server) NodeUnstageVolume(
 	ctx context.Context, req *csi.NodeUnstageVolumeRequest,
 ) (*csi.NodeUnstageVolumeResponse, error) {
 	id, path := req.GetVolumeId(), req.GetStagingTargetPath()
-	if err := errors.Join(checkID(id), checkPath("staging_target_path", path)); err != nil {
+	if err := cmp.Or(checkID(id), checkPath("staging_target_path", path)); err != nil {
 		return nil, err
 	}
 	ctx, cancel := s.withAnswerMargin(ctx)
@@ -74,9 +75,9 @@ func (s *Server) unstage(ctx context.Context, id, path string) error {
 }
 
 // checkUnused returns an error when the disk at path, or the volume's mapping on it, is mounted or
-// published. The kernel takes the disk from a device node that a pod has, and the next volume may
-// get its number. hasHolders reports whether anything rests on the disk. checkUnused also removes
-// the markers of a format that was not interrupted.
+// published: after the disconnection a device node in a pod could show the next volume, which may
+// get the disk's number. hasHolders reports whether anything rests on the disk. checkUnused also
+// removes the markers of a format that was not interrupted.
 func (s *Server) checkUnused(ctx context.Context, id, path string) (hasHolders bool, err error) {
 	dev, err := s.opts.Devices.ByPath(path)
 	if err != nil {
@@ -111,7 +112,7 @@ func (s *Server) removeUselessMarkers(ctx context.Context, id string, dev blockd
 	sig, err := s.probe(ctx, id, dev)
 	switch {
 	case err != nil:
-		s.log.WarnContext(ctx, "a volume that cannot be read is disconnected, and the marker of its format is kept",
+		s.log.WarnContext(ctx, "cannot read what a volume holds before its disconnection: the markers of its format are kept",
 			"volume", id, "device", dev.Path, "error", err)
 	case sig.State == filesystem.StateBlank, sig.State == filesystem.StateFormatted && sig.IsComplete:
 		return s.removeMarkers(id)
@@ -131,7 +132,7 @@ func (s *Server) checkUnpublished(ctx context.Context, dev blockdev.Device) erro
 		return err
 	}
 	return volume.Errorf(volume.KindPrecondition, "the volume is still in use at %s", mounts[0].MountPoint).
-		WithRemedy("unpublish it there first")
+		WithRemedy("delete the pod that uses the volume there")
 }
 
 // probe reads what the volume holds.
@@ -176,7 +177,7 @@ func (s *Server) unmountAll(ctx context.Context, id, path string, lease *operati
 func (s *Server) closeMapping(ctx context.Context, id, diskPath string, lease *operation.Lease) error {
 	m, mapped, err := s.opts.Mappings.Find(ctx, id)
 	if volume.IsKind(err, volume.KindPrecondition) {
-		s.log.WarnContext(ctx, "a device-mapper device has the name of this volume's mapping, and is left alone",
+		s.log.WarnContext(ctx, "leaving a device-mapper device with the name of this volume's mapping, which is another one",
 			"volume", id, "error", err)
 		return nil
 	}
@@ -213,9 +214,9 @@ func (s *Server) isOwnMapping(ctx context.Context, id string, m luks.Mapping) (b
 		return true, nil
 	case volume.IsKind(err, volume.KindPrecondition), volume.IsKind(err, volume.KindNotFound):
 		if isLocated, locateErr := s.isLocatedDisk(ctx, id, m.Disk); locateErr != nil || isLocated {
-			return false, errors.Join(locateErr, err) // the disconnection would take the disk from the mapping
+			return false, cmp.Or(locateErr, err) // the disconnection would take the disk from the mapping
 		}
-		s.log.WarnContext(ctx, "a mapping with the name of this volume's rests on another disk, and is left alone",
+		s.log.WarnContext(ctx, "a mapping with the name of this volume's mapping rests on another disk; it is left alone",
 			"volume", id, "mapping", m.String(), "error", err)
 		return false, nil
 	}

@@ -28,8 +28,7 @@ type Checker struct {
 	log    *slog.Logger
 	locks  operation.Locks // one run at a time: a run that hangs is not repeated
 
-	// lastErrors has the text of each check's last error by its name, empty after a success. The run
-	// that holds the lock uses it.
+	// lastErrors has the text of each check's last error by the check's name, empty after a success.
 	lastErrors map[string]string
 }
 
@@ -56,7 +55,7 @@ func (c *Checker) CheckHealth(ctx context.Context) error {
 		cause := context.Cause(ctx)
 		return volume.Errorf(volume.KindOf(cause),
 			"an earlier check of what the plugin needs of the node has not ended: %w", cause).
-			WithRemedy("look for filesystems of the node that do not answer")
+			WithRemedy("look for filesystems or disks that do not answer in the kernel log of this node: journalctl --dmesg")
 	}
 	lease := operation.NewLease(unlock)
 	defer lease.Release()

@@ -20,8 +20,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Record is what is known of one staged volume. The JSON names are on the disks of nodes: they
-// stay.
+// Record is what is known of one staged volume. The JSON names must not change: files with them are
+// on the disks of nodes.
 type Record struct {
 	ID        string `json:"volume"`
 	Staging   string `json:"stagingPath"`
@@ -61,11 +61,11 @@ const (
 	suffix = ".json"
 )
 
-// maxNameLength is up to which length an escaped id is part of a file name. The kernel allows 255
-// bytes (NAME_MAX of <linux/limits.h>).
+// maxNameLength is the maximum length in bytes of an escaped id in a file name; the hash of the id
+// replaces a longer one. The kernel allows names of 255 bytes (NAME_MAX of <linux/limits.h>).
 const maxNameLength = 200
 
-// Path returns the path of a file of this volume in the directory.
+// Path returns the path of the volume's file with this prefix in the directory.
 func (s Store) Path(prefix, id string) string {
 	name := url.PathEscape(id)
 	if len(name) > maxNameLength {
@@ -144,7 +144,7 @@ func storeError(err error) error {
 	if err == nil {
 		return nil
 	}
-	return volume.Errorf(volume.KindInternal, "keep the record of a staged volume: %w", err).
-		WithRemedy("check the state directory of the node plugin on this node (--state-dir): " +
+	return volume.Errorf(volume.KindInternal, "cannot access the record of a staged volume: %w", err).
+		WithRemedy("check the state directory of the node plugin on this node (--state-dir; Helm value node.stateDir): " +
 			"it must be writable and have space")
 }

@@ -1,6 +1,6 @@
 // Package inspect answers what is what on a node: which block device a mount shows, whether that
 // device is the volume, and what else uses the volume's disk. It only reads: package node mounts,
-// grows and disconnects on the strength of these answers.
+// grows and disconnects after it has these answers.
 //
 // Begin with Inspector.FindMount and Inspector.OpenMount for a mounted filesystem, or with
 // Inspector.Open for a raw device: both return a Volume whose identity is verified while it is

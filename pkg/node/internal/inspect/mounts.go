@@ -21,14 +21,15 @@ func (i Inspector) FindMount(
 		mount   filesystem.Mount
 		mounted bool
 	}
-	r, err := operation.RunDetached(ctx, lease, "looking at "+path, func() (result, error) {
+	r, err := operation.RunDetached(ctx, lease, "reading the mount at "+path, func() (result, error) {
 		m, mounted, err := i.Filesystems.FindMount(path)
 		return result{m, mounted}, err
 	})
 	if err != nil && !lease.IsHeld() {
 		return filesystem.Mount{}, false, volume.Errorf(volume.KindOf(err),
 			"the mount at %s does not answer: %w", path, ctx.Err()).
-			WithRemedy("check whether the device of the mount is gone, or its filesystem is frozen")
+			WithRemedy("check on this node whether the device of the mount is gone (lsblk), " +
+				"or its filesystem is frozen (journalctl --dmesg)")
 	}
 	return r.mount, r.mounted, err
 }
@@ -61,7 +62,7 @@ func (i Inspector) deviceOfMount(m filesystem.Mount) (blockdev.Device, error) {
 	dev, err := i.Devices.ByPath(m.Source)
 	if err != nil {
 		err = volume.Errorf(volume.KindOf(err),
-			"find the device of the mount at %s (%s of %s): %w", m.MountPoint, m.FSType, m.Source, err)
+			"cannot find the device of the mount at %s (%s of %s): %w", m.MountPoint, m.FSType, m.Source, err)
 	}
 	return dev, err
 }
@@ -118,7 +119,7 @@ func (i Inspector) CheckOwnMount(ctx context.Context, id string, m filesystem.Mo
 			_, err = i.verifiedLayers(ctx, id, dev)
 		}
 	}
-	const remedy = "find out who mounted it there, then unmount it"
+	remedy := "find out which program mounted it there, then run on this node: umount " + m.MountPoint
 	switch {
 	case err == nil, errors.Is(err, volume.ErrGone):
 		return nil
@@ -133,11 +134,11 @@ func (i Inspector) CheckOwnMount(ctx context.Context, id string, m filesystem.Mo
 			WithRemedy(remedy)
 	}
 	return volume.Errorf(volume.KindOf(err),
-		"%s (%s) at %s is left mounted, because nothing proves that it is this volume: %w",
+		"%s (%s) at %s is left mounted, because it cannot be verified to be this volume: %w",
 		m.Source, m.FSType, m.MountPoint, err).
 		WithRemedy(RemedyUnidentified)
 }
 
 // RemedyUnidentified is the next step when the device of a mount could not be identified.
-const RemedyUnidentified = "no action needed: Kubernetes retries this automatically; " +
-	"if it lasts, find out why the device of the mount cannot be identified"
+const RemedyUnidentified = "Kubernetes retries this automatically; if the error persists, " +
+	"compare the mounts and the disks of this node: findmnt, lsblk"

@@ -11,8 +11,8 @@ import (
 )
 
 // CheckUse returns an error of kind Precondition when the volume is in use in another way than
-// asked for (raw, mounted or encrypted). It reads the mounts of dev, of the layers below dev, and
-// of what else rests on the disk: mkfs does not notice that a pod has the raw device open.
+// requested (raw, mounted or encrypted). It reads the mounts of dev, of the layers below dev, and
+// of the other devices on the disk: mkfs does not notice that a pod has the raw device open.
 func (i Inspector) CheckUse(ctx context.Context, id string, dev blockdev.Device, block bool) error {
 	layers, err := i.Devices.Stack(dev)
 	if err != nil {
@@ -27,8 +27,8 @@ func (i Inspector) CheckUse(ctx context.Context, id string, dev blockdev.Device,
 	return i.checkAbove(ctx, id, layers)
 }
 
-// CheckMounts returns an error of kind Precondition when dev has a mount that is not allowed. With
-// a nil isAllowed no mount is.
+// CheckMounts returns an error of kind Precondition when dev has a mount that is not allowed. If
+// isAllowed is nil, no mount is allowed.
 func (i Inspector) CheckMounts(
 	ctx context.Context, dev blockdev.Device, isAllowed func(filesystem.Mount) bool,
 ) error {
@@ -76,7 +76,7 @@ func (i Inspector) checkAbove(ctx context.Context, id string, layers []blockdev.
 	return volume.Errorf(volume.KindPrecondition,
 		"the volume is encrypted and open on this node as %s, so its disk %s cannot be used directly", m, disk.Path).
 		WithRemedy("use the volume with " + volume.EncryptedKey + ": \"true\" in its volume context, " +
-			"or delete the pods that use it with encryption first")
+			"or first delete the pods that use it with encryption")
 }
 
 // DevicesAbove returns the devices that rest on d, directly or on one another.
@@ -117,7 +117,7 @@ func (i Inspector) FindMapping(
 	return m, err == nil && mapped && IsMappingOf(m, disk), err
 }
 
-// IsMappingOf reports whether m rests on this very disk.
+// IsMappingOf reports whether m rests on disk. A mapping whose disk is gone rests on no disk.
 func IsMappingOf(m luks.Mapping, disk blockdev.Device) bool {
 	return !m.DiskGone && m.Disk.Number() == disk.Number()
 }
