@@ -61,36 +61,36 @@ func (c *Connector) findKnown(ctx context.Context, id string) (findResult, error
 // again can be there before its old disk has gone. The error has kind Precondition when several
 // disks are there after settleGrace, and Deadline (or Canceled) when ctx ends before.
 func (c *Connector) findSettled(ctx context.Context, id string) (findResult, error) {
-	var several error
+	var severalErr error
 	var since time.Time
 	for interval := minPollInterval; ; interval = min(2*interval, maxPollInterval) {
 		found, err := c.find(ctx, id)
-		if several != nil && ctx.Err() != nil {
-			return found, unsettledError(several, ctx.Err())
+		if severalErr != nil && ctx.Err() != nil {
+			return found, unsettledError(severalErr, ctx.Err())
 		}
-		if err == nil && several != nil && len(found.unanswered) > 0 {
-			err = several // the other disk may still be there without answering
+		if err == nil && severalErr != nil && len(found.unanswered) > 0 {
+			err = severalErr // the other disk may still be there without answering
 		}
 		switch {
 		case !volume.IsKind(err, volume.KindPrecondition):
 			return found, err
-		case several == nil:
+		case severalErr == nil:
 			since = time.Now()
 		case time.Since(since) >= settleGrace:
 			return found, err
 		}
-		several = err
+		severalErr = err
 		if err := operation.Sleep(ctx, interval); err != nil {
-			return found, unsettledError(several, err)
+			return found, unsettledError(severalErr, err)
 		}
 	}
 }
 
 // unsettledError is the error for several disks with one serial when the call ends within
 // settleGrace.
-func unsettledError(several, cause error) error {
-	text := several.Error()
-	if e, ok := errors.AsType[*volume.Error](several); ok {
+func unsettledError(severalErr, cause error) error {
+	text := severalErr.Error()
+	if e, ok := errors.AsType[*volume.Error](severalErr); ok {
 		text = e.Msg
 	}
 	return volume.Errorf(volume.KindOf(cause),
@@ -122,13 +122,13 @@ func (c *Connector) find(ctx context.Context, id string) (findResult, error) {
 			matches = append(matches, d)
 		}
 	}
-	err = c.choose(ctx, &r, matches)
+	err = c.chooseDisk(ctx, &r, matches)
 	return r, err
 }
 
-// choose sets the volume's disk in r. A disk without a size does not count beside a disk with one:
-// it is being plugged in or pulled out.
-func (c *Connector) choose(ctx context.Context, r *findResult, matches []blockdev.Device) error {
+// chooseDisk sets the volume's disk in r. A disk without a size does not count beside a disk with
+// one: it is being plugged in or pulled out.
+func (c *Connector) chooseDisk(ctx context.Context, r *findResult, matches []blockdev.Device) error {
 	var usable []blockdev.Device
 	for _, d := range matches {
 		size, err := operation.AwaitCall(ctx, func() (volume.Size, error) { return c.opts.Devices.Size(d) })

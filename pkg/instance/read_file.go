@@ -11,7 +11,7 @@ import (
 
 // readFromFilesystem reads a file of the filesystem on a device. It mounts the filesystem read-only
 // and at no path: the mount exists only as a descriptor of this process (fsmount, Linux 5.2), so
-// nobody sees it, and it ends with the process.
+// no other process sees it, and it ends with the process.
 func readFromFilesystem(device, fstype, name string, maxSize int) (data []byte, err error) {
 	fs, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
 	if err != nil {

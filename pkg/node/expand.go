@@ -326,18 +326,18 @@ func (e *expandCall) exceedsVolumeError(disk blockdev.Device, size volume.Size) 
 // device of a volume of this size must be: with the connector's remedy, and with what an encryption
 // below this node may hide.
 func explainShortDevice(conn volume.Connection, size volume.Size, err error) error {
-	short, ok := errors.AsType[*volume.Error](err)
-	if !ok || short.Kind != volume.KindDeadline {
+	timeout, ok := errors.AsType[*volume.Error](err)
+	if !ok || timeout.Kind != volume.KindDeadline {
 		return err
 	}
 	if conn.ShortRemedy != "" {
-		short = short.WithRemedy(conn.ShortRemedy)
+		timeout = timeout.WithRemedy(conn.ShortRemedy)
 	}
 	if conn.MaxOverhead == 0 {
-		return short
+		return timeout
 	}
 	whole, _ := size.RoundUp(conn.Granularity)
-	return volume.Errorf(short.Kind,
+	return volume.Errorf(timeout.Kind,
 		"the device has not shown the size of a volume of %s (an encryption below this node may hide up to %s of it): %w",
-		whole, conn.MaxOverhead, short)
+		whole, conn.MaxOverhead, timeout)
 }

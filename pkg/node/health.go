@@ -27,7 +27,7 @@ const (
 
 // The next steps for a device or a filesystem that has not grown with its volume.
 const (
-	remedyMountWritable = " (next step: mount the volume for writing once)"
+	remedyMountWritable = " (next step: start a pod that uses the claim for writing once)"
 	remedyRestartPods   = " (next step: restart the pods that use the volume; it grows when it is staged)"
 )
 
@@ -116,8 +116,8 @@ func (s *Server) deviceConditions(
 	if !r.Encrypted {
 		return conditions, nil
 	}
-	short, err := s.mappingConditions(ctx, r, disk, size)
-	return append(conditions, short...), err
+	more, err := s.mappingConditions(ctx, r, disk, size)
+	return append(conditions, more...), err
 }
 
 func degraded(reason, message string) volume.Condition {

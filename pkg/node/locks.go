@@ -46,8 +46,8 @@ func (s *Server) lockReading(ctx context.Context, id string) (*operation.Lease, 
 	return lock(ctx, nil, id, &s.locks.readings)
 }
 
-// lock takes locks in this order. The error has kind Deadline, not InProgress: kubelet takes
-// ABORTED for final.
+// lock takes the locks of all in their order. The error has kind Deadline, not InProgress: kubelet
+// treats ABORTED as final.
 func lock(
 	ctx context.Context, tracker *operation.Tracker, id string, all ...*operation.Locks,
 ) (*operation.Lease, error) {

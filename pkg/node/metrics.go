@@ -55,7 +55,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 }
 
-// phaseDone counts a phase that began at start and ended with err.
+// phaseDone records the duration of a phase that began at start and ended with err.
 func (m *Metrics) phaseDone(phase string, start time.Time, err error) {
 	result := "ok"
 	if err != nil {
@@ -64,7 +64,7 @@ func (m *Metrics) phaseDone(phase string, start time.Time, err error) {
 	m.phases.WithLabelValues(phase, result).Observe(time.Since(start).Seconds())
 }
 
-// grown counts a filesystem that grew by so many bytes.
+// grown counts a filesystem that grew by this size.
 func (m *Metrics) grown(occasion string, by volume.Size, method string) {
 	m.bytes.WithLabelValues(method).Add(float64(by))
 	m.growths.WithLabelValues(occasion, "grown").Inc()

@@ -288,7 +288,8 @@ func (p *publishCall) checkSinglePath(ctx context.Context, dev blockdev.Device) 
 	return nil
 }
 
-// isPublished reports whether the target path already is what the request asks for.
+// isPublished reports whether the target path already shows the volume as requested. It returns an
+// error of kind AlreadyExists when the path shows something else.
 func (p *publishCall) isPublished(ctx context.Context, dev blockdev.Device) (bool, error) {
 	m, mounted, err := p.inspector.FindMount(ctx, p.lease, p.target)
 	if err != nil || !mounted {

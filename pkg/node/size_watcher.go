@@ -58,7 +58,7 @@ type sizeWatcher struct {
 	volumes map[string]*watchedVolume
 }
 
-// watchedVolume is what a sizeWatcher knows of one volume.
+// watchedVolume is the state of one volume of a sizeWatcher.
 type watchedVolume struct {
 	settledSize volume.Size // of the device, that needs no further growth
 	lastError   string      // text of the last failure, empty after a success

@@ -26,8 +26,8 @@ import (
 //
 // It fails while the device is smaller than the volume, and after a growth that failed for a
 // transient reason: Kubernetes sends no NodeExpandVolume for a restore or clone into a larger
-// claim, so nobody would notice. After a growth that needs a person it succeeds, so that the pod
-// has its data; NodeGetVolumeHealth reports the failure.
+// claim, so nothing would report the failure. After a growth that needs a person it succeeds, so
+// that the pod has its data; NodeGetVolumeHealth reports the failure.
 func (s *Server) NodeStageVolume(
 	ctx context.Context, req *csi.NodeStageVolumeRequest,
 ) (*csi.NodeStageVolumeResponse, error) {
@@ -56,10 +56,10 @@ func (s *Server) NodeStageVolume(
 // stageCall is one call of NodeStageVolume.
 type stageCall struct {
 	*Server
-	id, path string
-	access   volume.Access
-	context  map[string]string // volume context
-	lease    *operation.Lease  // of the volume's lock
+	id, path      string
+	access        volume.Access
+	volumeContext map[string]string // volume context
+	lease         *operation.Lease  // of the volume's lock
 
 	connectedHere  bool               // the volume was not connected before this call
 	wasMounted     bool               // the volume was mounted before this call, as requested
@@ -87,9 +87,9 @@ func (s *Server) newStageCall(req *csi.NodeStageVolumeRequest) (*stageCall, erro
 	}
 	st := &stageCall{
 		Server: s, id: id, path: filepath.Clean(path), access: access,
-		context: req.GetVolumeContext(), passphrase: req.GetSecrets()[PassphraseKey],
+		volumeContext: req.GetVolumeContext(), passphrase: req.GetSecrets()[PassphraseKey],
 	}
-	st.isEncrypted, err = isEncryptedByNode(st.context)
+	st.isEncrypted, err = isEncryptedByNode(st.volumeContext)
 	if err == nil && st.isEncrypted && st.passphrase == "" {
 		err = volume.Errorf(volume.KindInvalid,
 			"the volume is encrypted, but the node stage secret of the request has no key %q, or an empty one", PassphraseKey).
@@ -215,7 +215,7 @@ func (st *stageCall) mountFilesystem(ctx context.Context, conn volume.Connection
 	return st.mount(ctx, fstype)
 }
 
-// awaitFullSize waits until the disk is as large as the backend says.
+// awaitFullSize waits until the disk is large enough for the size that the backend reports.
 func (st *stageCall) awaitFullSize(ctx context.Context, conn volume.Connection) error {
 	_, err := st.opts.Devices.AwaitSize(ctx, st.vol.Disk(), conn.MinDeviceSize(conn.Size))
 	return explainShortDevice(conn, conn.Size, err)
@@ -276,7 +276,7 @@ func (st *stageCall) format(
 			"the volume holds no filesystem (%s), and none can be made because the request is read-only", sig).
 			WithRemedy("start a pod that uses the claim for writing once: the filesystem is made then")
 	}
-	// A format cannot be undone: the device must be what the backend says it is.
+	// A format cannot be undone: the device must have the size that the backend reports.
 	if err := st.awaitFullSize(ctx, conn); err != nil {
 		return "", err
 	}
@@ -287,7 +287,7 @@ func (st *stageCall) format(
 		return "", volume.Errorf(volume.KindInternal, "cannot make the state directory of the node plugin: %w", err)
 	}
 	req := filesystem.FormatRequest{
-		Device: st.vol, Type: fstype, Options: capability.SplitMkfsOptions(st.context[volume.MkfsOptionsKey]),
+		Device: st.vol, Type: fstype, Options: capability.SplitMkfsOptions(st.volumeContext[volume.MkfsOptionsKey]),
 		Marker: st.formatMarker(st.id), IsEncrypted: conn.Encrypted,
 	}
 	if st.isEncrypted { // what is below the mapping does not show in its content

@@ -15,7 +15,7 @@ import (
 // LUKS2 needs the passphrase for a resize when the volume key is in the kernel's keyring.
 const PassphraseKey = "passphrase"
 
-// isEncryptedByNode reports whether a volume context asks for encryption on the node. The error has
+// isEncryptedByNode reports whether a volume context requests encryption by the node. The error has
 // kind Invalid.
 func isEncryptedByNode(volumeContext map[string]string) (bool, error) {
 	switch value := volumeContext[volume.EncryptedKey]; value {
@@ -124,7 +124,7 @@ func (st *stageCall) prepareHeader(ctx context.Context, conn volume.Connection, 
 		return sharedHeaderError(h)
 	}
 	if h.State != luks.HeaderSound {
-		// A header cannot be unmade: the disk must be what the backend says it is.
+		// A header cannot be undone: the disk must have the size that the backend reports.
 		if err := st.awaitFullSize(ctx, conn); err != nil {
 			return err
 		}

@@ -72,7 +72,7 @@ func (s *Server) readUsage(path, diskPath string, notPublished error) ([]*csi.Vo
 		return nil, err
 	case !isVolume:
 		return nil, notPublished
-	case m.IsDeviceNode(): // only the pod knows what of a raw device is used
+	case m.IsDeviceNode(): // what a pod uses of a raw device is unknown
 		size, err := s.opts.Devices.Size(dev)
 		return []*csi.VolumeUsage{{Unit: csi.VolumeUsage_BYTES, Total: size.Bytes()}}, err
 	}

@@ -45,15 +45,15 @@ type Options struct {
 // and retries until ctx ends; its error then wraps the last failure.
 func Remove(ctx context.Context, opts Options) error {
 	log := cmp.Or(opts.Log, slog.New(slog.DiscardHandler)).With("node", opts.Node, "taint", Key(opts.Driver))
-	logged := ""
+	lastLogged := ""
 	for wait := cmp.Or(opts.Interval, defaultInterval); ; wait = min(2*wait, maxInterval) {
 		removed, err := opts.attempt(ctx)
 		if err == nil {
 			log.InfoContext(ctx, "the node has no start-up taint", "removed", removed)
 			return nil
 		}
-		if logged != err.Error() && ctx.Err() == nil {
-			logged = err.Error()
+		if lastLogged != err.Error() && ctx.Err() == nil {
+			lastLogged = err.Error()
 			level := slog.LevelWarn
 			if errors.Is(err, errUnregistered) {
 				level = slog.LevelInfo // normal at every start
@@ -129,11 +129,11 @@ func (o Options) attempt(ctx context.Context) (removed bool, err error) {
 	if !registered.Metadata.isOwnedBy(n.Metadata.UID) {
 		return false, errors.New("the CSINode does not belong to this Node, but to an earlier node of that name, or to none")
 	}
-	rest, err := withoutKey(n.Spec.Taints, Key(o.Driver))
-	if err != nil || len(rest) == len(n.Spec.Taints) {
+	remaining, err := withoutKey(n.Spec.Taints, Key(o.Driver))
+	if err != nil || len(remaining) == len(n.Spec.Taints) {
 		return false, err
 	}
-	return true, o.replace(ctx, c, n, rest)
+	return true, o.replace(ctx, c, n, remaining)
 }
 
 // replace replaces the taints of the Node that were read. If the taints or the Node have
@@ -168,7 +168,7 @@ func (o Options) replace(ctx context.Context, c connection, n node, taints []jso
 
 // withoutKey returns the taints that have another key.
 func withoutKey(taints []json.RawMessage, key string) ([]json.RawMessage, error) {
-	rest := make([]json.RawMessage, 0, len(taints)) // not null in JSON
+	remaining := make([]json.RawMessage, 0, len(taints)) // not null in JSON
 	for _, taint := range taints {
 		var has struct {
 			Key string `json:"key"`
@@ -177,8 +177,8 @@ func withoutKey(taints []json.RawMessage, key string) ([]json.RawMessage, error)
 			return nil, fmt.Errorf("cannot decode a taint of the Node: %w", err)
 		}
 		if has.Key != key {
-			rest = append(rest, taint)
+			remaining = append(remaining, taint)
 		}
 	}
-	return rest, nil
+	return remaining, nil
 }

@@ -82,8 +82,8 @@ func (i Inspector) deviceIfAny(m filesystem.Mount) (dev blockdev.Device, ok bool
 
 // IsMountOf reports whether m is a mount of the filesystem on dev, or of a device node of dev.
 func (i Inspector) IsMountOf(m filesystem.Mount, dev blockdev.Device) (bool, error) {
-	of, ok, err := i.deviceIfAny(m)
-	return ok && of.Number() == dev.Number(), err
+	shown, ok, err := i.deviceIfAny(m)
+	return ok && shown.Number() == dev.Number(), err
 }
 
 // DeviceOnDisk returns the device that m shows. ok is false when that device neither is the disk at
