@@ -175,8 +175,8 @@ func (p *publishCall) checkBindMount(ctx context.Context, dev blockdev.Device) e
 	return nil
 }
 
-// undoBind unmounts a bind mount that is not the requested one. It returns the cause, completed with
-// the result of the unmount.
+// undoBind unmounts a bind mount that is not the requested one. It returns the cause, completed
+// with the result of the unmount.
 func (p *publishCall) undoBind(ctx context.Context, m filesystem.Mount, cause *volume.Error) error {
 	if err := p.opts.Filesystems.Unmount(ctx, m); err != nil {
 		return volume.Errorf(cause.Kind, "%w; it could not be unmounted: %v", cause, err).
