@@ -42,10 +42,10 @@ func (n DeviceNumber) String() string { return fmt.Sprintf("%d:%d", n.Major, n.M
 // ParseNumber reads "major:minor". The error contains the text.
 func ParseNumber(text string) (DeviceNumber, error) {
 	majorText, minorText, _ := strings.Cut(text, ":")
-	major, err1 := strconv.ParseUint(majorText, 10, 32)
-	minor, err2 := strconv.ParseUint(minorText, 10, 32)
-	if err := errors.Join(err1, err2); err != nil {
-		return DeviceNumber{}, fmt.Errorf("device number %q: %w", text, err)
+	major, majorErr := strconv.ParseUint(majorText, 10, 32)
+	minor, minorErr := strconv.ParseUint(minorText, 10, 32)
+	if err := cmp.Or(majorErr, minorErr); err != nil {
+		return DeviceNumber{}, fmt.Errorf("%q is not a device number: %w", text, err)
 	}
 	return DeviceNumber{Major: uint32(major), Minor: uint32(minor)}, nil
 }
@@ -82,7 +82,7 @@ func (k Kind) String() string {
 // IsPluggable reports whether a hypervisor plugs in disks of this kind.
 func (k Kind) IsPluggable() bool { return k == KindVirtioBlk || k == KindSCSI || k == KindNVMe }
 
-// System is the block layer of the machine; New makes it. It is safe for concurrent use.
+// System is the block layer of the machine; New returns one. It is safe for concurrent use.
 type System struct {
 	sysfs     string // "/sys"
 	dev       string // "/dev"
@@ -218,7 +218,8 @@ func (s *System) readKind(dir string, d Device) Kind {
 	case d.Major == loopMajor:
 		return KindLoop
 	}
-	subsystem, _ := filepath.EvalSymlinks(filepath.Join(dir, "device", "subsystem")) // missing: of no known kind
+	// A device without a subsystem gets the kind KindOther.
+	subsystem, _ := filepath.EvalSymlinks(filepath.Join(dir, "device", "subsystem"))
 	switch filepath.Base(subsystem) {
 	case "scsi":
 		return KindSCSI

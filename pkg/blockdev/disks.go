@@ -1,6 +1,7 @@
 package blockdev
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,8 @@ func (s *System) Disks() ([]Device, error) {
 	dir := filepath.Join(s.sysfs, "block")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, volume.Errorf(volume.KindInternal, "list the disks of this machine: %w", err).WithRemedy(remedySysfs)
+		return nil, volume.Errorf(volume.KindInternal, "cannot list the disks of this machine: %w", err).
+			WithRemedy(remedySysfs)
 	}
 	disks := make([]Device, 0, len(entries))
 	for _, e := range entries {
@@ -32,7 +34,7 @@ func (s *System) Disks() ([]Device, error) {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
-			return nil, volume.Errorf(volume.KindInternal, "list the disks of this machine: %w", err)
+			return nil, volume.Errorf(volume.KindInternal, "cannot list the disks of this machine: %w", err)
 		default:
 			disks = append(disks, d)
 		}
@@ -41,7 +43,7 @@ func (s *System) Disks() ([]Device, error) {
 }
 
 // ScanSCSI asks every SCSI host of the machine to look for new disks, and returns how
-// many hosts there are. Success does not say that a host found a disk. ScanSCSI ends
+// many hosts there are. Success does not mean that a host found a disk. ScanSCSI ends
 // with ctx; a scan that hangs continues.
 func (s *System) ScanSCSI(ctx context.Context) (hosts int, err error) {
 	files := globAll(filepath.Join(s.sysfs, "class", "scsi_host", "*", "scan"))
@@ -49,7 +51,7 @@ func (s *System) ScanSCSI(ctx context.Context) (hosts int, err error) {
 		return struct{}{}, writeAttributes(files, "- - -\n") // any channel, target and unit
 	})
 	if err != nil {
-		err = volume.Wrap(fmt.Errorf("make the SCSI hosts look for disks: %w", err), "", "")
+		err = volume.Wrap(fmt.Errorf("cannot make the SCSI hosts look for disks: %w", err), "", "")
 	}
 	return len(files), err
 }
@@ -70,8 +72,8 @@ func (s *System) Flush(ctx context.Context, d Device) error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(f.Sync(), f.Close()); err != nil {
-			return volume.Errorf(volume.KindInternal, "flush %s: %w", d, err)
+		if err := cmp.Or(f.Sync(), f.Close()); err != nil {
+			return volume.Errorf(volume.KindInternal, "cannot flush %s: %w", d, err)
 		}
 		return nil
 	})
@@ -128,8 +130,8 @@ func (s *System) mountPoints(d Device) (paths []string) {
 
 // InUseRemedy returns the next step for a device that something else uses for now.
 func InUseRemedy(path string) string {
-	return fmt.Sprintf("no action needed: Kubernetes retries this automatically; "+
-		"if it lasts, find what uses the device, on this node: lsblk %s; fuser -v %s", path, path)
+	return fmt.Sprintf("Kubernetes retries this automatically; "+
+		"if the error persists, find what uses the device, on this node: lsblk %s; fuser -v %s", path, path)
 }
 
 // SetReadOnly makes the kernel refuse writes to the device, or allow them again
@@ -140,9 +142,9 @@ func (s *System) SetReadOnly(d Device, readOnly bool) error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(s.kernel.SetReadOnly(f, readOnly), f.Close())
+	err = cmp.Or(s.kernel.SetReadOnly(f, readOnly), f.Close())
 	if err != nil {
-		return volume.Errorf(volume.KindInternal, "set %s read-only=%t: %w", d, readOnly, err)
+		return volume.Errorf(volume.KindInternal, "cannot set read-only=%t on %s: %w", readOnly, d, err)
 	}
 	return nil
 }

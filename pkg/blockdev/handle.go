@@ -32,7 +32,7 @@ func (h *Handle) CheckPath() error {
 	const remedy = "check that the volume is still attached to this node"
 	number, err := h.sys.kernel.Stat(h.Path())
 	if err != nil {
-		return volume.Errorf(volume.KindInternal, "the device node %s no longer leads to block device %s: %w",
+		return volume.Errorf(volume.KindInternal, "cannot check that the device node %s leads to block device %s: %w",
 			h.Path(), h.Number(), err).WithRemedy(remedy)
 	}
 	if number != h.Number() {
@@ -59,7 +59,7 @@ func (h *Handle) ReadAt(p []byte, offset int64) (int, error) {
 func (h *Handle) Size() (volume.Size, error) {
 	size, err := h.sys.kernel.Size(h.file)
 	if err != nil {
-		return 0, volume.Errorf(volume.KindInternal, "read the size of %s: %w", h.Device, err)
+		return 0, volume.Errorf(volume.KindInternal, "cannot read the size of %s: %w", h.Device, err)
 	}
 	return volume.Size(size), nil
 }
@@ -69,7 +69,7 @@ func (h *Handle) Size() (volume.Size, error) {
 func (h *Handle) BlockSize() (volume.Size, error) {
 	size, err := h.sys.kernel.BlockSize(h.file)
 	if err != nil {
-		return 0, volume.Errorf(volume.KindInternal, "read the block size of %s: %w", h.Device, err)
+		return 0, volume.Errorf(volume.KindInternal, "cannot read the block size of %s: %w", h.Device, err)
 	}
 	return volume.Size(size), nil
 }
@@ -79,7 +79,7 @@ func (h *Handle) BlockSize() (volume.Size, error) {
 func (h *Handle) IsReadOnly() (bool, error) {
 	readOnly, err := h.sys.kernel.IsReadOnly(h.file)
 	if err != nil {
-		return false, volume.Errorf(volume.KindInternal, "read whether %s is read-only: %w", h.Device, err)
+		return false, volume.Errorf(volume.KindInternal, "cannot read whether %s is read-only: %w", h.Device, err)
 	}
 	return readOnly, nil
 }

@@ -60,11 +60,11 @@ func withDescriptor(f *os.File, call func(fd int) error) error {
 	if err != nil {
 		return err
 	}
-	var answer error
-	if err := conn.Control(func(fd uintptr) { answer = call(int(fd)) }); err != nil {
+	var callErr error
+	if err := conn.Control(func(fd uintptr) { callErr = call(int(fd)) }); err != nil {
 		return err
 	}
-	return answer
+	return callErr
 }
 
 // Size calls BLKGETSIZE64 (<linux/fs.h>). The kernel writes a u64, although the ioctl's

@@ -37,9 +37,9 @@ func (s *System) OpenContext(ctx context.Context, d Device) (*Handle, error) {
 }
 
 // OpenFile is OpenContext for a caller that needs the file itself: to lock it, or to
-// let a program inherit it, so that no path can lead the program to another device. An
-// open that returns after ctx has ended is closed, and no other open of the device
-// begins before. Kinds: Internal; Deadline or Canceled when ctx ended first.
+// let a program inherit it, so that no path can lead the program to another device. If
+// the open returns after ctx has ended, OpenFile closes the file; until then, no other
+// open of the device begins. Kinds: Internal; Deadline or Canceled when ctx ended first.
 func (s *System) OpenFile(ctx context.Context, d Device) (*os.File, error) {
 	type result struct {
 		file *os.File
@@ -77,22 +77,23 @@ func (s *System) open(d Device, flags int) (*os.File, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, volume.Errorf(volume.KindInternal,
-			"the kernel has block device %s (%s), but its device node is missing: %w", d.Name, d.Number(), err).
-			WithRemedy("mount the host's /dev (devtmpfs) into this container")
+			"the device node of block device %s (%s) is missing: %w", d.Name, d.Number(), err).
+			WithRemedy("check that the volume is still attached to this node, " +
+				"and that the host's /dev (devtmpfs) is mounted into this container")
 	case errors.Is(err, unix.EBUSY):
 		return nil, volume.Errorf(volume.KindDeadline, "%s is in use by a mount or by another program: %w", d, err).
 			WithRemedy(InUseRemedy(d.Path))
 	case err != nil:
-		return nil, volume.Errorf(volume.KindInternal, "open %s: %w", d, err)
+		return nil, volume.Errorf(volume.KindInternal, "cannot open %s: %w", d, err)
 	}
 	number, err := s.kernel.Fstat(f)
 	if err == nil && number != d.Number() {
-		err = fmt.Errorf("the node leads to block device %s", number)
+		err = fmt.Errorf("it leads to block device %s", number)
 	}
 	if err != nil {
 		_ = f.Close() // only read from
-		return nil, volume.Errorf(volume.KindInternal, "open %s: the device node does not lead to this device: %w", d, err).
-			WithRemedy("the device node is stale; check that the volume is still attached to this node")
+		return nil, volume.Errorf(volume.KindInternal, "cannot open %s: the device node is not that of this device: %w", d, err).
+			WithRemedy("check that the volume is still attached to this node")
 	}
 	return f, nil
 }
@@ -111,8 +112,8 @@ func (s *System) awaitCall(ctx context.Context, what string, d Device, call func
 
 // noAnswerError is the error for a device that did not answer before the context ended.
 func noAnswerError(what string, d Device, err error) error {
-	return volume.Errorf(volume.KindOf(err), "%s %s: the device does not answer: %w", what, d, err).
-		WithRemedy("check the kernel log of this node and the connection of the volume")
+	return volume.Errorf(volume.KindOf(err), "cannot %s %s: the device does not answer: %w", what, d, err).
+		WithRemedy("check the kernel log of this node, and that the volume is still attached to it")
 }
 
 // ReadStart reads the beginning of the device into p and returns the number of bytes

@@ -1,6 +1,7 @@
 package blockdev
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"io/fs"
@@ -67,10 +68,10 @@ func (s *System) rbdImage(d Device) (string, error) {
 	if !ok {
 		return "", nil
 	}
-	pool, err1 := s.readIdentity(d, filepath.Join(s.rbdDir(id), "pool"))
-	namespace, err2 := s.readIdentity(d, filepath.Join(s.rbdDir(id), "pool_ns"))
-	name, err3 := s.readIdentity(d, filepath.Join(s.rbdDir(id), "name"))
-	switch err := errors.Join(err1, err2, err3); {
+	pool, poolErr := s.readIdentity(d, filepath.Join(s.rbdDir(id), "pool"))
+	namespace, namespaceErr := s.readIdentity(d, filepath.Join(s.rbdDir(id), "pool_ns"))
+	name, nameErr := s.readIdentity(d, filepath.Join(s.rbdDir(id), "name"))
+	switch err := cmp.Or(poolErr, namespaceErr, nameErr); {
 	case err != nil || pool == "" || name == "":
 		return "", err
 	case namespace != "":
@@ -100,7 +101,7 @@ func ignoreMissing(d Device, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return volume.Errorf(volume.KindInternal, "read the serial of %s: %w", d, err)
+	return volume.Errorf(volume.KindInternal, "cannot read the serial of %s: %w", d, err)
 }
 
 // parseVPD80 reads the unit serial number from VPD page 0x80 (SPC-5): byte 1 is the page

@@ -1,6 +1,7 @@
 package blockdev
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,11 +36,11 @@ func (s *System) AwaitSize(ctx context.Context, d Device, want volume.Size) (vol
 			// failure is reported only if the disk does not grow in time.
 			offered, rescanErr = s.Rescan(ctx, d)
 		} else if err := operation.Sleep(ctx, interval); err != nil {
-			return size, tooSmallError(d, size, want, time.Since(started), offered, errors.Join(err, rescanErr))
+			return size, tooSmallError(d, size, want, time.Since(started), offered, joinErrors(err, rescanErr))
 		}
 		now, err := s.sizeContext(ctx, d)
 		if ctx.Err() != nil && err != nil {
-			return size, tooSmallError(d, size, want, time.Since(started), offered, errors.Join(ctx.Err(), rescanErr))
+			return size, tooSmallError(d, size, want, time.Since(started), offered, joinErrors(ctx.Err(), rescanErr))
 		}
 		if err != nil {
 			return size, err
@@ -50,8 +51,8 @@ func (s *System) AwaitSize(ctx context.Context, d Device, want volume.Size) (vol
 	}
 }
 
-// The intervals of AwaitSize. Most devices have grown at once; the others wait for a
-// cloud.
+// The intervals of AwaitSize. Most devices have grown already, or after the first rescan;
+// the others grow when the cloud tells the server.
 const (
 	minPollInterval = 20 * time.Millisecond
 	maxPollInterval = 500 * time.Millisecond
@@ -72,23 +73,23 @@ func (s *System) sizeContext(ctx context.Context, d Device) (volume.Size, error)
 // tooSmallError is the error for a device that did not grow in time. cause contains the
 // error of the context.
 func tooSmallError(d Device, size, want volume.Size, waited time.Duration, rescanned bool, cause error) error {
-	how := "the kernel offers no rescan for it"
+	rescanNote := "the kernel offers no rescan for it"
 	if rescanned {
-		how = "it was rescanned"
+		rescanNote = "it was rescanned"
 	}
 	kind := volume.KindDeadline
 	if errors.Is(cause, context.Canceled) {
 		kind = volume.KindCanceled
 	}
-	return volume.Errorf(kind, "%s has %s after %s, not %s: the growth has not reached this node (%s): %w",
-		d, size, waited.Round(time.Millisecond), want, how, cause).
-		WithRemedy("no action needed: Kubernetes retries this automatically; " +
-			"if it lasts, check that the cloud has announced the new size to this server")
+	return volume.Errorf(kind, "%s has %s after %s, not the required %s: the growth has not reached this node (%s): %w",
+		d, size, waited.Round(time.Millisecond), want, rescanNote, cause).
+		WithRemedy("Kubernetes retries this automatically; " +
+			"if the error persists, check that the storage system has announced the new size to this node")
 }
 
 // Rescan makes the kernel read the size of a whole disk again. offered is false if the
 // kernel has no such request for the disk; the hypervisor of a virtio-blk disk, for
-// example, announces the size by itself. Success does not say that the size has changed.
+// example, announces the size by itself. Success does not mean that the size has changed.
 //
 // Rescan ends with ctx; a rescan that hangs in the kernel (a SCSI target that does not
 // answer) continues. Kinds: Deadline or Canceled when ctx ended first; Internal.
@@ -98,7 +99,7 @@ func (s *System) Rescan(ctx context.Context, d Device) (offered bool, err error)
 		return false, nil
 	}
 	if err := s.awaitCall(ctx, "rescan", d, rescan); err != nil {
-		return true, volume.Wrap(fmt.Errorf("make the kernel read the size of %s again: %w", d, err), "", "")
+		return true, volume.Wrap(fmt.Errorf("cannot make the kernel read the size of %s again: %w", d, err), "", "")
 	}
 	return true, nil
 }
@@ -151,11 +152,19 @@ func globAll(patterns ...string) []string {
 
 // writeAttributes writes text to each sysfs file, also after one of them has failed.
 func writeAttributes(paths []string, text string) error {
-	var errs []error
+	var err error
 	for _, path := range paths {
-		errs = append(errs, writeAttribute(path, text))
+		err = joinErrors(err, writeAttribute(path, text))
 	}
-	return errors.Join(errs...)
+	return err
+}
+
+// joinErrors joins two errors, of which each may be nil, in one line of text.
+func joinErrors(a, b error) error {
+	if a == nil || b == nil {
+		return cmp.Or(a, b)
+	}
+	return fmt.Errorf("%w; %w", a, b)
 }
 
 // writeAttribute writes text to a sysfs file. It creates no file.
@@ -165,5 +174,5 @@ func writeAttribute(path, text string) error {
 		return err
 	}
 	_, err = f.WriteString(text)
-	return errors.Join(err, f.Close())
+	return cmp.Or(err, f.Close())
 }

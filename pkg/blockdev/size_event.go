@@ -50,16 +50,16 @@ const (
 func (s *System) WatchSizes(ctx context.Context, notify func(SizeEvent)) error {
 	events, err := openEventSocket(eventBufferSize)
 	if err != nil {
-		return volume.Errorf(volume.KindInternal, "listen to the kernel's device events: %w", err).
-			WithRemedy("let this process open netlink sockets (AF_NETLINK, NETLINK_KOBJECT_UEVENT)")
+		return volume.Errorf(volume.KindInternal, "cannot listen to the kernel's device events: %w", err).
+			WithRemedy("allow this process to open netlink sockets (AF_NETLINK, NETLINK_KOBJECT_UEVENT)")
 	}
 	defer events.Close() //nolint:errcheck // only read from
 	notify(SizeEvent{AnyDevice: true})
 	return forwardSizeEvents(ctx, events, notify)
 }
 
-// openEventSocket opens a netlink socket with a buffer of so many bytes that receives the
-// kernel's device events.
+// openEventSocket opens a netlink socket that receives the kernel's device events. buffer is
+// the size of its buffer in bytes.
 func openEventSocket(buffer int) (*os.File, error) {
 	const flags = unix.SOCK_DGRAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
 	fd, err := unix.Socket(unix.AF_NETLINK, flags, unix.NETLINK_KOBJECT_UEVENT)

@@ -31,7 +31,8 @@ func (s *System) Stack(d Device) ([]Device, error) {
 		}
 		layers = append(layers, below)
 	}
-	return nil, volume.Errorf(volume.KindInternal, "more than %d devices lie below %s: the walk was stopped", maxLayers, d)
+	return nil, volume.Errorf(volume.KindInternal, "cannot find the disk of %s: more than %d devices lie below it",
+		d, maxLayers)
 }
 
 // maxLayers bounds the walk of Stack; a LUKS mapping on a partition has three layers.
@@ -46,7 +47,7 @@ func (s *System) deviceBelow(d Device) (below Device, ok bool, err error) {
 	case KindCrypt, KindMapper, KindMD:
 		slaves, err := s.devicesLinkedIn(filepath.Join(s.sysfsDir(d), "slaves"))
 		if err != nil {
-			return Device{}, false, volume.Errorf(volume.KindInternal, "read what %s rests on: %w", d, err)
+			return Device{}, false, volume.Errorf(volume.KindInternal, "cannot read what %s rests on: %w", d, err)
 		}
 		if len(slaves) != 1 {
 			return Device{}, false, volume.Errorf(volume.KindPrecondition, "%s rests on %d devices (%s), not on one",
@@ -69,7 +70,7 @@ func (s *System) diskOf(partition Device) (Device, error) {
 			return disk, nil
 		}
 	}
-	return Device{}, volume.Errorf(volume.KindInternal, "find the disk of %s: %w", partition, err)
+	return Device{}, volume.Errorf(volume.KindInternal, "cannot find the disk of %s: %w", partition, err)
 }
 
 // Holders returns the devices that rest on d or, if d is a disk, on one of its
@@ -84,7 +85,7 @@ func (s *System) Holders(d Device) ([]Device, error) {
 	for _, below := range append([]Device{d}, parts...) {
 		linked, err := s.devicesLinkedIn(filepath.Join(s.sysfsDir(below), "holders"))
 		if err != nil {
-			return nil, volume.Errorf(volume.KindInternal, "read what rests on %s: %w", below, err)
+			return nil, volume.Errorf(volume.KindInternal, "cannot read what rests on %s: %w", below, err)
 		}
 		holders = append(holders, linked...)
 	}
@@ -96,7 +97,7 @@ func (s *System) Holders(d Device) ([]Device, error) {
 func (s *System) Partitions(d Device) ([]Device, error) {
 	entries, err := os.ReadDir(s.sysfsDir(d))
 	if err != nil {
-		return nil, volume.Errorf(volume.KindInternal, "read the partitions of %s: %w", d, err)
+		return nil, volume.Errorf(volume.KindInternal, "cannot read the partitions of %s: %w", d, err)
 	}
 	var parts []Device
 	for _, e := range entries {
@@ -106,7 +107,7 @@ func (s *System) Partitions(d Device) ([]Device, error) {
 		}
 		p, err := s.deviceInDir(dir)
 		if err != nil {
-			return nil, volume.Errorf(volume.KindInternal, "read the partitions of %s: %w", d, err)
+			return nil, volume.Errorf(volume.KindInternal, "cannot read the partitions of %s: %w", d, err)
 		}
 		parts = append(parts, p)
 	}

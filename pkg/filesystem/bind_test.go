@@ -51,12 +51,12 @@ func TestBindInStepsOnAnOldKernel(t *testing.T) {
 		t.Errorf("%q, want %q", k.calls, want)
 	}
 	k.calls, k.errors["mount"] = nil, []error{nil, unix.EPERM}
-	volumetest.WantKind(t, s.Bind(t.Context(), req), volume.KindInternal, "set flags")
+	volumetest.WantKind(t, s.Bind(t.Context(), req), volume.KindInternal, "cannot set the mount flags")
 	if len(k.calls) != 4 || k.calls[3] != "unmount /staging" {
 		t.Errorf("calls %q, want the bind mount removed", k.calls)
 	}
 	k.errors["mount"], k.errors["unmount"] = []error{nil, unix.EPERM}, []error{unix.EBUSY}
-	volumetest.WantKind(t, s.Bind(t.Context(), req), volume.KindDeadline, "removing the bind mount failed",
+	volumetest.WantKind(t, s.Bind(t.Context(), req), volume.KindDeadline, "cannot remove the bind mount",
 		"uses the target")
 	k.calls, k.errors["mount"] = nil, []error{unix.ENOENT}
 	volumetest.WantKind(t, s.Bind(t.Context(), req), volume.KindInternal, "no such file")

@@ -38,23 +38,23 @@ func (s *System) Check(ctx context.Context, dev Device, t Type) error {
 	}
 	device := dev.Path()
 	output, code, err := s.run(ctx, "e2fsck", "-p", device)
-	isNotPossible := code&e2fsckOperation != 0
+	hasFailed := code&e2fsckOperationalError != 0
 	switch {
 	case err != nil:
 		return stoppedCheckError(device, err)
-	case isNotPossible && isTooOld(output):
-		s.log.WarnContext(ctx, "the filesystem is not checked: e2fsck is too old for it",
+	case hasFailed && isTooOld(output):
+		s.log.WarnContext(ctx, "the filesystem was not checked: e2fsck is too old for it",
 			"device", device, "type", t, "output", output)
-	case isNotPossible && isInUse(output):
+	case hasFailed && isInUse(output):
 		return volume.Errorf(volume.KindDeadline, "device %s is still in use, so e2fsck did not check it: %s",
 			device, output).
 			WithRemedy(blockdev.InUseRemedy(device))
-	case code&(e2fsckOperation|e2fsckUncorrected) != 0 && isTransient(output), code&e2fsckNotRun != 0:
-		return volume.Errorf(volume.KindInternal, "e2fsck -p could not check %s (exit status %d): %s", device, code, output).
-			WithRemedy("check that the volume is still attached to this node and can be read (kernel log of the node), " +
-				"and that the node has memory left")
-	case isNotPossible:
-		return volume.Errorf(volume.KindPrecondition, "e2fsck -p could not check %s (exit status %d): %s",
+	case code&(e2fsckOperationalError|e2fsckUncorrected) != 0 && isTransient(output), code&e2fsckNotRun != 0:
+		return volume.Errorf(volume.KindInternal, "e2fsck -p cannot check %s (exit status %d): %s", device, code, output).
+			WithRemedy("check the kernel log of this node, that the volume is still attached to it, " +
+				"and that it has free memory")
+	case hasFailed:
+		return volume.Errorf(volume.KindPrecondition, "e2fsck -p cannot check %s (exit status %d): %s",
 			device, code, output).
 			WithRemedy("check the kernel log of this node; while the volume is not in use, run: e2fsck -n " + device)
 	case code&e2fsckUncorrected != 0:
@@ -67,20 +67,19 @@ func (s *System) Check(ctx context.Context, dev Device, t Type) error {
 	return nil
 }
 
-// The bits of e2fsck's exit status (e2fsck(8)).
+// The bits of e2fsck's exit status (e2fsck(8)) that stand for a failure. The others are 1
+// (errors were corrected) and 2 (reboot, which concerns the root filesystem only).
 const (
-	e2fsckUncorrected = 4
-	e2fsckOperation   = 8 // the check itself was not possible
-	// Usage error, canceled, or shared library error. The bits left out are 1, errors were
-	// corrected, and 2, a reboot is needed, which only concerns the root filesystem.
-	e2fsckNotRun = 16 | 32 | 128
+	e2fsckUncorrected      = 4             // errors were left
+	e2fsckOperationalError = 8             // the check itself was not possible
+	e2fsckNotRun           = 16 | 32 | 128 // usage error, canceled by the user, shared library error
 )
 
 // stoppedCheckError is the error for an e2fsck that did not exit by itself.
 func stoppedCheckError(device string, err error) error {
-	e := &volume.Error{Kind: volume.KindOf(err), Msg: "check " + device, Cause: err}
+	e := &volume.Error{Kind: volume.KindOf(err), Msg: "cannot check " + device, Cause: err}
 	if isContextError(err) {
-		e.Remedy = "no action needed: Kubernetes retries this automatically; no damage was found, and the check starts over"
+		e.Remedy = "no action needed: Kubernetes retries this automatically, and the check starts over"
 	}
 	return e
 }

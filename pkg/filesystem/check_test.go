@@ -65,7 +65,7 @@ func TestCheckTellsDamageFromAFailedCheck(t *testing.T) {
 		})
 		err := s.Check(t.Context(), k.device(), TypeExt4)
 		if tc.fails {
-			text := fmt.Sprintf("could not check /dev/loop0 (exit status %d): %s", tc.status, tc.output[:20])
+			text := fmt.Sprintf("cannot check /dev/loop0 (exit status %d): %s", tc.status, tc.output[:20])
 			volumetest.WantKind(t, err, tc.kind, text)
 		} else if err != nil {
 			t.Errorf("e2fsck with the output %q: %v, want success", tc.output, err)
@@ -91,25 +91,25 @@ func TestCheckByExitStatus(t *testing.T) {
 			"cannot run", TypeExt4,
 			testingexec.FakeExitError{Status: 8},
 			volume.KindPrecondition,
-			"could not check /dev/loop0 (exit status 8): output", 1,
+			"cannot check /dev/loop0 (exit status 8): output", 1,
 		},
 		{
 			"called wrongly", TypeExt4,
 			testingexec.FakeExitError{Status: 16},
 			volume.KindInternal,
-			"could not check /dev/loop0 (exit status 16): output", 1,
+			"cannot check /dev/loop0 (exit status 16): output", 1,
 		},
 		{
 			"stopped", TypeExt4,
 			testingexec.FakeExitError{Status: 33},
 			volume.KindInternal,
-			"could not check /dev/loop0 (exit status 33): output", 1,
+			"cannot check /dev/loop0 (exit status 33): output", 1,
 		},
 		{
 			"in use", TypeExt4, busy, volume.KindDeadline,
 			"is still in use, so e2fsck did not check it: /dev/loop0 is in use.", 1,
 		},
-		{"killed by a signal", TypeExt4, unix.EINTR, volume.KindInternal, "check /dev/loop0: e2fsck: interrupted", 1},
+		{"killed by a signal", TypeExt4, unix.EINTR, volume.KindInternal, "cannot check /dev/loop0: cannot run e2fsck: interrupted", 1},
 		{"missing tool", TypeExt4, utilexec.ErrExecutableNotFound, volume.KindPrecondition, "not installed", 1},
 		{"XFS", TypeXFS, nil, 0, "", 0},
 		{"btrfs", TypeBtrfs, nil, 0, "", 0},

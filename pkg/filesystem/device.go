@@ -10,13 +10,13 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Device is an open block device; *blockdev.Handle is the real one. The caller has
-// verified that it is the volume's, and keeps it open until the call has returned: as
-// long as the device is open, its number leads to no other disk.
+// Device is an open block device; *blockdev.Handle implements it. The caller has verified
+// that it is the device of the volume, and keeps it open until the call has returned: as
+// long as the device is open, the kernel gives its number to no other disk.
 type Device interface {
 	io.ReaderAt
-	// Path returns a device node of the device, for mount(2) and for programs. Each
-	// use of it follows a CheckPath.
+	// Path returns a device node of the device, for mount(2) and for programs. Call
+	// CheckPath directly before each use of it.
 	Path() string
 	// CheckPath returns an error unless Path still leads to this device.
 	CheckPath() error
@@ -37,16 +37,16 @@ type Device interface {
 func sizeOf(dev Device) (volume.Size, error) {
 	size, err := dev.Size()
 	if err == nil && size <= 0 {
-		err = volume.Errorf(volume.KindInternal, "device %s reports a size of %d bytes; its content is unknown",
+		err = volume.Errorf(volume.KindInternal, "cannot use device %s: it reports a size of %d bytes",
 			dev.Path(), size.Bytes()).
-			WithRemedy("check the connection of the volume to this node")
+			WithRemedy("check that the volume is still attached to this node")
 	}
 	return size, err
 }
 
 // awaitDeviceRead reads from a device within the time of ctx; see awaitCall.
 func awaitDeviceRead[T any](ctx context.Context, s *System, dev Device, read func() (T, error)) (T, error) {
-	message := "device " + dev.Path() + " did not answer in time"
+	message := "device " + dev.Path() + " does not answer"
 	return awaitCall(ctx, s, "device "+dev.Number().String(), message, dev.Path(), read)
 }
 
@@ -65,19 +65,19 @@ func awaitCall[T any](ctx context.Context, s *System, key, message, device strin
 	v, err := operation.AwaitExclusive(ctx, &s.calls, key, call)
 	if err != nil && err == ctx.Err() { //nolint:errorlint // an error of call has its own message
 		err = volume.Errorf(volume.KindOf(err), "%s: %w", message, err).
-			WithRemedy("check the kernel log of this node and the connection of the device " + device)
+			WithRemedy("check the kernel log of this node, and that device " + device + " is still attached to it")
 	}
 	return v, err
 }
 
-// unreadableError is the error for a device whose content is unknown. It keeps the kind
-// of an ended context.
+// unreadableError is the error for a device that cannot be read, so that nothing is known
+// about its content. It keeps the kind of an ended context.
 func unreadableError(path string, err error) error {
 	if isContextError(err) {
-		return volume.Wrap(err, "read device "+path, "")
+		return volume.Wrap(err, "cannot read device "+path, "")
 	}
-	return volume.Errorf(volume.KindInternal, "device %s cannot be read, so its content is unknown: %w", path, err).
-		WithRemedy("check the kernel log of this node and the connection of the volume")
+	return volume.Errorf(volume.KindInternal, "cannot read device %s, so its content is unknown: %w", path, err).
+		WithRemedy("check the kernel log of this node, and that the volume is still attached to it")
 }
 
 func isContextError(err error) bool {

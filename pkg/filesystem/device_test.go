@@ -74,7 +74,7 @@ func TestReadsOfADeviceThatHangsEndWithTheContext(t *testing.T) {
 						cancel()
 					}()
 				}
-				volumetest.WantKind(t, call(ctx), kind, "device /dev/loop0 did not answer in time", "connection of the device")
+				volumetest.WantKind(t, call(ctx), kind, "device /dev/loop0 does not answer", "still attached")
 				cancel()
 				if n := len(dev.reads); n != 1 {
 					t.Errorf("%s: %d reads are running, want 1", name, n)
@@ -118,9 +118,9 @@ func TestMountsOfEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
 		_, err := s.MountsOf(ctx, k.device().Number())
-		volumetest.WantKind(t, err, volume.KindDeadline, "the mounts of device 7:0 were not found in time")
+		volumetest.WantKind(t, err, volume.KindDeadline, "the search for the mounts of device 7:0 did not end in time")
 		volumetest.WantKind(t, s.Check(ctx, k.device(), TypeExt4), volume.KindDeadline,
-			"the mounts of device 7:0 were not found in time")
+			"the search for the mounts of device 7:0 did not end in time")
 		k, s, _ = newFakeFilesystem(t, TypeBtrfs, volume.GiB, volume.GiB)
 		k.errors["mounts"] = []error{unix.ENOMEM}
 		_, err = s.MountsOf(t.Context(), k.device().Number())

@@ -58,11 +58,11 @@ func ExampleSystem_Format() {
 	}
 	// Output:
 	// precondition
-	// device /dev/vdb (1 MiB) is not blank: it holds LUKS encryption
-	// it belongs to something else: it was not formatted as ext4
+	// cannot format device /dev/vdb (1 MiB) as ext4: it is not blank: it holds LUKS encryption
+	// this driver does not overwrite data of others
 }
 
-// A volume that is wanted as one type may hold another one that the kernel mounts as well.
+// A volume that is requested as one type may hold another one that the kernel mounts as well.
 func ExampleType_Accepts() {
 	wanted, err := filesystem.ParseType("EXT4")
 	fmt.Println(wanted, err)

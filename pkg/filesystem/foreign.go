@@ -96,18 +96,19 @@ func findMagic(area []byte, list []magicString) string {
 }
 
 // hasMBR reports whether the first sector holds a DOS partition table with at least one
-// entry. Its signature 0x55AA alone also stands in boot sectors.
+// entry. The signature 0x55AA alone does not prove it: boot sectors of filesystems end with
+// it too.
 func hasMBR(area []byte) bool {
 	if len(area) < 512 || area[510] != 0x55 || area[511] != 0xAA {
 		return false
 	}
 	used := 0
 	for i := range 4 {
-		entry := area[446+16*i : 462+16*i]
-		if entry[0]&0x7F != 0 { // the boot flag is 0x00 or 0x80
+		entry := area[446+16*i : 462+16*i] // the table begins at byte 446; an entry has 16 bytes
+		if entry[0]&0x7F != 0 {            // the boot flag is 0x00 or 0x80
 			return false
 		}
-		if entry[4] != 0 && binary.LittleEndian.Uint32(entry[12:]) != 0 {
+		if entry[4] != 0 && binary.LittleEndian.Uint32(entry[12:]) != 0 { // the type and the number of sectors
 			used++
 		}
 	}
@@ -137,7 +138,7 @@ func isRandom(data []byte) bool { return len(data) >= 64<<10 && isUniform(data) 
 // chi-square statistic (255 degrees of freedom) is within ten standard deviations of the
 // value for equal frequencies.
 func isUniform(data []byte) bool {
-	const mean, deviation = 255, 22.6
+	const mean, deviation = 255, 22.6 // of the statistic; the deviation is the root of 2*255
 	var counts [256]float64
 	for _, b := range data {
 		counts[b]++

@@ -1,6 +1,7 @@
 package filesystem
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -22,15 +23,15 @@ type FormatRequest struct {
 	// proves for a day that an interrupted mkfs was this driver's (see RemoveMarker).
 	// Without a path Format refuses the remains of an interrupted mkfs.
 	Marker string
-	// IsEncrypted says that the device is decrypted below this node's filesystem (dm-crypt,
-	// or LUKS in the hypervisor): unwritten sectors then read as random bytes instead of
-	// zeros, so random bytes count as blank.
+	// IsEncrypted says that a layer below the device decrypts its data (dm-crypt, or LUKS in
+	// the hypervisor): unwritten sectors then read as random bytes instead of zeros, so
+	// random bytes count as blank.
 	IsEncrypted bool
 }
 
 // Format makes a filesystem, on a blank device only, and returns once it has read the
-// finished filesystem back. A complete filesystem of the wanted type is a success and is
-// not changed.
+// finished filesystem back. If the device already holds a complete filesystem of the
+// requested type, Format changes nothing and succeeds.
 //
 // The device must be blank by Probe, or the marker must prove that an earlier Format of
 // this volume was interrupted. Even then Format refuses a complete filesystem of another
@@ -79,7 +80,7 @@ func (s *System) Format(ctx context.Context, req FormatRequest) error {
 	}
 	if err := s.mkfs(ctx, req, options); err != nil {
 		if removeErr := s.removeUnusedMarker(ctx, req, err); removeErr != nil {
-			s.log.ErrorContext(ctx, "the record of a failed mkfs was not removed",
+			s.log.ErrorContext(ctx, "cannot remove the record of a failed mkfs",
 				"device", req.Device.Path(), "error", removeErr)
 		}
 		return err
@@ -92,51 +93,51 @@ func (s *System) Format(ctx context.Context, req FormatRequest) error {
 func checkMayFormat(req FormatRequest, sig Signature, size volume.Size, now time.Time) error {
 	device := req.Device.Path()
 	refuse := func(reason string) error {
-		remedy := "if nothing on the device is needed, run: " + clearCommand(device) +
-			"; otherwise ask for the filesystem that the device has"
+		remedy := "if nothing on the device is needed, run on this node: " + clearCommand(device) +
+			"; otherwise request the filesystem type that the device has (fsType of the PersistentVolume)"
 		if sig.State == StateForeign && sig.Type != "" {
-			remedy = sig.Type.repairCommand(device)
+			remedy = sig.Type.repairRemedy(device)
 		}
 		return volume.Errorf(volume.KindPrecondition,
-			"device %s (%s) is not blank: it holds %s; %s: it was not formatted as %s", device, size, sig, reason, req.Type).
+			"cannot format device %s (%s) as %s: it is not blank: it holds %s; %s", device, size, req.Type, sig, reason).
 			WithRemedy(remedy)
 	}
 	switch {
 	case sig.State == StateBlank, req.IsEncrypted && sig.IsRandom:
 		return nil
 	case sig.IsRecognized:
-		return refuse("it belongs to something else")
+		return refuse("this driver does not overwrite data of others")
 	case sig.State == StateFormatted && sig.IsComplete:
-		return refuse("another filesystem was asked for")
+		return refuse("this driver does not replace one filesystem by another")
 	}
 	m, exists, err := statefile.ReadMarker[marker](req.Marker)
 	switch {
 	case err != nil:
 		return markerError(err)
 	case !exists:
-		return refuse("nothing on this node proves that an interrupted mkfs of this volume left it")
+		return refuse("no record on this node proves that an interrupted mkfs of this volume left it")
 	case !statefile.IsFresh(m.Begun, now):
 		return refuse("the record of an interrupted mkfs on this node is damaged or older than a day, " +
 			"so this may be a user's data")
 	case m.Type != req.Type:
-		return refuse("the interrupted mkfs on this node made " + string(m.Type))
+		return refuse("the record on this node is that of an interrupted mkfs of " + string(m.Type))
 	case m.Device > size:
-		return refuse("the interrupted mkfs on this node ran on a device of " + m.Device.String())
+		return refuse("the record on this node is that of an interrupted mkfs on a larger device of " + m.Device.String())
 	}
 	return nil
 }
 
-// wipe writes zeros to the areas that Probe reads, so that no later probe takes their
-// content (leftovers of an interrupted mkfs, or the random bytes of a new encrypted
-// volume) for anything else. content names it for messages.
+// wipe writes zeros to the areas that Probe reads, so that a later probe finds the device
+// blank. content names for messages what is cleared: the leftovers of an interrupted mkfs,
+// or the random bytes of a new encrypted volume.
 func (s *System) wipe(ctx context.Context, dev Device, size int64, content string) error {
 	w, err := dev.OpenWriter()
 	if err != nil {
 		return err
 	}
 	err = wipeAreas(ctx, w, size)
-	if err = errors.Join(err, w.Close()); err != nil {
-		return volume.Errorf(volume.KindOf(err), "clear %s on %s: %w", content, dev.Path(), err)
+	if err = cmp.Or(err, w.Close()); err != nil {
+		return volume.Errorf(volume.KindOf(err), "cannot clear %s on %s: %w", content, dev.Path(), err)
 	}
 	s.log.InfoContext(ctx, "cleared a device before mkfs", "device", dev.Path(), "of", content)
 	return nil
@@ -156,8 +157,8 @@ func wipeAreas(ctx context.Context, w blockdev.Writer, size int64) error {
 	return w.Sync()
 }
 
-// markerProbeTimeout bounds the probe of removeUnusedMarker; the time of the caller may
-// have run out with mkfs.
+// markerProbeTimeout bounds the probe of removeUnusedMarker, which ignores the end of the
+// caller's context: it may have ended during mkfs.
 const markerProbeTimeout = 5 * time.Second
 
 // removeUnusedMarker removes the marker after a mkfs that failed before it wrote anything.
@@ -185,7 +186,8 @@ func (s *System) verifyFormat(ctx context.Context, req FormatRequest, size volum
 	if !sig.holdsComplete(req.Type) {
 		return volume.Errorf(volume.KindInternal, "mkfs of %s succeeded, but device %s (%s) holds %s",
 			req.Type, req.Device.Path(), size, sig).
-			WithRemedy("check the mkfs options of the StorageClass: they must make a complete " + string(req.Type))
+			WithRemedy("check the mkfs options of the StorageClass: they must make a complete " + string(req.Type) +
+				" filesystem")
 	}
 	return RemoveMarker(req.Marker)
 }

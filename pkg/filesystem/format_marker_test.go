@@ -34,14 +34,14 @@ func TestFormatContinuesAnInterruptedMkfs(t *testing.T) {
 				cancel()
 				return testingexec.FakeExitError{Status: 137}
 			}
-			volumetest.WantKind(t, r.format(ctx, TypeXFS), volume.KindCanceled, "stopped before it finished", "next retry")
+			volumetest.WantKind(t, r.format(ctx, TypeXFS), volume.KindCanceled, "stopped before it finished", "starts mkfs again")
 			if r.hasMarker(t) != (name != "nothing") {
 				t.Fatalf("marker: %v", r.hasMarker(t))
 			}
 			r.mkfs = nil
 			if name != "nothing" {
 				err := r.system.Format(t.Context(), FormatRequest{Device: r.device, Type: TypeXFS})
-				volumetest.WantKind(t, err, volume.KindPrecondition, "nothing on this node proves", "wipefs")
+				volumetest.WantKind(t, err, volume.KindPrecondition, "no record on this node proves", "wipefs")
 			}
 			if err := r.format(t.Context(), TypeXFS); err != nil {
 				t.Fatal(err)
@@ -89,7 +89,7 @@ func TestFormatRemovesTheMarkerOfAMkfsThatWroteNothing(t *testing.T) {
 	}
 	r.device.head[70000] = 7 // a user's data
 	r.mkfs = nil
-	volumetest.WantKind(t, r.format(t.Context(), TypeXFS), volume.KindPrecondition, "nothing on this node proves",
+	volumetest.WantKind(t, r.format(t.Context(), TypeXFS), volume.KindPrecondition, "no record on this node proves",
 		"wipefs")
 	r.device.head[70000] = 0
 	r.mkfs = func([]string) error { r.device.head[70000] = 7; return testingexec.FakeExitError{Status: 1} }

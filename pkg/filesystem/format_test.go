@@ -74,7 +74,7 @@ func (r *formatTest) putFilesystem(t Type) {
 	case TypeXFS:
 		copy(r.device.head, encodeXFS(1<<18, false))
 	case TypeBtrfs:
-		copy(r.device.head[btrfsOffset:], encodeBtrfs(1<<30, btrfsSignature))
+		copy(r.device.head[btrfsOffset:], encodeBtrfs(1<<30, btrfsMagic))
 	case TypeExt3:
 		ext3Spec(volume.GiB).writeTo(r.device)
 	case TypeExt2:
@@ -152,7 +152,7 @@ func TestFormatRefusesADeviceThatIsNotBlank(t *testing.T) {
 		},
 		{
 			"another filesystem, marked", func(r *formatTest) { r.putFilesystem(TypeXFS) }, volume.KindPrecondition,
-			"another filesystem was asked for", &marker{TypeExt4, volume.GiB, now},
+			"does not replace one filesystem by another", &marker{TypeExt4, volume.GiB, now},
 		},
 		{
 			"ext3 for ext4", func(r *formatTest) { r.putFilesystem(TypeExt3) }, volume.KindPrecondition,
@@ -168,15 +168,15 @@ func TestFormatRefusesADeviceThatIsNotBlank(t *testing.T) {
 		},
 		{
 			"unknown data", func(r *formatTest) { r.device.head[70000] = 1 }, volume.KindPrecondition,
-			"unknown data; nothing on this node proves", nil,
+			"unknown data; no record on this node proves", nil,
 		},
 		{
 			"unknown data, marked for xfs", func(r *formatTest) { r.device.head[70000] = 1 }, volume.KindPrecondition,
-			"made xfs", &marker{TypeXFS, volume.GiB, now},
+			"interrupted mkfs of xfs", &marker{TypeXFS, volume.GiB, now},
 		},
 		{
 			"unknown data, marked for a larger device", func(r *formatTest) { r.device.head[70000] = 1 },
-			volume.KindPrecondition, "on a device of 2 GiB", &marker{TypeExt4, 2 * volume.GiB, now},
+			volume.KindPrecondition, "on a larger device of 2 GiB", &marker{TypeExt4, 2 * volume.GiB, now},
 		},
 		{
 			"unknown data, marked a day ago", func(r *formatTest) { r.device.head[70000] = 1 }, volume.KindPrecondition,
@@ -199,8 +199,8 @@ func TestFormatRefusesADeviceThatIsNotBlank(t *testing.T) {
 			func(r *formatTest) { r.putFilesystem(TypeExt4); r.device.head[1024+32] = 0; r.device.head[1024+33] = 0 },
 			volume.KindPrecondition, "a damaged superblock of ext4", &marker{TypeExt4, volume.GiB, now},
 		},
-		{"unreadable", readErr, volume.KindInternal, "cannot be read", nil},
-		{"unreadable, marked", readErr, volume.KindInternal, "cannot be read", &marker{TypeExt4, volume.GiB, now}},
+		{"unreadable", readErr, volume.KindInternal, "cannot read device", nil},
+		{"unreadable, marked", readErr, volume.KindInternal, "cannot read device", &marker{TypeExt4, volume.GiB, now}},
 		{
 			"blkid sees more", func(r *formatTest) { r.blkidOutput = "DEVNAME=/dev/loop0\nTYPE=vmfs\n" },
 			volume.KindPrecondition,
@@ -270,7 +270,7 @@ func TestFormatFailsWhenTheDeviceShowsNoFilesystem(t *testing.T) {
 		"a damaged superblock of xfs":          func(r *formatTest) { copy(r.device.head, encodeXFS(1<<62, false)) },
 		"signatures of both xfs and btrfs": func(r *formatTest) {
 			r.putFilesystem(TypeXFS)
-			copy(r.device.head[btrfsOffset:], encodeBtrfs(1, btrfsSignature))
+			copy(r.device.head[btrfsOffset:], encodeBtrfs(1, btrfsMagic))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -297,7 +297,7 @@ func TestFormatKeepsTheMarkerOfADeviceInUse(t *testing.T) {
 		r.mkfsOutput = strings.Repeat("Allocating group tables: done\n", 1000) + output
 		r.mkfs = func([]string) error { return testingexec.FakeExitError{Status: 1} }
 		err := r.format(t.Context(), fs)
-		volumetest.WantKind(t, err, volume.KindDeadline, "did not touch /dev/loop0, which is in use",
+		volumetest.WantKind(t, err, volume.KindDeadline, "changed nothing on /dev/loop0, which is in use",
 			"retries this automatically")
 		if !r.hasMarker(t) {
 			t.Error("the marker was removed")

@@ -22,7 +22,7 @@ type geometry struct {
 // size returns the size in bytes.
 func (g geometry) size() volume.Size { return g.sizeOf(g.blocks) }
 
-// sizeOf returns the size of so many blocks, in bytes.
+// sizeOf returns the size of a number of blocks, in bytes.
 func (g geometry) sizeOf(blocks uint64) volume.Size { return volume.Size(blocks) * g.blockSize }
 
 func (es extSuperblock) geometry() geometry {
@@ -34,14 +34,14 @@ func btrfsGeometry(total uint64, sectorSize uint32) geometry {
 	return geometry{fsType: TypeBtrfs, blockSize: volume.Size(sectorSize), blocks: total / uint64(sectorSize)}
 }
 
-// How often, and in which interval, an ext superblock is read that changes during the read.
+// The bounds of readExtSuperblock, which repeats a read during which the superblock changed.
 const (
 	maxSuperblockReads     = 20
 	superblockReadInterval = 5 * time.Millisecond
 )
 
 // readExtSuperblock reads the ext superblock from the block device. The kernel changes the
-// same page, so the result is current, but a read can catch a change that is half made. A
+// same page, so the result is current, but a read can return a half-made change. A
 // superblock with a valid checksum is accepted. One without a checksum is accepted when
 // two reads in a row agree. One whose checksum stays wrong is accepted when more reads
 // agree: kernels before 6.2 renew the checksum only when they write the superblock.
@@ -70,13 +70,13 @@ func readExtSuperblock(ctx context.Context, dev Device) (extSuperblock, error) {
 			last = e
 		}
 		if err := operation.Sleep(ctx, superblockReadInterval); err != nil {
-			return extSuperblock{}, volume.Wrap(err, "read the superblock of "+device, "")
+			return extSuperblock{}, volume.Wrap(err, "cannot read the superblock of "+device, "")
 		}
 	}
 	return extSuperblock{}, volume.Errorf(volume.KindInternal,
 		"the ext superblock of %s changes with every read or is damaged", device).
-		WithRemedy("no action needed: Kubernetes retries this automatically; " +
-			"if it lasts, unmount the volume everywhere and run: e2fsck -f " + device)
+		WithRemedy("Kubernetes retries this automatically; " +
+			"if the error persists, unmount the volume everywhere and run: e2fsck -f " + device)
 }
 
 // readXFS reads the geometry of a mounted XFS.
@@ -86,7 +86,7 @@ func (f *mountedFilesystem) readXFS() (xfsGeometry, error) {
 		return x, newShutDownError(f.mountPoint, err)
 	}
 	if err != nil {
-		return x, volume.Errorf(volume.KindInternal, "read the geometry of the XFS at %s (XFS_IOC_FSGEOMETRY): %w",
+		return x, volume.Errorf(volume.KindInternal, "cannot read the geometry of the XFS at %s (XFS_IOC_FSGEOMETRY): %w",
 			f.mountPoint, err)
 	}
 	sb := xfsSuperblock{blockSize: x.blockSize, blocks: x.dataBlocks, agBlocks: x.agBlocks, agCount: x.agCount}
@@ -104,13 +104,15 @@ func (f *mountedFilesystem) readBtrfs() (btrfsInfo, btrfsDevice, error) {
 		return info, btrfsDevice{}, newShutDownError(f.mountPoint, err)
 	}
 	if err != nil {
-		return info, btrfsDevice{}, volume.Errorf(volume.KindInternal, "read the btrfs at %s (BTRFS_IOC_FS_INFO): %w",
-			f.mountPoint, err)
+		return info, btrfsDevice{}, volume.Errorf(volume.KindInternal,
+			"cannot read the size of the btrfs at %s (BTRFS_IOC_FS_INFO): %w", f.mountPoint, err)
 	}
 	if info.devices != 1 || info.sectorSize == 0 {
 		return info, btrfsDevice{}, volume.Errorf(volume.KindPrecondition,
-			"the btrfs at %s spans %d devices, but a volume is one device", f.mountPoint, info.devices).
-			WithRemedy("remove the other devices from it: btrfs device remove DEVICE " + f.mountPoint)
+			"the btrfs at %s spans %d devices (sectors of %d bytes), but a volume is one device",
+			f.mountPoint, info.devices, info.sectorSize).
+			WithRemedy("list its devices: btrfs filesystem show " + f.mountPoint +
+				"; then remove all but that of the volume: btrfs device remove DEVICE " + f.mountPoint)
 	}
 	// btrfs does not reuse device ids, so the one device need not have id 1.
 	const maxDeviceID = 4096
@@ -120,8 +122,8 @@ func (f *mountedFilesystem) readBtrfs() (btrfsInfo, btrfsDevice, error) {
 			return info, dev, nil
 		}
 		if !errors.Is(err, unix.ENODEV) {
-			return info, dev, volume.Errorf(volume.KindInternal, "read the device of the btrfs at %s (BTRFS_IOC_DEV_INFO): %w",
-				f.mountPoint, err)
+			return info, dev, volume.Errorf(volume.KindInternal,
+				"cannot read the device of the btrfs at %s (BTRFS_IOC_DEV_INFO): %w", f.mountPoint, err)
 		}
 	}
 	return info, btrfsDevice{}, volume.Errorf(volume.KindInternal, "the btrfs at %s reports none of its devices",

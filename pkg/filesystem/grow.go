@@ -20,8 +20,8 @@ type GrowRequest struct {
 	// Device is the block device that the filesystem must be on: the dm-crypt device when
 	// there is one.
 	Device Device
-	// Required is the size that the device must have; zero: any. A smaller device is an
-	// error of kind Deadline, because it has not grown yet.
+	// Required is the minimum size of the device; zero: any. Grow returns an error of kind
+	// Deadline for a smaller device, which has not grown yet.
 	Required volume.Size
 }
 
@@ -30,7 +30,7 @@ type Method string
 
 // The methods.
 const (
-	MethodNone  Method = "none"  // it filled the device already
+	MethodNone  Method = "none"  // this call changed nothing
 	MethodIoctl Method = "ioctl" // by the kernel's ioctl
 	MethodTool  Method = "tool"  // by resize2fs, xfs_growfs or btrfs
 )
@@ -38,8 +38,8 @@ const (
 // Growth is the result of Grow. Every size was read back.
 type Growth struct {
 	Type       Type
-	Before     volume.Size // the size of the filesystem
-	After      volume.Size
+	Before     volume.Size // the size of the filesystem before the growth
+	After      volume.Size // and after it
 	DeviceSize volume.Size
 	Method     Method
 }
@@ -92,22 +92,22 @@ func (s *System) grow(ctx context.Context, f *mountedFilesystem, g grower, req G
 	if err != nil {
 		return Growth{}, err
 	}
-	now, err := g.readGeometry(ctx)
+	current, err := g.readGeometry(ctx)
 	if err != nil {
 		return Growth{}, err
 	}
-	growth := Growth{Type: now.fsType, Before: now.size(), After: now.size(), DeviceSize: device, Method: MethodNone}
+	growth := Growth{Type: current.fsType, Before: current.size(), After: current.size(), DeviceSize: device, Method: MethodNone}
 	goal := g.goal(device)
-	if err := checkSizes(req, now, goal, device); err != nil {
+	if err := checkSizes(req, current, goal, device); err != nil {
 		return growth, err
 	}
 	if err := g.checkHealth(); err != nil {
 		return growth, err
 	}
-	if now.blocks >= goal.full {
+	if current.blocks >= goal.full {
 		return growth, nil
 	}
-	if err := f.checkWritable(now, device); err != nil {
+	if err := f.checkWritable(current, device); err != nil {
 		return growth, err
 	}
 	if err := g.checkGrowable(); err != nil {
@@ -121,36 +121,37 @@ func (s *System) grow(ctx context.Context, f *mountedFilesystem, g grower, req G
 }
 
 // checkSizes returns an error if the sizes alone rule out the growth.
-func checkSizes(req GrowRequest, now geometry, goal goal, device volume.Size) error {
+func checkSizes(req GrowRequest, current geometry, goal goal, device volume.Size) error {
 	switch {
 	case device < req.Required:
 		return volume.Errorf(volume.KindDeadline, "the device %s has %s, not yet the required %s",
 			req.Device.Path(), device, req.Required).
-			WithRemedy("no action needed: Kubernetes retries this automatically; " +
-				"if it lasts, check that the storage system has told this node the new size")
-	case now.size() > device:
+			WithRemedy("Kubernetes retries this automatically; " +
+				"if the error persists, check that the storage system has announced the new size to this node")
+	case current.size() > device:
 		return volume.Errorf(volume.KindPrecondition,
-			"the %s at %s has %s, more than its device %s with %s: growing it could cut it off",
-			now.fsType, req.MountPoint, now.size(), req.Device.Path(), device).
-			WithRemedy("do not write to the volume; enlarge it to at least " + now.size().String() +
-				", or restore it from a snapshot")
+			"the %s at %s has %s, more than its device %s with %s: growing it could cut off its end",
+			current.fsType, req.MountPoint, current.size(), req.Device.Path(), device).
+			WithRemedy("stop the pods that use the volume; then expand the claim to at least " + current.size().String() +
+				", or restore the volume from a snapshot")
 	case goal.limit != nil && req.Required > goal.limit.size:
 		return volume.Errorf(volume.KindOutOfRange, "the %s at %s can grow to %s at most, not to %s: %s",
-			now.fsType, req.MountPoint, goal.limit.size, req.Required, goal.limit.reason).
-			WithRemedy("ask for at most " + goal.limit.size.String() + ", or copy the data to a new volume (ext4 or xfs)")
+			current.fsType, req.MountPoint, goal.limit.size, req.Required, goal.limit.reason).
+			WithRemedy("request at most " + goal.limit.size.String() +
+				" in resources.requests.storage of the claim, or copy the data to a new volume (ext4 or xfs)")
 	}
 	return nil
 }
 
-// checkWritable returns an error if nothing can be written, which growth needs.
-func (f *mountedFilesystem) checkWritable(now geometry, device volume.Size) error {
+// checkWritable returns an error if the filesystem is read-only: growth writes to it.
+func (f *mountedFilesystem) checkWritable(current geometry, device volume.Size) error {
 	if !f.isReadOnly {
 		return nil
 	}
 	e := volume.Errorf(volume.KindPrecondition, "the %s at %s has %s of %s and cannot grow: it is read-only",
-		now.fsType, f.mountPoint, now.size(), device)
+		current.fsType, f.mountPoint, current.size(), device)
 	if f.entry.IsReadOnly() && !f.entry.IsFilesystemReadOnly() {
-		return e.WithRemedy("grow it through a writable mount of it: this mount is read-only, the filesystem is not")
+		return e.WithRemedy("grow it through another mount that is writable: only this mount is read-only")
 	}
 	return e.WithRemedy("mount the volume writable: it grows at that moment")
 }
@@ -163,7 +164,7 @@ const maxRetryInterval = time.Second
 // when another request has reached the goal.
 func (s *System) resizeUntilDone(ctx context.Context, f *mountedFilesystem, g grower, goal goal) (Method, error) {
 	if err := ctx.Err(); err != nil {
-		return MethodNone, volume.Wrap(err, "grow the filesystem at "+f.mountPoint+": not begun", "")
+		return MethodNone, volume.Wrap(err, "the growth of the filesystem at "+f.mountPoint+" did not begin", "")
 	}
 	for interval := s.retryInterval; ; interval = min(2*interval, maxRetryInterval) {
 		err := g.resize(goal.blocks)
@@ -176,17 +177,17 @@ func (s *System) resizeUntilDone(ctx context.Context, f *mountedFilesystem, g gr
 			return MethodNone, g.explainError(ctx, err)
 		}
 		waitErr := operation.Sleep(ctx, interval)
-		now, readErr := g.readGeometry(context.WithoutCancel(ctx))
+		current, readErr := g.readGeometry(context.WithoutCancel(ctx))
 		switch {
 		case readErr != nil:
 			return MethodNone, readErr
-		case now.blocks >= goal.minResult:
+		case current.blocks >= goal.minResult:
 			return MethodNone, nil
 		case waitErr != nil:
 			return MethodNone, &volume.Error{
 				Kind: volume.KindOf(waitErr), Cause: err,
 				Msg: fmt.Sprintf("the %s at %s has %s and is still being grown by another request",
-					now.fsType, f.mountPoint, now.size()),
+					current.fsType, f.mountPoint, current.size()),
 				Remedy: "no action needed: the operation continues and the next retry picks it up",
 			}
 		}
@@ -201,67 +202,69 @@ func (f *mountedFilesystem) growByTool(ctx context.Context, command []string, ca
 	output, code, err := f.sys.run(ctx, command[0], command[1:]...)
 	switch {
 	case err != nil:
-		return volume.Wrap(err, "grow by "+command[0]+", as the kernel has no request for it ("+cause.Error()+")", "")
+		return volume.Wrap(err, "cannot grow by "+command[0]+" (the ioctl of the kernel failed: "+cause.Error()+")", "")
 	case code != 0 && isInUse(output):
 		return volume.Errorf(volume.KindDeadline,
-			"%s did not grow the filesystem, which is in use by another request (exit status %d): %s",
+			"%s did not grow the filesystem, because another request uses it (exit status %d): %s",
 			command[0], code, output).
 			WithRemedy("no action needed: Kubernetes retries this automatically")
 	case code != 0:
 		return volume.Errorf(volume.KindPrecondition,
 			"the kernel of this node cannot grow this filesystem online (%w), nor can %s (exit status %d): %s",
 			cause, command[0], code, output).
-			WithRemedy("stop the pods that use the volume: it grows when it is mounted again on a node whose kernel can")
+			WithRemedy("stop the pods that use the volume: " +
+				"it grows when it is mounted again on a node whose kernel can grow it")
 	}
 	return nil
 }
 
 // verifyGrowth completes the growth by the size and the health of the filesystem as read
-// back. It does not obey ctx: the growth may have taken all the time there was.
+// back. It ignores the end of ctx, because ctx may have ended during the growth.
 func verifyGrowth(ctx context.Context, f *mountedFilesystem, g grower, goal goal, growth Growth) (Growth, error) {
-	now, err := g.readGeometry(context.WithoutCancel(ctx))
+	current, err := g.readGeometry(context.WithoutCancel(ctx))
 	if err != nil {
 		return growth, err
 	}
-	growth.After = now.size()
+	growth.After = current.size()
 	if err := f.readMountEntry(); err != nil { // checkHealth reads its options
 		return growth, err
 	}
 	if err := g.checkHealth(); err != nil {
 		return growth, err
 	}
-	if now.blocks < goal.minResult {
+	if current.blocks < goal.minResult {
 		return growth, volume.Errorf(volume.KindInternal,
 			"the kernel accepted the growth of the %s at %s to %s, but it reads back %s (before: %s; device: %s)",
-			now.fsType, f.mountPoint, now.sizeOf(goal.blocks), growth.After, growth.Before, growth.DeviceSize).
+			current.fsType, f.mountPoint, current.sizeOf(goal.blocks), growth.After, growth.Before, growth.DeviceSize).
 			WithRemedy("check the kernel log of this node")
 	}
 	return growth, nil
 }
 
-// explainErrno adds cause and remedy to an errno of the growth request, for what does not
-// depend on the filesystem. request is the name of the ioctl.
+// explainErrno adds cause and remedy to an errno of the growth request that means the same
+// for all filesystems. request is the name of the ioctl.
 func (f *mountedFilesystem) explainErrno(err error, request string) error {
 	switch {
 	case isShutDownErrno(err), errors.Is(err, unix.ENOSPC):
 		// The first writes to the new part are the first to need space in thin storage.
 		return volume.Errorf(volume.KindPrecondition, "the growth of the filesystem at %s failed: "+
-			"the storage below %s may be full, or its device fails; the filesystem may have shut down: %w",
+			"the storage below %s may be full, or the device may have failed; the filesystem may have shut down: %w",
 			f.mountPoint, f.device.Path(), err).
-			WithRemedy("free space in the storage (the kernel log of this node names the error); then restart the pods " +
+			WithRemedy("check the kernel log of this node, and free space in the storage; then restart the pods " +
 				"that use the volume: it is checked, mounted again, and grows")
 	case errors.Is(err, unix.EROFS):
 		return volume.Errorf(volume.KindPrecondition, "the filesystem at %s has become read-only: %w", f.mountPoint, err).
 			WithRemedy("check the kernel log of this node; if an error made it read-only, " +
-				Type(f.entry.FSType).repairCommand(f.device.Path()) + "; then mount the volume writable: it grows at that moment")
+				Type(f.entry.FSType).repairRemedy(f.device.Path()) + "; then mount the volume writable: it grows at that moment")
 	case errors.Is(err, unix.EPERM):
 		return volume.Errorf(volume.KindPrecondition, "growing %s needs CAP_SYS_ADMIN, which this process lacks: %w",
 			f.entry.FSType, err).
 			WithRemedy("run the node plugin privileged")
 	}
-	return volume.Errorf(volume.KindInternal, "growing the filesystem at %s (%s): %w", f.mountPoint, request, err).
-		WithRemedy("check the kernel log of this node, which names the cause")
+	return volume.Errorf(volume.KindInternal, "cannot grow the filesystem at %s (%s): %w", f.mountPoint, request, err).
+		WithRemedy("check the kernel log of this node")
 }
 
-// checkGrowable is that of a filesystem which the kernel can always grow.
+// checkGrowable returns nil, for XFS and btrfs: only extGrower knows states in which the
+// kernel cannot grow the filesystem.
 func (f *mountedFilesystem) checkGrowable() error { return nil }

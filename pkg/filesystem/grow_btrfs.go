@@ -67,9 +67,10 @@ func (b *btrfsGrower) explainError(_ context.Context, err error) error {
 	case errors.Is(err, unix.EACCES): // the mount is read-only
 		err = fmt.Errorf("%w: %w", unix.EROFS, err)
 	case errors.Is(err, unix.EFBIG):
-		return volume.Errorf(volume.KindInternal, "the device %s is smaller than the kernel said before: %w",
+		return volume.Errorf(volume.KindInternal, "the device %s is smaller than its size that was read before: %w",
 			b.device.Path(), err).
-			WithRemedy("check its size on this node and in the storage system")
+			WithRemedy("compare its size on this node (blockdev --getsize64 " + b.device.Path() +
+				") with that in the storage system")
 	}
 	return b.explainErrno(err, "BTRFS_IOC_RESIZE")
 }

@@ -27,8 +27,8 @@ func (e *extGrower) readGeometry(ctx context.Context) (geometry, error) {
 	return e.superblock.geometry(), nil
 }
 
-// goal rounds down to whole pages, as resize2fs does, and to whole clusters. It also obeys
-// the limits of the format, which the kernel does not check in time: growing past 2^32
+// goal rounds down to whole pages of 4 KiB, as resize2fs does, and to whole clusters. It also
+// keeps to the limits of the format, which the kernel does not check in time: growing past 2^32
 // blocks without the 64bit feature stops the kernel with a BUG.
 func (e *extGrower) goal(device volume.Size) goal {
 	sb := e.superblock
@@ -38,7 +38,7 @@ func (e *extGrower) goal(device volume.Size) goal {
 		blocks = math.MaxUint32
 		limit = &formatLimit{
 			size:   volume.Size(sb.blockSize) << 32,
-			reason: "without the 64bit feature it has fewer than 2^32 blocks of " + volume.Size(sb.blockSize).String(),
+			reason: "without the 64bit feature it can have fewer than 2^32 blocks of " + volume.Size(sb.blockSize).String(),
 		}
 	}
 	maxGroups := uint64(math.MaxUint32) / uint64(sb.inodesPerGroup)
@@ -60,8 +60,8 @@ func (e *extGrower) goal(device volume.Size) goal {
 	return result
 }
 
-// withoutTail leaves out a last group of at most so many blocks of metadata: the kernel
-// (ext4_resize_fs) makes no group that could hold little more than its own metadata.
+// withoutTail returns blocks without a last group that has at most metadata blocks: the
+// kernel (ext4_resize_fs) makes no group that could hold little more than its own metadata.
 func (e *extGrower) withoutTail(blocks, metadata uint64) uint64 {
 	first := uint64(e.superblock.firstDataBlock)
 	if blocks <= first {
@@ -119,7 +119,7 @@ func (e *extGrower) checkGrowable() error {
 func (s *System) CheckGrowExt() error {
 	capabilities, err := s.kernel.capabilities()
 	if err != nil {
-		return volume.Errorf(volume.KindInternal, "read the capabilities of this process: %w", err)
+		return volume.Errorf(volume.KindInternal, "cannot read the capabilities of this process: %w", err)
 	}
 	if capabilities&(1<<unix.CAP_SYS_RESOURCE) == 0 {
 		return missingCapabilityError(nil)

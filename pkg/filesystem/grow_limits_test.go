@@ -83,7 +83,7 @@ func TestGrowEndsAtTheFormatLimit(t *testing.T) {
 		}
 	}
 	_, err := s.Grow(t.Context(), growRequest(s, 16*volume.TiB+1))
-	volumetest.WantKind(t, err, volume.KindOutOfRange, "64bit", "at most 16 TiB,")
+	volumetest.WantKind(t, err, volume.KindOutOfRange, "64bit", "request at most 16 TiB in resources.requests.storage")
 	if !slices.Equal(k.calls, []string{"ext4Resize 4294967295"}) {
 		t.Errorf("calls: %q", k.calls)
 	}

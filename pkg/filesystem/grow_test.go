@@ -102,7 +102,7 @@ func TestGrowRefusesBeforeTheRequest(t *testing.T) {
 		},
 		{
 			"ext3 past 2^32 blocks", TypeExt3, 20 * volume.TiB, 20 * volume.TiB, nil, volume.KindOutOfRange, "64bit",
-			"at most 16 TiB,",
+			"request at most 16 TiB in resources.requests.storage",
 		},
 		{
 			"ext4 past 2^32 inodes", TypeExt4, 70 * volume.TiB, 70 * volume.TiB, nil, volume.KindOutOfRange, "inodes",
@@ -121,11 +121,11 @@ func TestGrowRefusesBeforeTheRequest(t *testing.T) {
 		},
 		{
 			"plain directory", TypeXFS, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.st.isRoot = false },
-			volume.KindPrecondition, "no filesystem is mounted", "staged",
+			volume.KindPrecondition, "no filesystem is mounted", "mounted again",
 		},
 		{
 			"missing path", TypeXFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { delete(k.mountsByPath, testMount) },
-			volume.KindPrecondition, "no filesystem is mounted", "staged",
+			volume.KindPrecondition, "no filesystem is mounted", "mounted again",
 		},
 		{
 			"unknown filesystem", TypeXFS, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.magic = 0x01021994 },
@@ -134,7 +134,7 @@ func TestGrowRefusesBeforeTheRequest(t *testing.T) {
 		{
 			"mount is read-only", TypeXFS, 2 * volume.GiB, 0,
 			func(k *fakeKernel, _ *fakeMount) { k.table[0].Options = []string{"ro"} }, volume.KindPrecondition, "read-only",
-			"writable mount of it",
+			"another mount that is writable",
 		},
 		{"filesystem is read-only", TypeExt4, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) {
 			k.table[0].Options, k.table[0].SuperOptions = []string{"ro"}, []string{"ro"}
@@ -180,10 +180,10 @@ func TestGrowRefusesBeforeTheRequest(t *testing.T) {
 		},
 		{
 			"device unreadable", TypeExt4, 2 * volume.GiB, 0,
-			func(k *fakeKernel, _ *fakeMount) { k.errors["read"] = []error{unix.EIO} }, volume.KindInternal, "cannot be read",
+			func(k *fakeKernel, _ *fakeMount) { k.errors["read"] = []error{unix.EIO} }, volume.KindInternal, "cannot read device",
 			"kernel log",
 		},
-		{"device of size zero", TypeExt4, 0, 0, nil, volume.KindInternal, "size of 0 bytes", "connection"},
+		{"device of size zero", TypeExt4, 0, 0, nil, volume.KindInternal, "size of 0 bytes", "still attached"},
 		{
 			"impossible geometry", TypeXFS, 2 * volume.GiB, 0,
 			func(_ *fakeKernel, m *fakeMount) { m.xfs.dataBlocks = 1 << 62 }, volume.KindInternal, "impossible geometry", "",
@@ -250,7 +250,7 @@ func TestGrowExplainsTheErrno(t *testing.T) {
 		{"btrfs EROFS", TypeBtrfs, "btrfsResize", unix.EROFS, nil, volume.KindPrecondition, "read-only", "writable"},
 		{"btrfs ENOSPC", TypeBtrfs, "btrfsResize", unix.ENOSPC, nil, volume.KindPrecondition, "may be full", "free space"},
 		{
-			"btrfs EFBIG", TypeBtrfs, "btrfsResize", unix.EFBIG, nil, volume.KindInternal, "smaller than the kernel said",
+			"btrfs EFBIG", TypeBtrfs, "btrfsResize", unix.EFBIG, nil, volume.KindInternal, "smaller than its size that was read before",
 			"size",
 		},
 		{"btrfs EPERM", TypeBtrfs, "btrfsResize", unix.EPERM, nil, volume.KindPrecondition, "CAP_SYS_ADMIN", "privileged"},
@@ -330,7 +330,7 @@ func TestGrowStartsNothingAfterItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := s.Grow(ctx, growRequest(s, 0))
-	volumetest.WantKind(t, err, volume.KindCanceled, "not begun")
+	volumetest.WantKind(t, err, volume.KindCanceled, "did not begin")
 	if len(k.calls) != 0 {
 		t.Errorf("the kernel was asked: %q", k.calls)
 	}

@@ -37,7 +37,7 @@ func TestGrowByTool(t *testing.T) {
 			"fails": {err: testingexec.FakeExitError{Status: 1}, kind: volume.KindPrecondition, text: "exit status 1"},
 			"busy": {
 				err: testingexec.FakeExitError{Status: 1}, out: "Device or resource busy", kind: volume.KindDeadline,
-				text: "in use by another request",
+				text: "another request uses it",
 			},
 			"missing":   {err: utilexec.ErrExecutableNotFound, kind: volume.KindPrecondition, text: "not installed"},
 			"not begun": {err: unix.ENOMEM, kind: volume.KindInternal, text: "cannot allocate"},

@@ -39,7 +39,7 @@ func (x *xfsGrower) goal(device volume.Size) goal {
 // allocation group of fewer blocks, and leaves such a tail unused.
 const minXFSGroupBlocks = 64
 
-// resize passes the present share of inode space (imaxpct), which the request would set.
+// resize passes the present share of inode space (imaxpct), which the request sets too.
 func (x *xfsGrower) resize(blocks uint64) error {
 	return x.mount.xfsGrow(blocks, x.geometry.imaxpct)
 }

@@ -13,8 +13,8 @@ import (
 // CheckHealth returns an error of kind Precondition if the filesystem of a device, mounted
 // at mountPoint, has failed: XFS that has shut down answers with EIO; ext has errors
 // recorded, has shut down or was made read-only; btrfs was made read-only. It writes
-// nothing and runs no program. It does not see an error that the filesystem has not met
-// yet because nothing was written since.
+// nothing and runs no program. It misses a failure of the storage that the filesystem has
+// not noticed yet, because nothing was written since.
 //
 // Further kinds: Precondition when something else is mounted there; Internal when the
 // device cannot be read; Deadline and Canceled when the filesystem did not answer before
@@ -35,18 +35,18 @@ func (s *System) CheckHealth(ctx context.Context, dev Device, mountPoint string)
 }
 
 // checkHealth returns an error if the filesystem has stopped writing after an error: its
-// state in memory, its size included, need not be on the device.
+// state in memory, its size included, may differ from that on the device.
 func (f *mountedFilesystem) checkHealth() error {
 	switch {
 	case f.hasShutDown():
 		return newShutDownError(f.mountPoint, errors.New("the mount table lists it as shut down"))
 	case f.becameReadOnly():
 		return volume.Errorf(volume.KindPrecondition,
-			"the %s at %s was mounted writable and has become read-only, as an error makes it: its size cannot be trusted",
+			"the %s at %s was mounted writable and has become read-only, as after an error: its size cannot be trusted",
 			f.entry.FSType, f.mountPoint).
-			WithRemedy("stop the pods that use the volume, check that the storage below has free space " +
-				"(the kernel log of this node names the error), " +
-				Type(f.entry.FSType).repairCommand(f.device.Path()) + "; then start the pods again")
+			WithRemedy("stop the pods that use the volume, check the kernel log of this node, " +
+				"check that the storage below has free space, " +
+				Type(f.entry.FSType).repairRemedy(f.device.Path()) + "; then start the pods again")
 	}
 	return nil
 }

@@ -103,7 +103,7 @@ func TestCheckHealth(t *testing.T) {
 			"not mounted", TypeXFS, func(_ *fakeKernel, m *fakeMount) { m.st.isRoot = false }, volume.KindPrecondition,
 			"no filesystem is mounted",
 		},
-		{"device unreadable", TypeExt4, force("read"), volume.KindInternal, "cannot be read"},
+		{"device unreadable", TypeExt4, force("read"), volume.KindInternal, "cannot read device"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			k, s, m := newFakeFilesystem(t, tc.fs, volume.GiB, volume.GiB)
@@ -133,7 +133,7 @@ func TestCheckHealthEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
 		volumetest.WantKind(t, s.CheckHealth(ctx, k.device(), testMount), volume.KindDeadline,
-			"the filesystem at /staging does not answer", "connection of the device")
+			"the filesystem at /staging does not answer", "still attached")
 	})
 }
 

@@ -37,9 +37,11 @@ type mountHandle interface {
 	io.Closer
 	stat() (mountStat, error)
 	statfs() (unix.Statfs_t, error)
-	// ext4Resize asks for a total number of filesystem blocks (EXT4_IOC_RESIZE_FS).
+	// ext4Resize requests a total number of filesystem blocks (EXT4_IOC_RESIZE_FS).
 	ext4Resize(blocks uint64) error
 	xfsGeometry() (xfsGeometry, error)
+	// xfsGrow requests a total number of filesystem blocks (XFS_IOC_FSGROWFSDATA), and sets
+	// the maximum share of inodes, in percent.
 	xfsGrow(blocks uint64, imaxpct uint32) error
 	btrfsInfo() (btrfsInfo, error)
 	// btrfsDevice returns ENODEV for an id that is not in use.

@@ -14,8 +14,8 @@ type Measurement struct {
 	Size volume.Size
 	// DeviceSize is zero when the filesystem has shut down because the device was removed.
 	DeviceSize volume.Size
-	// FillsDevice reports that Grow would find nothing to do: the filesystem is as large as
-	// its device and its format allow. It is also set for one that is larger than its device.
+	// FillsDevice reports that nothing is left to grow: the filesystem is as large as its
+	// device and its format allow. It is also set for one that is larger than its device.
 	FillsDevice bool
 	// FormatLimit is the size at which the format ends, when the format cannot fill the
 	// device; otherwise zero.
@@ -43,13 +43,13 @@ func (s *System) Measure(ctx context.Context, dev Device, mountPoint string) (Me
 	return awaitMountRead(ctx, s, dev, mountPoint, func() (Measurement, error) {
 		size, sizeErr := sizeOf(dev) // fails when the disk was removed
 		f, g, err := s.openGrower(dev, mountPoint)
-		var now geometry
+		var current geometry
 		if err == nil {
 			defer f.close()
 			if sizeErr != nil {
 				return Measurement{}, sizeErr
 			}
-			now, err = g.readGeometry(ctx)
+			current, err = g.readGeometry(ctx)
 		}
 		if isShutDown(err) {
 			return s.measureShutDown(dev, mountPoint, size, err)
@@ -57,14 +57,14 @@ func (s *System) Measure(ctx context.Context, dev Device, mountPoint string) (Me
 		if err != nil {
 			return Measurement{}, err
 		}
-		return f.measure(g, now, size), nil
+		return f.measure(g, current, size), nil
 	})
 }
 
-func (f *mountedFilesystem) measure(g grower, now geometry, device volume.Size) Measurement {
+func (f *mountedFilesystem) measure(g grower, current geometry, device volume.Size) Measurement {
 	goal := g.goal(device)
 	m := Measurement{
-		Type: now.fsType, Size: now.size(), DeviceSize: device, FillsDevice: now.blocks >= goal.full,
+		Type: current.fsType, Size: current.size(), DeviceSize: device, FillsDevice: current.blocks >= goal.full,
 		IsShutDown: f.hasShutDown(), BecameReadOnly: f.becameReadOnly(), Failure: g.checkHealth(),
 	}
 	if goal.limit != nil {
@@ -76,8 +76,8 @@ func (f *mountedFilesystem) measure(g grower, now geometry, device volume.Size) 
 	return m
 }
 
-// measureShutDown measures a filesystem that answers nothing. The mount table proves that
-// it is the device's.
+// measureShutDown returns the Measurement of a filesystem that has shut down, so that
+// nothing can be read from it. The mount table proves that it is on the device.
 func (s *System) measureShutDown(dev Device, mountPoint string, size volume.Size, cause error) (Measurement, error) {
 	m, mounted, err := s.FindMount(mountPoint)
 	if err != nil {
@@ -88,7 +88,8 @@ func (s *System) measureShutDown(dev Device, mountPoint string, size volume.Size
 	}
 	isOnDevice, err := s.isOnDevice(m, dev.Number())
 	if err != nil {
-		return Measurement{}, unreadableError(dev.Path(), err)
+		return Measurement{}, volume.Errorf(volume.KindInternal, "cannot find the device %s of the mount at %s: %w",
+			m.Source, mountPoint, err)
 	}
 	if !isOnDevice {
 		return Measurement{}, foreignMountError(m, mountPoint, m.Device, dev)

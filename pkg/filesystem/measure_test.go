@@ -149,7 +149,7 @@ func TestMeasureErrors(t *testing.T) {
 	k, s, m := newFakeFilesystem(t, TypeExt4, volume.GiB, volume.GiB)
 	k.errors["read"] = []error{unix.EIO}
 	_, err := s.Measure(t.Context(), k.device(), testMount)
-	volumetest.WantKind(t, err, volume.KindInternal, "cannot be read")
+	volumetest.WantKind(t, err, volume.KindInternal, "cannot read device")
 	k.errors["size"] = []error{unix.EIO}
 	_, err = s.Measure(t.Context(), k.device(), testMount)
 	volumetest.WantKind(t, err, volume.KindInternal, "read the size")
@@ -172,7 +172,7 @@ func TestMeasureEndsWithItsContext(t *testing.T) {
 			_, err := s.Measure(ctx, k.device(), testMount)
 			cancel()
 			volumetest.WantKind(t, err, volume.KindDeadline, "the filesystem at /staging does not answer",
-				"connection of the device")
+				"still attached")
 		}
 		if len(opened) != 1 {
 			t.Errorf("%d reads are running, want 1", len(opened))

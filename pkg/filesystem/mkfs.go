@@ -29,8 +29,8 @@ func (s *System) mkfs(ctx context.Context, req FormatRequest, options []string) 
 		return &volume.Error{
 			Kind: volume.KindOf(ctx.Err()), Cause: ctx.Err(),
 			Msg: "mkfs of " + string(req.Type) + " on " + device + " was stopped before it finished",
-			Remedy: "no action needed: Kubernetes retries this automatically, and the next retry starts mkfs again; " +
-				"if a very large ext3 never finishes, use ext4 or xfs",
+			Remedy: "Kubernetes retries this automatically and starts mkfs again; " +
+				"if mkfs of a very large ext3 never finishes, set the filesystem type of the StorageClass to ext4 or xfs",
 		}
 	}
 	return err
@@ -50,7 +50,8 @@ func (s *System) checkBlkid(ctx context.Context, req FormatRequest) error {
 	case code != 0:
 		return formatError(req, fmt.Errorf("blkid: exit status %d: %s", code, output))
 	}
-	// blkid may have seen the work of a mkfs that a crashed plugin has left running.
+	// blkid may have seen the work of a mkfs that a crashed plugin has left running. While
+	// that runs, the device cannot be opened exclusively.
 	w, err := req.Device.OpenWriter()
 	if err != nil {
 		return err
@@ -60,7 +61,7 @@ func (s *System) checkBlkid(ctx context.Context, req FormatRequest) error {
 		return err
 	}
 	return volume.Errorf(volume.KindPrecondition,
-		"blkid recognizes data on %s that this driver does not know; it was not formatted: %s", device, output).
+		"cannot format %s: blkid recognizes data on it that this driver does not know: %s", device, output).
 		WithRemedy("check it with: blkid -p " + device + "; if nothing on it is needed, run: " + clearCommand(device))
 }
 
@@ -69,7 +70,7 @@ func clearCommand(device string) string {
 	return "wipefs -a " + device + " && blkdiscard -z " + device
 }
 
-// runMkfs runs mkfs with the options and those that make it ask no question.
+// runMkfs runs mkfs with the options, and with those that make it ask no questions.
 func (s *System) runMkfs(ctx context.Context, req FormatRequest, options []string) error {
 	args := slices.Clone(options)
 	switch {
@@ -86,7 +87,7 @@ func (s *System) runMkfs(ctx context.Context, req FormatRequest, options []strin
 	case err != nil:
 		return formatError(req, err)
 	case code != 0 && isInUse(output):
-		return volume.Errorf(volume.KindDeadline, "mkfs of %s did not touch %s, which is in use (%w): %s",
+		return volume.Errorf(volume.KindDeadline, "mkfs of %s changed nothing on %s, which is in use (%w): %s",
 			req.Type, req.Device.Path(), unix.EBUSY, output).
 			WithRemedy(blockdev.InUseRemedy(req.Device.Path()))
 	case code != 0:
@@ -102,5 +103,6 @@ func formatError(req FormatRequest, err error) error {
 	if errors.As(err, &e) && e.Remedy != "" {
 		remedy, err = e.Remedy, e.WithRemedy("")
 	}
-	return volume.Errorf(volume.KindInternal, "format %s as %s: %w", req.Device.Path(), req.Type, err).WithRemedy(remedy)
+	return volume.Errorf(volume.KindInternal, "cannot format %s as %s: %w", req.Device.Path(), req.Type, err).
+		WithRemedy(remedy)
 }

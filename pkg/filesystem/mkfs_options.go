@@ -11,8 +11,9 @@ import (
 // profile is:
 //
 //   - ext: blocks of 4 KiB, no discard. runMkfs adds that no blocks are reserved for root.
-//   - XFS, btrfs: no discard. mkfs.xfs chooses the allocation groups, which cannot be larger
-//     than the first size allows, and prints errors only, so that a message ends with them.
+//   - XFS: no discard; only errors are printed, so that a message ends with them. mkfs.xfs
+//     chooses the size of the allocation groups, which is fixed by the first size.
+//   - btrfs: no discard.
 //
 // Discard is left out because the device is blank: on a sparse backend it frees nothing,
 // and on Ceph RBD it costs one operation per 4 MiB of the volume. "-E discard" turns it on
@@ -26,7 +27,8 @@ func mkfsOptions(t Type, user []string) ([]string, error) {
 	}
 	if w := findSecondDevice(t, words); w != "" {
 		return nil, volume.Errorf(volume.KindInvalid, "mkfs option %q names another device or file", w).
-			WithRemedy("remove it from the StorageClass: a volume is one device, and holds its journal and all its data")
+			WithRemedy("remove it from the mkfs options of the StorageClass: " +
+				"a volume is one device, and holds its journal and all its data")
 	}
 	switch t {
 	case TypeExt2, TypeExt3, TypeExt4:
@@ -47,13 +49,14 @@ func mkfsOptions(t Type, user []string) ([]string, error) {
 const extBlockSize = "4096"
 
 // splitOptionWords splits the user's options into words. It refuses a word that could be
-// a second device, which mkfs.btrfs would format as well.
+// a second device, which mkfs.btrfs would format as well. It allows "options=/…", the
+// configuration file of mkfs.xfs.
 func splitOptionWords(user []string) ([]string, error) {
 	words := strings.Fields(strings.Join(user, " "))
 	for _, w := range words {
 		if strings.Contains(w, "/") && !strings.HasPrefix(w, "options=/") {
 			return nil, volume.Errorf(volume.KindInvalid, "mkfs option %q names a path", w).
-				WithRemedy("remove it from the StorageClass: a volume is formatted on its own device alone")
+				WithRemedy("remove it from the mkfs options of the StorageClass: a volume is formatted on its own device alone")
 		}
 	}
 	return words, nil
@@ -93,13 +96,13 @@ func extOptions(words []string) ([]string, error) {
 		flag, value, used := splitFlag(words, i)
 		switch {
 		case flag == "-b" && value != extBlockSize:
-			return nil, volume.Errorf(volume.KindInvalid, "mkfs option -b %s: only a block size of %s grows well online",
-				value, extBlockSize).
+			return nil, volume.Errorf(volume.KindInvalid,
+				"mkfs option -b %s is not supported: only ext with blocks of %s bytes grows well online", value, extBlockSize).
 				WithRemedy("remove -b from the mkfs options of the StorageClass")
 		case flag == "-b":
 		case flag == "-O" && slices.Contains(strings.Split(value, ","), "sparse_super2"):
 			return nil, volume.Errorf(volume.KindInvalid,
-				"mkfs option -O sparse_super2: the kernel cannot grow such a filesystem online").
+				"mkfs option -O sparse_super2 is not supported: the kernel cannot grow such a filesystem online").
 				WithRemedy("remove sparse_super2 from the mkfs options of the StorageClass")
 		case flag == "-E":
 			extended += "," + value

@@ -40,8 +40,8 @@ func TestMkfsOptions(t *testing.T) {
 		user []string
 		text string
 	}{
-		{TypeExt4, []string{"-b", "1024"}, "block size of 4096"},
-		{TypeExt3, []string{"-b1024"}, "block size of 4096"},
+		{TypeExt4, []string{"-b", "1024"}, "blocks of 4096 bytes"},
+		{TypeExt3, []string{"-b1024"}, "blocks of 4096 bytes"},
 		{TypeExt4, []string{"-O", "extents,sparse_super2"}, "sparse_super2"},
 		{TypeBtrfs, []string{"/dev/sda"}, "names a path"},
 		{TypeXFS, []string{"-l", "logdev=/dev/sda"}, "names a path"},

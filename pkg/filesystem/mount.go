@@ -83,7 +83,7 @@ func (s *System) Bind(ctx context.Context, req BindRequest) error {
 }
 
 // bind makes the mount with its flags in one step, so that a crash cannot leave a writable
-// mount where a read-only one was asked for.
+// mount where a read-only one was requested.
 func (s *System) bind(req BindRequest) error {
 	flags, _ := parseMountOptions(req.Options)
 	set, unset := mountAttributes(flags)
@@ -91,7 +91,8 @@ func (s *System) bind(req BindRequest) error {
 		return s.kernel.mount(req.Source, req.Target, "", unix.MS_BIND, "")
 	}
 	err := s.kernel.bind(req.Source, req.Target, set, unset)
-	// An old kernel, a flag that the kernel does not know, or a filter on system calls.
+	// These errors mean an old kernel, a flag that the kernel does not know, or a filter on
+	// system calls.
 	for _, unsupported := range []error{errors.ErrUnsupported, unix.EINVAL, fs.ErrPermission} {
 		if errors.Is(err, unsupported) {
 			return s.bindInSteps(req, flags)
@@ -115,14 +116,14 @@ func (s *System) bindInSteps(req BindRequest, flags uintptr) error {
 		return nil
 	}
 	if undoErr := s.kernel.unmount(req.Target, unix.UMOUNT_NOFOLLOW); undoErr != nil {
-		return fmt.Errorf("set flags: %w; and removing the bind mount failed: %w", err, undoErr)
+		return fmt.Errorf("cannot set the mount flags: %w; cannot remove the bind mount: %w", err, undoErr)
 	}
-	return fmt.Errorf("set flags: %w", err)
+	return fmt.Errorf("cannot set the mount flags: %w", err)
 }
 
 // Unmount removes one mount, as returned by FindMount, and returns once the mount table
-// was read back without it. It succeeds if the mount is gone already. It leaves alone what
-// is mounted below it on the same path: call FindMount, and prove whose that mount is,
+// was read back without it. It succeeds if the mount is gone already. It does not unmount
+// what is mounted below it on the same path: call FindMount, and check whose that mount is,
 // before unmounting it too.
 //
 // Kinds: Precondition (another mount covers it), Deadline (it is busy), Internal; Deadline
@@ -157,14 +158,14 @@ func (s *System) checkTopmost(m Mount) (isMounted bool, err error) {
 	if i := slices.IndexFunc(mounts, m.isCoveredBy); i >= 0 {
 		return false, volume.Errorf(volume.KindPrecondition, "%s (%s) is mounted on top of it",
 			mounts[i].Source, mounts[i].FSType).
-			WithRemedy("unmount that first")
+			WithRemedy("unmount that first: umount " + m.MountPoint)
 	}
 	st, err := s.kernel.statMount(m.MountPoint)
 	switch {
 	case err != nil && !isShutDownErrno(err):
 		return false, err
 	case err == nil && st.mountID != 0 && st.mountID != m.ID:
-		return false, volume.Errorf(volume.KindPrecondition, "a mount on a directory above hides it").
+		return false, volume.Errorf(volume.KindPrecondition, "another mount, on a directory above, hides it").
 			WithRemedy("find the mount on a directory above (findmnt --target " + m.MountPoint + "), and unmount that first")
 	}
 	return true, nil
@@ -186,7 +187,7 @@ func (s *System) unmountTop(m Mount) error {
 	case err != nil:
 		return err
 	}
-	return errors.New("the mount table still has it")
+	return errors.New("the mount table still lists it")
 }
 
 // awaitSyscall makes a system call that cannot be interrupted, and returns ctx's error if

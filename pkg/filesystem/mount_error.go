@@ -19,7 +19,7 @@ const remedyContinues = "no action needed: the operation continues and the next 
 // mountError adds kind, cause and remedy to an error of Mount.
 func (s *System) mountError(ctx context.Context, req MountRequest, err error) error {
 	device := req.Device.Path()
-	e := volume.Errorf(volume.KindInternal, "mount %s (%s) at %s with options %q: %w",
+	e := volume.Errorf(volume.KindInternal, "cannot mount %s (%s) at %s with options %q: %w",
 		device, req.Type, req.Target, strings.Join(req.Options, ","), err)
 	switch {
 	case isContextError(err): // the kernel may be replaying the journal
@@ -27,10 +27,10 @@ func (s *System) mountError(ctx context.Context, req MountRequest, err error) er
 		return e.WithRemedy(remedyContinues)
 	case errors.Is(err, unix.EBUSY): // for example by mkfs or e2fsck of an earlier call
 		e.Kind = volume.KindDeadline
-		return e.WithRemedy(blockdev.InUseRemedy(device) + "; and the target: fuser -vm " + req.Target)
+		return e.WithRemedy(blockdev.InUseRemedy(device) + ", and what uses the target: fuser -vm " + req.Target)
 	case errors.Is(err, unix.EIO): // the connection of the device may come back, or the filesystem is damaged
-		return e.WithRemedy("check the kernel log of this node and the connection of the volume; " +
-			"if the filesystem is damaged, " + req.Type.repairCommand(device))
+		return e.WithRemedy("check the kernel log of this node, and that the volume is still attached to it; " +
+			"if the filesystem is damaged, " + req.Type.repairRemedy(device))
 	}
 	remedy, isRefused := s.explainRefusal(ctx, req, err)
 	if isRefused {
@@ -50,12 +50,12 @@ func (s *System) explainRefusal(ctx context.Context, req MountRequest, err error
 		return "check the kernel log of this node, which says whether the kernel refuses an option " +
 			"or the filesystem itself", true
 	case errors.Is(err, unix.EUCLEAN):
-		return "the filesystem is damaged: " + req.Type.repairCommand(req.Device.Path()), true
+		return "the filesystem is damaged: " + req.Type.repairRemedy(req.Device.Path()), true
 	case errors.Is(err, unix.ENODEV):
-		return fmt.Sprintf("the kernel of this node lacks %s: load its module: modprobe %s", req.Type, req.Type), true
+		return fmt.Sprintf("load the kernel module of %s, which this node lacks: modprobe %s", req.Type, req.Type.mountType()), true
 	case errors.Is(err, unix.EEXIST) && req.Type == TypeBtrfs:
-		return "use another node, or Linux 6.7: a filesystem of the same UUID is mounted on this node " +
-			"(origin and clone)", true
+		return "use another node, or Linux 6.7 or later: a filesystem with the same UUID is mounted on this node " +
+			"(the origin or a clone of this one)", true
 	case errors.Is(err, unix.EROFS) && RequestsReadOnly(req.Options):
 		return "stage the volume once for writing (attached writable), then read-only again: " +
 			"its journal holds changes that must be written first, but the device is read-only", true
@@ -66,7 +66,7 @@ func (s *System) explainRefusal(ctx context.Context, req MountRequest, err error
 		}
 		return "mount it read-only, or attach it writable: the device is read-only", true
 	}
-	return "check the kernel log of this node, which names the cause", false
+	return "check the kernel log of this node", false
 }
 
 // explainBlockSizes returns the next step for a filesystem whose blocks do not fit, which
@@ -121,7 +121,7 @@ func readBlockSizes(dev Device) (blockSizes, error) {
 
 // bindError adds kind, cause and remedy to an error of Bind.
 func bindError(req BindRequest, err error) error {
-	e := volume.Errorf(volume.KindInternal, "bind %s to %s with options %q: %w",
+	e := volume.Errorf(volume.KindInternal, "cannot bind %s to %s with options %q: %w",
 		req.Source, req.Target, strings.Join(req.Options, ","), err)
 	switch {
 	case isContextError(err):
@@ -129,28 +129,29 @@ func bindError(req BindRequest, err error) error {
 		return e.WithRemedy(remedyContinues)
 	case errors.Is(err, unix.EBUSY):
 		e.Kind = volume.KindDeadline
-		return e.WithRemedy("no action needed: Kubernetes retries this automatically; " +
-			"if it lasts, find what uses the target, on this node: fuser -vm " + req.Target)
+		return e.WithRemedy("Kubernetes retries this automatically; " +
+			"if the error persists, find what uses the target, on this node: fuser -vm " + req.Target)
 	}
-	return e.WithRemedy("check the kernel log of this node, which names the cause")
+	return e.WithRemedy("check the kernel log of this node")
 }
 
 // unmountError adds kind, cause and remedy to an error of Unmount.
 func unmountError(m Mount, err error) error {
-	e := volume.Errorf(volume.KindInternal, "unmount %s (%s of %s): %w", m.MountPoint, m.FSType, m.Source, err)
+	e := volume.Errorf(volume.KindInternal, "cannot unmount %s (%s of %s): %w", m.MountPoint, m.FSType, m.Source, err)
 	var known *volume.Error
 	switch {
 	case errors.As(err, &known):
-		e.Kind, e.Msg = known.Kind, fmt.Sprintf("unmount %s (%s of %s): %s", m.MountPoint, m.FSType, m.Source, known.Msg)
+		e.Kind = known.Kind
+		e.Msg = fmt.Sprintf("cannot unmount %s (%s of %s): %s", m.MountPoint, m.FSType, m.Source, known.Msg)
 		return e.WithRemedy(known.Remedy)
 	case isContextError(err): // the kernel writes back data
 		e.Kind = volume.KindOf(err)
 		return e.WithRemedy(remedyContinues)
 	case errors.Is(err, unix.EBUSY):
 		e.Kind = volume.KindDeadline
-		return e.WithRemedy("no action needed: Kubernetes retries this automatically; if it lasts, " +
-			"the filesystem is being grown, or a process has files open below the mount point: " +
-			"find it, on this node: fuser -vm " + m.MountPoint)
+		return e.WithRemedy("Kubernetes retries this automatically; if the error persists, " +
+			"find what uses the mount, on this node: fuser -vm " + m.MountPoint +
+			" (a growth of the filesystem uses it too, until it ends)")
 	}
 	return e
 }

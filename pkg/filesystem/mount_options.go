@@ -38,7 +38,7 @@ func mountOptions() []mountOption {
 	}
 }
 
-// accessTimes are the flags of mount(2) that choose how access times are kept. Only one of
+// accessTimes are the flags of mount(2) that choose how access times are recorded. Only one of
 // them can be set.
 const accessTimes = unix.MS_NOATIME | unix.MS_RELATIME | unix.MS_STRICTATIME
 
@@ -78,7 +78,7 @@ func parseMountOptions(options []string) (flags uintptr, data string) {
 	return flags, strings.Join(rest, ",")
 }
 
-// RequestsReadOnly reports whether mount options ask for a read-only mount. One element may
+// RequestsReadOnly reports whether mount options request a read-only mount. One element may
 // hold several options, separated by commas, and the last one of "ro" and "rw" counts, as
 // for mount(8).
 func RequestsReadOnly(options []string) bool {

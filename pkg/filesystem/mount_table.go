@@ -35,7 +35,7 @@ type Mount struct {
 func (m Mount) IsDeviceNode() bool { return m.DeviceNode != blockdev.DeviceNumber{} }
 
 // IsStaleDeviceNode reports whether m shows the node of a block device that was removed
-// after the mount: its disk was pulled out under the pod. The node keeps its number, which
+// after the mount, while the pod used it. The node keeps its number, which
 // the kernel may have given to another disk since, but it no longer leads to any device.
 // The kernel marks the root of a mount whose file was removed (dentry_path in fs/d_path.c).
 func (m Mount) IsStaleDeviceNode() bool {
@@ -78,7 +78,7 @@ func (s *System) FindMount(path string) (m Mount, mounted bool, err error) {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		return Mount{}, false, nil
 	case err != nil && !isShutDownErrno(err):
-		return Mount{}, false, volume.Errorf(volume.KindInternal, "check what is mounted at %s: %w", path, err)
+		return Mount{}, false, volume.Errorf(volume.KindInternal, "cannot check what is mounted at %s: %w", path, err)
 	}
 	if err == nil && st.mountID != 0 && !st.isRoot {
 		return Mount{}, false, nil
@@ -137,7 +137,7 @@ func findMount(mounts []Mount, st mountStat, path string) (Mount, bool) {
 // when ctx ended first.
 func (s *System) MountsOf(ctx context.Context, device blockdev.DeviceNumber) ([]Mount, error) {
 	number := device.String()
-	message := "the mounts of device " + number + " were not found in time"
+	message := "the search for the mounts of device " + number + " did not end in time"
 	return awaitCall(ctx, s, "mounts of "+number, message, number, func() ([]Mount, error) { return s.mountsOf(device) })
 }
 
@@ -150,12 +150,12 @@ func (s *System) mountsOf(number blockdev.DeviceNumber) ([]Mount, error) {
 	for _, m := range mounts {
 		if m.canBeDeviceNode() {
 			if m.DeviceNode, err = s.deviceNodeOf(m, mounts); err != nil {
-				return nil, volume.Errorf(volume.KindInternal, "check what is mounted at %s: %w", m.MountPoint, err)
+				return nil, volume.Errorf(volume.KindInternal, "cannot check what is mounted at %s: %w", m.MountPoint, err)
 			}
 		}
 		isOnDevice, err := s.isOnDevice(m, number)
 		if err != nil {
-			return nil, volume.Errorf(volume.KindInternal, "find the device %s of the mount at %s: %w",
+			return nil, volume.Errorf(volume.KindInternal, "cannot find the device %s of the mount at %s: %w",
 				m.Source, m.MountPoint, err)
 		}
 		if isOnDevice {
@@ -172,9 +172,9 @@ func (m Mount) canBeDeviceNode() bool {
 }
 
 // deviceNodeOf returns the number of the block device whose node m shows, or zero. A node
-// that is hidden below other mounts is read where the whole filesystem is mounted. If that
-// is nowhere, the node cannot be read here and counts as none, although a process in another
-// mount namespace (a pod that got the node as a raw volume) may still use it.
+// that is hidden below other mounts is read where the whole filesystem is mounted. If there
+// is no such mount, the node cannot be read here and deviceNodeOf returns zero, although a
+// process in another mount namespace (a pod with a raw volume) may still use the node.
 func (s *System) deviceNodeOf(m Mount, mounts []Mount) (blockdev.DeviceNumber, error) {
 	st, err := s.kernel.statMount(m.MountPoint)
 	switch {
@@ -198,8 +198,8 @@ func (s *System) deviceNodeOf(m Mount, mounts []Mount) (blockdev.DeviceNumber, e
 	return blockdev.DeviceNumber{}, nil
 }
 
-// isUnreachable reports whether err says that a path does not exist, or that it ends at a
-// filesystem that has shut down: a mount below that is hidden.
+// isUnreachable reports whether err says that a path does not exist, or that it leads
+// through a filesystem that has shut down, so that a mount below it cannot be reached.
 func isUnreachable(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || isShutDownErrno(err)
 }
@@ -224,7 +224,7 @@ func (s *System) isOnDevice(m Mount, device blockdev.DeviceNumber) (bool, error)
 func (s *System) readMounts() ([]Mount, error) {
 	mounts, err := s.kernel.mounts()
 	if err != nil {
-		return nil, volume.Errorf(volume.KindInternal, "read the mount table of this process: %w", err)
+		return nil, volume.Errorf(volume.KindInternal, "cannot read the mount table of this process: %w", err)
 	}
 	return mounts, nil
 }

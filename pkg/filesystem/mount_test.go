@@ -45,7 +45,7 @@ func TestMountExplainsTheErrno(t *testing.T) {
 		{TypeXFS, unix.EUCLEAN, volume.KindPrecondition, "xfs_repair /dev/loop0"},
 		{TypeBtrfs, unix.EIO, volume.KindInternal, "btrfs check /dev/loop0"},
 		{TypeXFS, unix.ENOSYS, volume.KindPrecondition, "kernel refuses an option or the filesystem itself"},
-		{TypeXFS, unix.ENODEV, volume.KindPrecondition, "lacks xfs"},
+		{TypeXFS, unix.ENODEV, volume.KindPrecondition, "modprobe xfs"},
 		{TypeBtrfs, unix.EEXIST, volume.KindPrecondition, "same UUID"},
 		{TypeExt4, unix.EROFS, volume.KindPrecondition, "newer kernel"},
 		{TypeExt4, unix.EACCES, volume.KindPrecondition, "newer kernel"},
@@ -144,7 +144,7 @@ func TestUnmountExplainsErrors(t *testing.T) {
 		k.errors[call] = []error{err}
 		volumetest.WantKind(t, s.Unmount(t.Context(), m), kind, "unmount "+dir, remedy)
 	}
-	fail("unmount", unix.EBUSY, volume.KindDeadline, "files open")
+	fail("unmount", unix.EBUSY, volume.KindDeadline, "find what uses the mount")
 	fail("unmount", unix.EPERM, volume.KindInternal, "")
 	fail("unmount", unix.EINVAL, volume.KindInternal, "")
 	fail("unmount", nil, volume.KindInternal, "") // the mount table still has it

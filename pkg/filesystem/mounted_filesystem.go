@@ -89,7 +89,8 @@ func (f *mountedFilesystem) checkDevice() error {
 			return err
 		}
 		if number, err = f.sys.kernel.deviceNumber(dev.path); err != nil {
-			return volume.Errorf(volume.KindInternal, "find the device %s of the btrfs at %s: %w", dev.path, f.mountPoint, err)
+			return volume.Errorf(volume.KindInternal, "cannot find the device %s of the btrfs at %s: %w",
+				dev.path, f.mountPoint, err)
 		}
 	}
 	if number != f.device.Number() {
@@ -106,7 +107,7 @@ func openMountError(path string, err error) error {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		return notMountedError(path, err)
 	default:
-		return volume.Errorf(volume.KindInternal, "open the mount point %s: %w", path, err)
+		return volume.Errorf(volume.KindInternal, "cannot open the mount point %s: %w", path, err)
 	}
 }
 
@@ -123,22 +124,22 @@ func isShutDown(err error) bool {
 
 func newShutDownError(path string, err error) error {
 	return volume.Errorf(volume.KindPrecondition,
-		"the filesystem at %s has shut down after an error, or its device fails: %w", path, shutDownError{err}).
-		WithRemedy("check the kernel log of this node, which names the error; " +
-			"restart the pods that use the volume, so that it is mounted again")
+		"the filesystem at %s has shut down after an error, or its device has failed: %w", path, shutDownError{err}).
+		WithRemedy("check the kernel log of this node; " +
+			"then restart the pods that use the volume, so that it is mounted again")
 }
 
 func notMountedError(path string, err error) error {
 	e := volume.Errorf(volume.KindPrecondition, "no filesystem is mounted at %s", path)
 	e.Cause = err
-	return e.WithRemedy("the volume must be staged on this node first")
+	return e.WithRemedy("restart the pods that use the volume on this node, so that it is mounted again")
 }
 
 func foreignMountError(m Mount, mountPoint string, mounted blockdev.DeviceNumber, dev Device) error {
 	return volume.Errorf(volume.KindPrecondition,
 		"the mount at %s is of %s (%s), not of the volume's device %s (%s): nothing was changed",
 		mountPoint, m.Source, mounted, dev.Path(), dev.Number()).
-		WithRemedy("unmount the path; the volume is then staged again")
+		WithRemedy("unmount it on this node: umount " + mountPoint + "; the volume is then staged again")
 }
 
 // grower is what differs between the filesystems when one is measured or grown. The other
@@ -153,7 +154,7 @@ type grower interface {
 	// checkGrowable returns an error if the kernel cannot grow the filesystem in its present
 	// state, or if the request would do damage.
 	checkGrowable() error
-	// resize asks the kernel for a size in blocks. The error is the errno.
+	// resize requests a size in blocks from the kernel. The error is the errno.
 	resize(blocks uint64) error
 	// isBusy reports whether an error of resize says that another growth is under way.
 	isBusy(err error) bool
@@ -165,7 +166,7 @@ type grower interface {
 
 // goal is the size that growth can reach, in blocks.
 type goal struct {
-	// blocks is the size to ask for.
+	// blocks is the size to request.
 	blocks uint64
 	// full is the size from which on nothing is left to grow: the kernel leaves out a short
 	// tail.
@@ -201,5 +202,5 @@ func (s *System) openGrower(dev Device, mountPoint string) (*mountedFilesystem, 
 	}
 	defer f.close()
 	return nil, nil, volume.Errorf(volume.KindPrecondition,
-		"the filesystem at %s is %s, which this driver does not measure or grow", mountPoint, f.entry.FSType)
+		"the filesystem at %s is of type %s, which this driver does not measure or grow", mountPoint, f.entry.FSType)
 }

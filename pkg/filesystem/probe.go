@@ -9,7 +9,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// State is the sort of content that Probe finds.
+// State is the kind of content that Probe finds on a device. Probe decides by it what may be
+// formatted: a blank device only.
 type State uint8
 
 // The states of a device that could be read.
@@ -37,8 +38,8 @@ type Signature struct {
 	Content string
 	// IsRecognized is true for a foreign device whose content was recognized.
 	IsRecognized bool
-	// IsRandom is true for unknown data that cannot be distinguished from random bytes, as the
-	// unwritten sectors of an encrypted volume are read.
+	// IsRandom is true for unknown data that cannot be distinguished from random bytes. The
+	// unwritten sectors of an encrypted volume read like that.
 	IsRandom bool
 }
 
@@ -82,11 +83,11 @@ const (
 // blank device and foreign data apart. A device that cannot be read is an error, never
 // blank. The device may be mounted.
 //
-// Before it calls a device blank, Probe reads the first and the last MiB, the places of
+// Before it reports a device as blank, Probe reads the first and the last MiB, the places of
 // backup superblocks, and 4 KiB at every 1/256 of the device; it reads all of a device of up
 // to 16 MiB. So it finds every run of bytes other than zero that is longer than 1/256 of the
-// device. It may miss a shorter run without a signature in the middle of the device: do not
-// format a raw device that was ever given to a user only because Probe calls it blank.
+// device. It may miss a shorter run without a signature in the middle of the device: if a
+// user ever had the device as a raw volume, a blank result alone does not allow a format.
 //
 // Kinds: Internal; Deadline or Canceled when the device does not answer before ctx ends.
 func (s *System) Probe(ctx context.Context, dev Device) (Signature, error) {
@@ -170,7 +171,7 @@ func findFilesystem(head []byte) (Signature, bool) {
 	var found []Signature
 	if b := subslice(head, 0, xfsLength); hasXFSMagic(b) {
 		x, ok := parseXFS(b)
-		found = append(found, filesystemSignature(TypeXFS, !x.inProgress, x.size(), ok))
+		found = append(found, filesystemSignature(TypeXFS, x.isComplete, x.size(), ok))
 	}
 	if b := subslice(head, extOffset, extLength); hasExtMagic(b) {
 		e, ok := parseExt(b)
@@ -182,7 +183,7 @@ func findFilesystem(head []byte) (Signature, bool) {
 	}
 	if b := subslice(head, btrfsOffset, btrfsLength); hasBtrfsMagic(b) {
 		x, ok := parseBtrfs(b)
-		found = append(found, filesystemSignature(TypeBtrfs, !x.inProgress, x.size(), ok))
+		found = append(found, filesystemSignature(TypeBtrfs, x.isComplete, x.size(), ok))
 	}
 	switch len(found) {
 	case 0:
@@ -208,7 +209,7 @@ func filesystemSignature(t Type, isComplete bool, size volume.Size, isValid bool
 const (
 	// sampleLength covers a backup superblock at the start of its group, in bytes.
 	sampleLength = 4096
-	// minSamples is the least number of evenly spread samples.
+	// minSamples is the minimum number of evenly spread samples.
 	minSamples = 256
 	// maxFullProbe is the largest device that is read as a whole, in bytes.
 	maxFullProbe = 16 << 20
@@ -219,15 +220,18 @@ type span struct{ offset, length int64 }
 
 // sampleSpans returns the parts of a device that Probe reads beside its ends: samples that are
 // at most 1/256 of the device apart, and the places of superblocks, because a device whose
-// first MiB was lost is not blank. Those are VMFS, the backups of ext with blocks of 1, 2 and
-// 4 KiB, the mirrors of btrfs, and the second to fourth allocation group of XFS.
+// first MiB was lost is not blank.
 func sampleSpans(size int64) []span {
 	stride, length := int64(probeLength), int64(probeLength)
 	var offsets []int64
 	if size > maxFullProbe {
 		stride, length = size/minSamples&^(sampleLength-1), sampleLength
-		offsets = []int64{1 << 20, 2 << 20, 8193 << 10, 16384 << 11, 32768 << 12, 64 << 20, 256 << 30}
-		for i := range int64(3) {
+		offsets = []int64{
+			1 << 20, 2 << 20, // VMFS: the volume and the filesystem
+			8193 << 10, 16384 << 11, 32768 << 12, // ext: the first backup, with blocks of 1, 2 and 4 KiB
+			64 << 20, 256 << 30, // btrfs: the mirrors
+		}
+		for i := range int64(3) { // XFS: the second to fourth of the 4 allocation groups of mkfs.xfs
 			offsets = append(offsets, size/4*(i+1)&^(sampleLength-1))
 		}
 	}
@@ -251,7 +255,7 @@ func subslice(b []byte, from, length int) []byte {
 	return b[from : from+length]
 }
 
-// readArea reads length bytes at an offset. A shorter device is an error.
+// readArea reads length bytes at an offset. It returns an error if the device ends before.
 func readArea(r io.ReaderAt, offset, length int64) ([]byte, error) {
 	b := make([]byte, length)
 	n, err := r.ReadAt(b, offset)

@@ -121,15 +121,15 @@ func TestProbeRecognizesContent(t *testing.T) {
 			"XFS with an impossible size", newImage().write(0, encodeXFS(1<<60, false)),
 			Signature{State: StateForeign, Type: TypeXFS, Content: "a damaged superblock of xfs", IsRecognized: true},
 		},
-		{"btrfs", newImage().write(btrfsOffset, encodeBtrfs(1<<30, btrfsSignature)), formatted(TypeBtrfs)},
+		{"btrfs", newImage().write(btrfsOffset, encodeBtrfs(1<<30, btrfsMagic)), formatted(TypeBtrfs)},
 		{
-			"btrfs not finished", newImage().write(btrfsOffset, encodeBtrfs(1<<30, btrfsInProgress)),
+			"btrfs not finished", newImage().write(btrfsOffset, encodeBtrfs(1<<30, btrfsTemporaryMagic)),
 			Signature{State: StateFormatted, Type: TypeBtrfs, Size: volume.GiB},
 		},
 		{
 			"two filesystems",
 			newImage().write(0, encodeXFS(1<<18, false)).write(btrfsOffset,
-				encodeBtrfs(1<<30, btrfsSignature)),
+				encodeBtrfs(1<<30, btrfsMagic)),
 			foreign("signatures of both xfs and btrfs"),
 		},
 		{
@@ -259,8 +259,8 @@ func TestProbeFailsOnABadDevice(t *testing.T) {
 	}{
 		{"size unknown", "size", unix.EIO, volume.GiB, volume.KindInternal, "read the size"},
 		{"size zero", "", nil, 0, volume.KindInternal, "size of 0 bytes"},
-		{"read error", "read", unix.EIO, volume.GiB, volume.KindInternal, "cannot be read"},
-		{"read error at the end", "read2", unix.EIO, volume.GiB, volume.KindInternal, "cannot be read"},
+		{"read error", "read", unix.EIO, volume.GiB, volume.KindInternal, "cannot read device"},
+		{"read error at the end", "read2", unix.EIO, volume.GiB, volume.KindInternal, "cannot read device"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			k := newFakeKernel(t)
@@ -291,7 +291,7 @@ func FuzzProbe(f *testing.F) {
 	f.Add(encodeXFS(1<<18, false), []byte("EFI PART"))
 	f.Add(append(make([]byte, 1024), ext4Spec(volume.GiB).encode()...), []byte{})
 	f.Add(append(make([]byte, 1024), ext3Spec(volume.TiB).encode()...), []byte{0})
-	f.Add(append(make([]byte, btrfsOffset), encodeBtrfs(1<<30, btrfsSignature)...), []byte{1})
+	f.Add(append(make([]byte, btrfsOffset), encodeBtrfs(1<<30, btrfsMagic)...), []byte{1})
 	f.Fuzz(func(t *testing.T, head, tail []byte) {
 		data := slices.Concat(head, tail)
 		sig, err := probe(t.Context(), bytes.NewReader(data), int64(len(data)))

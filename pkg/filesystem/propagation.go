@@ -18,7 +18,7 @@ import (
 func (s *System) Propagates(path string) (bool, error) {
 	dir, st, err := s.containingDir(path)
 	if err != nil {
-		return false, volume.Errorf(volume.KindInternal, "find the mount that contains %s: %w", path, err)
+		return false, volume.Errorf(volume.KindInternal, "cannot find the mount that contains %s: %w", path, err)
 	}
 	mounts, err := s.readMounts()
 	if err != nil {

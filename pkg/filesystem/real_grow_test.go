@@ -154,7 +154,7 @@ func TestRealGrowRefusesReadOnly(t *testing.T) {
 			}
 			d.resize(t, volume.GiB)
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: bind, Device: d.open(t)})
-			volumetest.WantKind(t, err, volume.KindPrecondition, "read-only", "writable mount of it")
+			volumetest.WantKind(t, err, volume.KindPrecondition, "read-only", "another mount that is writable")
 			unmount(t, s, bind)
 			unmount(t, s, target)
 
@@ -183,7 +183,7 @@ func TestRealGrowRefusesASmallerDevice(t *testing.T) {
 			s, d, target := newMountedDisk(t, fs, volume.GiB)
 			d.resize(t, volume.GiB-8*volume.MiB)
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
-			volumetest.WantKind(t, err, volume.KindPrecondition, "more than its device", "enlarge it to at least 1 GiB")
+			volumetest.WantKind(t, err, volume.KindPrecondition, "more than its device", "expand the claim to at least 1 GiB")
 			if geo := mountedGeometry(t, s, d.open(t), target); geo.size() != volume.GiB {
 				t.Fatalf("geometry after the refusal: %+v; want 1 GiB", geo)
 			}
@@ -217,7 +217,7 @@ func TestRealGrowRefusesAnotherMount(t *testing.T) {
 	}
 	for _, path := range []string{inside, t.TempDir(), filepath.Join(target, "missing")} {
 		_, err = s.Grow(t.Context(), GrowRequest{MountPoint: path, Device: d.open(t)})
-		volumetest.WantKind(t, err, volume.KindPrecondition, "no filesystem is mounted at "+path, "staged")
+		volumetest.WantKind(t, err, volume.KindPrecondition, "no filesystem is mounted at "+path, "mounted again")
 	}
 }
 

@@ -40,7 +40,7 @@ func TestRealUnmountRemovesOneMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	top := wantMount(t, s, target, target)
-	volumetest.WantKind(t, s.Unmount(t.Context(), top), volume.KindDeadline, "unmount "+target, "files open")
+	volumetest.WantKind(t, s.Unmount(t.Context(), top), volume.KindDeadline, "unmount "+target, "find what uses the mount")
 	wantMount(t, s, target, target)
 	if err := busy.Close(); err != nil {
 		t.Fatal(err)

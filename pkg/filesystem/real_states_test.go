@@ -92,7 +92,7 @@ func TestRealGrowRefusesMoreThan32BitsOfBlocks(t *testing.T) {
 			target := d.mount(t, s, fs)
 			d.resize(t, 20*volume.TiB)
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t), Required: 20 * volume.TiB})
-			volumetest.WantKind(t, err, volume.KindOutOfRange, "64bit", "ask for at most 16 TiB,")
+			volumetest.WantKind(t, err, volume.KindOutOfRange, "64bit", "request at most 16 TiB in resources.requests.storage")
 			if geo := mountedGeometry(t, s, d.open(t), target); geo.size() != volume.GiB {
 				t.Fatalf("geometry after the refusal: %+v; want 1 GiB", geo)
 			}

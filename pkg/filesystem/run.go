@@ -27,11 +27,11 @@ func (s *System) run(ctx context.Context, name string, args ...string) (output s
 		}
 	case errors.Is(err, utilexec.ErrExecutableNotFound):
 		return output, 0, volume.Errorf(volume.KindPrecondition, "%s is not installed on this node: %w", name, err).
-			WithRemedy("use the image of the node plugin, which has it, or install it beside the plugin")
+			WithRemedy("run the node plugin from its own image, which contains " + name + ", or install it in your image")
 	case errors.As(err, &exit) && exit.Exited():
 		return output, exit.ExitStatus(), nil
 	default:
-		return output, 0, volume.Errorf(volume.KindInternal, "%s: %w: %s", name, err, output)
+		return output, 0, volume.Errorf(volume.KindInternal, "cannot run %s: %w: %s", name, err, output)
 	}
 }
 

@@ -12,13 +12,17 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Where the superblocks lie on a device, and how much of each is read, in bytes.
+// This file decodes the superblocks of ext, XFS and btrfs. Offsets into a superblock stand
+// beside the name of the C field that they address.
+
+// Where the superblocks lie on a device, and how much of each is read, in bytes. That of XFS
+// lies at the start.
 const (
 	extOffset   = 1024
-	extLength   = 1024
-	xfsLength   = 264
+	extLength   = 1024 // sizeof(struct ext2_super_block)
+	xfsLength   = 264  // up to sb_meta_uuid of struct xfs_dsb
 	btrfsOffset = 64 << 10
-	btrfsLength = 4096
+	btrfsLength = 4096 // sizeof(struct btrfs_super_block)
 )
 
 // The feature and state bits of struct ext2_super_block (lib/ext2fs/ext2_fs.h of e2fsprogs;
@@ -40,6 +44,11 @@ const (
 
 	extStateValid = 0x0001
 	extStateError = 0x0002
+
+	maxExtLogBlockSize   = 6  // blocks of 64 KiB (EXT4_MAX_BLOCK_SIZE)
+	maxExtLogClusterSize = 20 // clusters of 1 GiB (EXT4_MAX_CLUSTER_LOG_SIZE)
+	minExtInodeSize      = 128
+	minExtDescriptorSize = 32
 )
 
 // extSuperblock holds the fields of struct ext2_super_block that decide on type, size and
@@ -64,51 +73,66 @@ type extSuperblock struct {
 	isChecksumValid          bool
 }
 
-// hasExtMagic reports whether the bytes at extOffset have the magic number of ext.
+// hasExtMagic reports whether b, the bytes from extOffset on, has the magic number of ext.
 func hasExtMagic(b []byte) bool {
-	return len(b) >= extLength && binary.LittleEndian.Uint16(b[56:]) == unix.EXT4_SUPER_MAGIC
+	return len(b) >= extLength && binary.LittleEndian.Uint16(b[56:]) == unix.EXT4_SUPER_MAGIC // s_magic
 }
 
-// parseExt reads the superblock at extOffset. It reports false when the magic number is
-// missing or a field is impossible.
+// parseExt reads the superblock in b, the bytes from extOffset on. It reports false when the
+// magic number is missing or a field is impossible.
 func parseExt(b []byte) (sb extSuperblock, ok bool) {
 	if !hasExtMagic(b) {
 		return extSuperblock{}, false
 	}
 	u16 := func(offset int) uint16 { return binary.LittleEndian.Uint16(b[offset:]) }
 	u32 := func(offset int) uint32 { return binary.LittleEndian.Uint32(b[offset:]) }
-	logBlock, logCluster := u32(24), u32(28)
-	if logBlock > 6 || logCluster > 20 {
+	logBlock, logCluster := u32(24), u32(28) // s_log_block_size, s_log_cluster_size
+	if logBlock > maxExtLogBlockSize || logCluster > maxExtLogClusterSize {
 		return extSuperblock{}, false
 	}
 	sb = extSuperblock{
-		blocks: uint64(u32(4)), firstDataBlock: u32(20), blockSize: 1024 << logBlock, clusterRatio: 1,
-		blocksPerGroup: u32(32), inodesPerGroup: u32(40), inodeSize: 128, descriptorSize: 32,
-		reservedDescriptorBlocks: uint32(u16(206)), state: u16(58), errorCount: u32(404), mountTime: u32(44),
+		blocks:                   uint64(u32(4)), // s_blocks_count
+		firstDataBlock:           u32(20),        // s_first_data_block
+		blockSize:                1024 << logBlock,
+		clusterRatio:             1,
+		blocksPerGroup:           u32(32), // s_blocks_per_group
+		inodesPerGroup:           u32(40), // s_inodes_per_group
+		inodeSize:                minExtInodeSize,
+		descriptorSize:           minExtDescriptorSize,
+		reservedDescriptorBlocks: uint32(u16(206)), // s_reserved_gdt_blocks
+		state:                    u16(58),          // s_state
+		errorCount:               u32(404),         // s_error_count
+		mountTime:                u32(44),          // s_mtime
 	}
-	if u32(76) > 0 { // EXT2_DYNAMIC_REV: the fields below exist
+	if u32(76) > 0 { // s_rev_level is EXT2_DYNAMIC_REV or later: the fields below exist
+		// s_feature_compat, s_feature_incompat, s_feature_ro_compat, s_inode_size
 		sb.compat, sb.incompat, sb.roCompat, sb.inodeSize = u32(92), u32(96), u32(100), uint32(u16(88))
 	}
 	if logCluster > logBlock {
 		sb.clusterRatio = 1 << (logCluster - logBlock)
 	}
 	if sb.has64bit() {
-		sb.blocks |= uint64(u32(336)) << 32
-		sb.descriptorSize = max(uint32(u16(254)), 32)
+		sb.blocks |= uint64(u32(336)) << 32                             // s_blocks_count_hi
+		sb.descriptorSize = max(uint32(u16(254)), minExtDescriptorSize) // s_desc_size
 	}
 	if sb.roCompat&extROCompatMetadataCsum != 0 {
 		sb.hasChecksum = true
+		// s_checksum is the last field, and covers all bytes before it.
 		sb.isChecksumValid = ^crc32.Checksum(b[:1020], crc32.MakeTable(crc32.Castagnoli)) == u32(1020)
 	}
 	return sb, sb.isPlausible()
 }
 
+// isPlausible reports whether no field is impossible. The first data block is 1 with blocks
+// of 1 KiB, and otherwise 0.
 func (es extSuperblock) isPlausible() bool {
 	return isPlausibleSize(es.blocks, es.blockSize) && es.blocks > uint64(es.firstDataBlock) && es.firstDataBlock <= 1 &&
-		es.blocksPerGroup > 0 && es.inodesPerGroup > 0 && es.inodeSize >= 128 && es.inodeSize <= es.blockSize
+		es.blocksPerGroup > 0 && es.inodesPerGroup > 0 &&
+		es.inodeSize >= minExtInodeSize && es.inodeSize <= es.blockSize
 }
 
-// isPlausibleSize reports whether so many blocks of a size fit into a volume.Size.
+// isPlausibleSize reports whether there are blocks, and their total size fits into a
+// volume.Size.
 func isPlausibleSize(blocks uint64, blockSize uint32) bool {
 	hi, total := bits.Mul64(blocks, uint64(blockSize))
 	return blocks > 0 && hi == 0 && total <= math.MaxInt64
@@ -156,7 +180,7 @@ type xfsSuperblock struct {
 	agBlocks   uint32 // blocks of an allocation group
 	agCount    uint32
 	sectorSize uint32 // in bytes
-	inProgress bool   // mkfs.xfs has not finished
+	isComplete bool   // mkfs.xfs has finished
 }
 
 func hasXFSMagic(b []byte) bool { return len(b) >= xfsLength && bytes.HasPrefix(b, []byte("XFSB")) }
@@ -169,12 +193,18 @@ func parseXFS(b []byte) (sb xfsSuperblock, ok bool) {
 	}
 	be := binary.BigEndian
 	sb = xfsSuperblock{
-		blockSize: be.Uint32(b[4:]), blocks: be.Uint64(b[8:]), agBlocks: be.Uint32(b[84:]), agCount: be.Uint32(b[88:]),
-		sectorSize: uint32(be.Uint16(b[102:])), inProgress: b[126] != 0,
+		blockSize:  be.Uint32(b[4:]),           // sb_blocksize
+		blocks:     be.Uint64(b[8:]),           // sb_dblocks
+		agBlocks:   be.Uint32(b[84:]),          // sb_agblocks
+		agCount:    be.Uint32(b[88:]),          // sb_agcount
+		sectorSize: uint32(be.Uint16(b[102:])), // sb_sectsize
+		isComplete: b[126] == 0,                // sb_inprogress
 	}
 	return sb, sb.isPlausible()
 }
 
+// isPlausible reports whether no field is impossible. The block size is a power of two from
+// XFS_MIN_BLOCKSIZE to XFS_MAX_BLOCKSIZE.
 func (xs xfsSuperblock) isPlausible() bool {
 	return isPlausibleSize(xs.blocks, xs.blockSize) && xs.agBlocks > 0 && xs.agCount > 0 &&
 		xs.blockSize >= 512 && xs.blockSize <= 64<<10 && bits.OnesCount32(xs.blockSize) == 1
@@ -188,33 +218,37 @@ type btrfsSuperblock struct {
 	deviceBytes uint64 // the size of the filesystem on this device
 	devices     uint64
 	sectorSize  uint32 // in bytes
-	inProgress  bool   // mkfs.btrfs has not finished: it writes the final magic last
+	isComplete  bool   // mkfs.btrfs has finished: it writes the final magic last
 }
 
+// The two values of the field magic.
 const (
-	btrfsSignature  = "_BHRfS_M"
-	btrfsInProgress = "!BHRfS_M" // BTRFS_MAGIC_TEMPORARY of btrfs-progs
+	btrfsMagic          = "_BHRfS_M"
+	btrfsTemporaryMagic = "!BHRfS_M" // BTRFS_MAGIC_TEMPORARY of btrfs-progs
 )
 
 func hasBtrfsMagic(b []byte) bool {
 	if len(b) < btrfsLength {
 		return false
 	}
-	magic := string(b[64:72])
-	return magic == btrfsSignature || magic == btrfsInProgress
+	magic := string(b[64:72]) // magic
+	return magic == btrfsMagic || magic == btrfsTemporaryMagic
 }
 
-// parseBtrfs reads the superblock at btrfsOffset. It reports false when the magic number is
-// missing or a field is impossible.
+// parseBtrfs reads the superblock in b, the bytes from btrfsOffset on. It reports false when
+// the magic number is missing or a field is impossible.
 func parseBtrfs(b []byte) (sb btrfsSuperblock, ok bool) {
 	if !hasBtrfsMagic(b) {
 		return btrfsSuperblock{}, false
 	}
 	le := binary.LittleEndian
 	sb = btrfsSuperblock{
-		deviceBytes: le.Uint64(b[209:]), devices: le.Uint64(b[136:]), sectorSize: le.Uint32(b[144:]),
-		inProgress: string(b[64:72]) == btrfsInProgress,
+		deviceBytes: le.Uint64(b[209:]),             // dev_item.total_bytes
+		devices:     le.Uint64(b[136:]),             // num_devices
+		sectorSize:  le.Uint32(b[144:]),             // sectorsize
+		isComplete:  string(b[64:72]) == btrfsMagic, // magic
 	}
+	// 64 KiB is BTRFS_MAX_METADATA_BLOCKSIZE, the kernel's upper limit of sectorsize.
 	return sb, sb.sectorSize >= 512 && sb.sectorSize <= 64<<10 && isPlausibleSize(sb.deviceBytes, 1) && sb.devices > 0
 }
 

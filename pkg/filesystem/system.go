@@ -13,12 +13,12 @@ import (
 type Options struct {
 	// Log gets one line per change of a device. Default: no log.
 	Log *slog.Logger
-	// Exec starts mkfs, e2fsck and the growth tools, always with the caller's context.
-	// Default: the real one.
+	// Exec starts mkfs, blkid, e2fsck and the growth tools, always with the caller's context.
+	// Default: the programs of this machine.
 	Exec utilexec.Interface
 }
 
-// System works on the filesystems of this machine; New makes it. It keeps no state
+// System works on the filesystems of this machine; New returns one. It keeps no state
 // between calls, except the locks of reads that hang. It is safe for concurrent use, but
 // the caller must serialize the work on one device (operation.Locks).
 type System struct {
@@ -26,8 +26,8 @@ type System struct {
 	exec          utilexec.Interface
 	kernel        kernel
 	now           func() time.Time
-	calls         operation.Locks // held by reads that may hang, by aspect and device number
-	retryInterval time.Duration   // the first wait while another growth is under way
+	calls         operation.Locks // held by reads that may hang; the key names what is read, with the device number
+	retryInterval time.Duration   // the first wait while another growth is under way; it doubles
 }
 
 // New returns a System.

@@ -26,7 +26,8 @@ func ParseType(s string) (Type, error) {
 		return t, nil
 	default:
 		return "", volume.Errorf(volume.KindInvalid, "filesystem type %q is not supported", s).
-			WithRemedy("use one of ext4, xfs, ext3, ext2, btrfs")
+			WithRemedy("set csi.storage.k8s.io/fstype in the StorageClass, or fsType in the PersistentVolume, " +
+				"to one of ext4, xfs, ext3, ext2, btrfs")
 	}
 }
 
@@ -34,8 +35,8 @@ func ParseType(s string) (Type, error) {
 // driver and one set of tools.
 func (t Type) IsExt() bool { return t == TypeExt2 || t == TypeExt3 || t == TypeExt4 }
 
-// Accepts reports whether a volume that is wanted as type t may be mounted when it holds
-// found; it is then mounted as found. The empty type accepts every type.
+// Accepts reports whether a volume for which type t is requested may be mounted when it
+// holds found; it is then mounted as found. The empty type accepts every type.
 //
 // Accepts follows mount(8), as the cinder-csi driver does, so that the volumes and
 // snapshots of that driver stay usable: the kernel's ext4 driver mounts all three ext
@@ -55,7 +56,8 @@ func (t Type) Accepts(found Type) bool {
 	}
 }
 
-// mountType returns the type to give to mount(2).
+// mountType returns the type to give to mount(2): ext2 is mounted by the ext4 driver, because
+// the ext2 driver cannot grow it online.
 func (t Type) mountType() Type {
 	if t == TypeExt2 {
 		return TypeExt4
@@ -63,8 +65,9 @@ func (t Type) mountType() Type {
 	return t
 }
 
-// repairCommand returns the instruction to repair a filesystem on a device.
-func (t Type) repairCommand(device string) string {
+// repairRemedy returns the instruction to repair a filesystem on a device. For btrfs it is
+// the check alone, because the repair of "btrfs check" can lose data.
+func (t Type) repairRemedy(device string) string {
 	command := "btrfs check "
 	switch {
 	case t.IsExt():
@@ -72,5 +75,5 @@ func (t Type) repairCommand(device string) string {
 	case t == TypeXFS:
 		command = "xfs_repair "
 	}
-	return "unmount it everywhere and run: " + command + device
+	return "unmount the volume everywhere and run: " + command + device
 }

@@ -15,6 +15,6 @@ func TestParseType(t *testing.T) {
 	}
 	for _, name := range []string{"", "ntfs", "ext5"} {
 		_, err := ParseType(name)
-		volumetest.WantKind(t, err, volume.KindInvalid, "not supported", "use one of")
+		volumetest.WantKind(t, err, volume.KindInvalid, "not supported", "to one of")
 	}
 }

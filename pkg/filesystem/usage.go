@@ -15,8 +15,8 @@ type Usage struct {
 }
 
 // ReadUsage counts bytes and inodes of a mounted filesystem. m comes from FindMount; no
-// other mount at the same path is counted in its place. The call can hang for ever when
-// the filesystem is frozen or its device is gone.
+// other mount at the same path is counted in its place. The call can hang for ever if the
+// filesystem is frozen or its device is gone.
 //
 // Kinds: Precondition (the mount is gone, another mount covers it, or its filesystem has
 // shut down), Internal.
@@ -35,7 +35,7 @@ func (s *System) ReadUsage(m Mount) (Usage, error) {
 	}
 	fs, err := handle.statfs()
 	if err != nil {
-		return Usage{}, volume.Errorf(volume.KindInternal, "statfs %s: %w", m.MountPoint, err)
+		return Usage{}, volume.Errorf(volume.KindInternal, "cannot read the usage of %s (statfs): %w", m.MountPoint, err)
 	}
 	unit := volume.Size(cmp.Or(fs.Frsize, fs.Bsize))
 	return Usage{

@@ -26,7 +26,7 @@ func TestReadUsage(t *testing.T) {
 	volumetest.WantKind(t, err, volume.KindPrecondition, "shut down")
 	k.errors["statfs"] = []error{unix.ENOMEM}
 	_, err = s.ReadUsage(m)
-	volumetest.WantKind(t, err, volume.KindInternal, "statfs "+testMount)
+	volumetest.WantKind(t, err, volume.KindInternal, "cannot read the usage of "+testMount)
 	m.ID++ // another mount covers it
 	_, err = s.ReadUsage(m)
 	volumetest.WantKind(t, err, volume.KindPrecondition, "no filesystem is mounted at "+testMount)
