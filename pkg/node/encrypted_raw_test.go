@@ -94,3 +94,14 @@ func TestEncryptedVolumeIsNotRawAndMountedAtOnce(t *testing.T) {
 	b.target += "-raw"
 	volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "mounted")
 }
+
+// A pod that still has the mapping keeps the volume on the node.
+func TestUnstageOfAPublishedMappingNamesItsUser(t *testing.T) {
+	b := newEncryptedTestNode(t, blockCapability())
+	d := b.stageAndPublish(t, volume.GiB)
+	volumetest.WantKind(t, b.unstage(t.Context()), volume.KindPrecondition, "still in use at "+b.target)
+	if !d.connected || d.mappingSize == 0 || b.countCalls("luks-close") != 0 {
+		t.Errorf("got connected %t, a mapping of %s, %d calls that close it; want an untouched mapping",
+			d.connected, d.mappingSize, b.countCalls("luks-close"))
+	}
+}
