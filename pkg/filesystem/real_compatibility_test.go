@@ -122,8 +122,8 @@ func (d loopDisk) copyTo(t *testing.T, options ...string) loopDisk {
 	return copied
 }
 
-// TestRealMinSizeIsTheSmallestThatFormats checks each value of capability.MinFilesystemSize from both
-// sides.
+// TestRealMinSizeIsTheSmallestThatFormats checks each value of capability.MinFilesystemSize
+// from both sides.
 func TestRealMinSizeIsTheSmallestThatFormats(t *testing.T) {
 	for _, fs := range []Type{TypeExt2, TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {

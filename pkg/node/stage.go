@@ -302,8 +302,8 @@ func (st *stageCall) format(
 	})
 }
 
-// runVerified is runStep for a step on st.vol. It verifies once more, directly before the step, that
-// st.vol is the volume: the waits before may have been long.
+// runVerified is runStep for a step on st.vol. It verifies once more, directly before the step,
+// that st.vol is the volume: the waits before may have been long.
 func (st *stageCall) runVerified(ctx context.Context, what string, step func(context.Context) error) error {
 	vol := st.vol
 	return runStep(ctx, st.lease, what, func(ctx context.Context) error {
