@@ -67,8 +67,8 @@ func nodeOptions(c config, log *slog.Logger) (node.Options, error) {
 	}, nil
 }
 
-// serve serves the Identity and Node services until ctx ends. Meanwhile it removes the start-up taint
-// and grows volumes whose device has grown, unless the command line says otherwise.
+// serve serves the Identity and Node services until ctx ends. Meanwhile it removes the start-up
+// taint and grows volumes whose device has grown, as the command line says.
 // serve opens the backend, checks the requirements, and serves the Identity and Node services until
 // ctx ends.
 func serve(ctx context.Context, c config, log *slog.Logger) error {

@@ -24,8 +24,8 @@ func isEncryptedByNode(volumeContext map[string]string) (bool, error) {
 	case "", "false":
 		return false, nil
 	default:
-		return false, volume.Errorf(volume.KindInvalid, "the volume context has %s: %q, which is neither \"true\" nor \"false\"",
-			volume.EncryptedKey, value)
+		return false, volume.Errorf(volume.KindInvalid,
+			"the volume context has %s: %q, which is neither \"true\" nor \"false\"", volume.EncryptedKey, value)
 	}
 }
 
