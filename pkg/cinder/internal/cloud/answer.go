@@ -70,8 +70,7 @@ func MayBeDone(err error) bool {
 	if code == http.StatusTooManyRequests || code == http.StatusRequestEntityTooLarge {
 		return false
 	}
-	isUnanswered := kind == volume.KindUnavailable || kind == volume.KindDeadline || kind == volume.KindCanceled
-	return isUnanswered || code > 0 && code < http.StatusBadRequest
+	return kind == volume.KindUnavailable || kind == volume.KindDeadline || kind == volume.KindCanceled
 }
 
 func newAnswer(k call, r gophercloud.ErrUnexpectedResponseCode, hasLostAttempt bool) *answer {

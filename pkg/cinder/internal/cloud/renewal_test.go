@@ -361,3 +361,21 @@ func TestRenewalReturnsAnotherConnection(t *testing.T) {
 		t.Error("the renewal returned the connection that was refused")
 	}
 }
+
+// Connections that were made to a cloud that was trusted in another way are not used again.
+func TestPoolIsKeptWhileTheCloudIsTrustedInTheSameWay(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	old := r.current()
+	for isInsecure, want := range map[bool]bool{old.config.Insecure: true, !old.config.Insecure: false} {
+		config := old.config
+		config.Insecure = isInsecure
+		next, err := r.connect(t.Context(), config, old)
+		must(t, err)
+		if (next.pool == old.pool) != want {
+			t.Errorf("insecure %t after %t: the pool is kept: %t, want %t", isInsecure, old.config.Insecure, !want, want)
+		}
+		if next.pool != old.pool {
+			next.pool.CloseIdleConnections()
+		}
+	}
+}

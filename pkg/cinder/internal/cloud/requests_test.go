@@ -157,8 +157,15 @@ func TestRequestsToOldClouds(t *testing.T) {
 			return err
 		},
 		"GET /v3/p1/backups/b1": func() error { _, err := c.Backup(ctx, "b1"); return err },
+		"GET /v3/p1/messages 3.3": func() error {
+			k.version = strings.ReplaceAll(k.version, "3.42", "3.4")
+			defer func() { k.version = strings.ReplaceAll(k.version, "3.4", "3.42") }()
+			_, err := c.Messages(ctx, "v1")
+			return err
+		},
 	} {
 		k.requests = nil
+		c.current().versions[blockStorage].set(offer{})
 		_ = run() // the answer has nothing of the object
 		if sent := k.requests[len(k.requests)-1]; sent != want {
 			t.Errorf("the call sends\n\t%s\nwant\n\t%s", sent, want)

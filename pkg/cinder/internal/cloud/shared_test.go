@@ -337,3 +337,16 @@ func TestIsOutage(t *testing.T) {
 }
 
 func (r *logRecorder) logger() *slog.Logger { return slog.New(slog.NewTextHandler(r, nil)) }
+
+func TestEndedContextBeginsNoSharedWork(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := r.login.do(ctx, r.clouds, time.Minute, func(context.Context) (*connection, error) {
+		t.Error("the work began")
+		return nil, nil
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want that of the context", err)
+	}
+}
