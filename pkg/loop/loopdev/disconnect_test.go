@@ -181,3 +181,22 @@ func TestConnectCancelsFailedDisconnect(t *testing.T) {
 		t.Errorf("after the close: %v", err)
 	}
 }
+
+// TestReleaseLeavesTheFileOfAnotherVolume has a device that another volume got after the device
+// was found.
+func TestReleaseLeavesTheFileOfAnotherVolume(t *testing.T) {
+	m := newMachine(t, "")
+	f, err := os.Open(m.connect(false).Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.connector.flushAndClear(f, losetup.Device{Path: f.Name()}); !errors.Is(err, unix.ENXIO) {
+		t.Errorf("got %v, want ENXIO", err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(m.devices()); n != 1 {
+		t.Errorf("got %d devices with the volume's file, want 1", n)
+	}
+}
