@@ -90,7 +90,7 @@ func TestOpenRefusesANodeOfAnotherDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := m.Size(d)
-	if err == nil || !strings.Contains(err.Error(), "node is missing") || volume.KindOf(err) == volume.KindNotFound {
+	if err == nil || !strings.Contains(err.Error(), "is missing") || volume.KindOf(err) == volume.KindNotFound {
 		t.Errorf("missing node: %v (kind %s)", err, volume.KindOf(err))
 	}
 }

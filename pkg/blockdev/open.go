@@ -92,7 +92,8 @@ func (s *System) open(d Device, flags int) (*os.File, error) {
 	}
 	if err != nil {
 		_ = f.Close() // only read from
-		return nil, volume.Errorf(volume.KindInternal, "cannot open %s: the device node is not that of this device: %w", d, err).
+		return nil, volume.Errorf(volume.KindInternal, "cannot open %s: the device node is not that of this device: %w", d,
+			err).
 			WithRemedy("check that the volume is still attached to this node")
 	}
 	return f, nil

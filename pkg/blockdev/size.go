@@ -36,11 +36,11 @@ func (s *System) AwaitSize(ctx context.Context, d Device, want volume.Size) (vol
 			// failure is reported only if the disk does not grow in time.
 			offered, rescanErr = s.Rescan(ctx, d)
 		} else if err := operation.Sleep(ctx, interval); err != nil {
-			return size, tooSmallError(d, size, want, time.Since(started), offered, joinErrors(err, rescanErr))
+			return size, tooSmallError(d, size, want, time.Since(started), offered, volume.Join(err, rescanErr))
 		}
 		now, err := s.sizeContext(ctx, d)
 		if ctx.Err() != nil && err != nil {
-			return size, tooSmallError(d, size, want, time.Since(started), offered, joinErrors(ctx.Err(), rescanErr))
+			return size, tooSmallError(d, size, want, time.Since(started), offered, volume.Join(ctx.Err(), rescanErr))
 		}
 		if err != nil {
 			return size, err
@@ -154,17 +154,9 @@ func globAll(patterns ...string) []string {
 func writeAttributes(paths []string, text string) error {
 	var err error
 	for _, path := range paths {
-		err = joinErrors(err, writeAttribute(path, text))
+		err = volume.Join(err, writeAttribute(path, text))
 	}
 	return err
-}
-
-// joinErrors joins two errors, of which each may be nil, in one line of text.
-func joinErrors(a, b error) error {
-	if a == nil || b == nil {
-		return cmp.Or(a, b)
-	}
-	return fmt.Errorf("%w; %w", a, b)
 }
 
 // writeAttribute writes text to a sysfs file. It creates no file.

@@ -73,10 +73,10 @@ func openEventSocket(buffer int) (*os.File, error) {
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, buffer)
 	}
 	if err != nil {
-		return nil, errors.Join(os.NewSyscallError("setsockopt", err), f.Close())
+		return nil, volume.Join(os.NewSyscallError("setsockopt", err), f.Close())
 	}
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: kernelGroup}); err != nil {
-		return nil, errors.Join(os.NewSyscallError("bind", err), f.Close())
+		return nil, volume.Join(os.NewSyscallError("bind", err), f.Close())
 	}
 	return f, nil
 }

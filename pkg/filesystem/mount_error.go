@@ -52,7 +52,8 @@ func (s *System) explainRefusal(ctx context.Context, req MountRequest, err error
 	case errors.Is(err, unix.EUCLEAN):
 		return "the filesystem is damaged: " + req.Type.repairRemedy(req.Device.Path()), true
 	case errors.Is(err, unix.ENODEV):
-		return fmt.Sprintf("load the kernel module of %s, which this node lacks: modprobe %s", req.Type, req.Type.mountType()), true
+		return fmt.Sprintf("load the kernel module of %s, which this node lacks: modprobe %s", req.Type,
+			req.Type.mountType()), true
 	case errors.Is(err, unix.EEXIST) && req.Type == TypeBtrfs:
 		return "use another node, or Linux 6.7 or later: a filesystem with the same UUID is mounted on this node " +
 			"(the origin or a clone of this one)", true

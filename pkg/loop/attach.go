@@ -20,33 +20,33 @@ func (b *Backend) Attach(ctx context.Context, req volume.AttachRequest) (publish
 	defer unlock()
 	if req.Node != b.opts.Node {
 		return nil, volume.Errorf(volume.KindNotFound,
-			"the loop backend knows no node %q: its volumes are on %s", req.Node, b.opts.Node)
+			"the loop backend has no node %q: its volumes are on node %s", req.Node, b.opts.Node)
 	}
 	if req.Access.Mode.IsMultiNode() {
 		return nil, volume.Errorf(volume.KindInvalid,
-			"the access mode %s needs several nodes, but a volume of this backend is on one",
+			"the access mode %s needs several nodes, but a volume of the loop backend is on one",
 			req.Access.Mode).
-			WithRemedy("use the access mode ReadWriteOnce or ReadWriteOncePod")
+			WithRemedy("use the access mode ReadWriteOnce or ReadWriteOncePod in the claim")
 	}
 	want := volumedir.Attachment{Node: req.Node, Mode: req.Access.Mode, ReadOnly: req.ReadOnly}
 	switch {
 	case o.Attachment == nil:
 		if err := b.store.saveJSON(b.store.attachmentPath(o.ID), want); err != nil {
-			return nil, fmt.Errorf("record the attachment: %w", err)
+			return nil, fmt.Errorf("cannot record the attachment: %w", err)
 		}
 	case o.Attachment.Node != want.Node:
 		return nil, volume.Errorf(volume.KindPrecondition, "the volume is attached to node %s", o.Attachment.Node).
-			WithRemedy("detach it there first")
+			WithRemedy("delete the pods that use the volume there, and wait until it is detached")
 	case *o.Attachment != want:
 		return nil, volume.Errorf(volume.KindAlreadyExists,
-			"the volume is attached to node %s as %s, read-only %t, but the request is for %s, read-only %t",
+			"the volume is attached to node %s as %s, read-only=%t, but the request is for %s, read-only=%t",
 			want.Node, o.Attachment.Mode, o.Attachment.ReadOnly, want.Mode, want.ReadOnly).
-			WithRemedy("detach it first")
+			WithRemedy("delete the pods that use the volume there, and wait until it is detached")
 	}
 	return map[string]string{loopcsi.ContextSize: strconv.FormatInt(o.Size.Bytes(), 10)}, nil
 }
 
-// Detach implements volume.Attacher. Error kind Precondition: a loop device still has the
+// Detach implements volume.Attacher. Kind Precondition: a loop device still has the
 // volume's file, so the node can reach the volume.
 func (b *Backend) Detach(ctx context.Context, id, node string) (err error) {
 	defer func() { err = volume.Wrap(err, "detach", id) }()

@@ -38,14 +38,14 @@ type Backend struct {
 
 // Options configure a Backend.
 type Options struct {
-	Dir           string      // holds everything; created if missing, on one filesystem
+	Dir           string      // of the volumes and snapshots; on one filesystem; created if missing
 	Node          string      // name of the node that has the directory
 	MaxVolumeSize volume.Size // largest volume; 0: DefaultMaxVolumeSize
 	// PoolSize bounds the sum of the sizes of all volumes and snapshots. With 0 the
 	// sum may exceed the filesystem: the files are sparse.
 	PoolSize volume.Size
 	Detached *operation.Tracker // tracks copies that continue after their calls; nil: nothing does
-	Log      *slog.Logger       // nil: nothing is logged
+	Log      *slog.Logger       // nil: no log
 }
 
 const (
@@ -73,10 +73,10 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	}
 	b := newBackend(o)
 	if err := b.store.createDirs(); err != nil {
-		return nil, volume.Errorf(volume.KindInternal, "prepare the directory of the volumes: %w", err)
+		return nil, volume.Errorf(volume.KindInternal, "cannot prepare the directory of the volumes: %w", err)
 	}
 	for _, err := range b.store.discardAllPending() {
-		b.log.WarnContext(ctx, "could not remove what an interrupted call left behind", "error", err)
+		b.log.WarnContext(ctx, "cannot remove what an interrupted call left behind", "error", err)
 	}
 	return b, nil
 }
@@ -112,7 +112,7 @@ func (*Backend) HasTopology() bool { return true }
 func (b *Backend) CheckHealth(context.Context) error {
 	for _, dir := range b.store.dirs() {
 		if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
-			return volume.Errorf(volume.KindUnavailable, "the directory of the volumes cannot be written to: %w",
+			return volume.Errorf(volume.KindUnavailable, "cannot write to the directory of the volumes: %w",
 				&os.PathError{Op: "access", Path: dir, Err: err}).
 				WithRemedy("check that the node's directory is mounted into the controller, read-write")
 		}

@@ -9,14 +9,15 @@ import (
 
 	"github.com/growvol/growvol/pkg/loop/internal/volumedir"
 	"github.com/growvol/growvol/pkg/operation"
+	"github.com/growvol/growvol/pkg/volume"
 )
 
-// build creates an object; write writes its content. CSI callers give a call some ten
+// build creates an object; write writes its content. CSI callers give a call about ten
 // seconds, which is too short to copy a large volume. So the creation continues after ctx
 // has ended, at most for b.buildTimeout. It keeps the lease's locks (so that the source
 // neither changes nor disappears) and the lock of the object's directory in pending, for
 // which the next call waits. If the process ends, the next New removes the unfinished
-// object. Error kind Deadline: the creation continues. errExists: the object exists.
+// object. Kind Deadline: the creation continues. errExists: the object exists.
 func (b *Backend) build(
 	ctx context.Context, lease *operation.Lease, o volumedir.Object, write func(ctx context.Context, data *os.File) error,
 ) error {
@@ -27,12 +28,12 @@ func (b *Backend) build(
 	}
 	lease.Add(unlock)
 	if err := b.takeFailure(o.ID); err != nil {
-		err = fmt.Errorf("the earlier attempt, which continued after its call: %w", err)
-		return errors.Join(err, b.store.disk.removeAll(pending))
+		err = fmt.Errorf("an earlier attempt, which continued after its call, failed: %w", err)
+		return volume.Join(err, b.store.disk.removeAll(pending))
 	}
 	release, err := b.reserve(o.ID, o.Size)
 	if err != nil {
-		return errors.Join(err, b.store.disk.removeAll(pending))
+		return volume.Join(err, b.store.disk.removeAll(pending))
 	}
 	lease.Add(release)
 	what := "creating the " + o.Collection.Noun() + " " + o.ID

@@ -20,8 +20,8 @@ type pool struct {
 	reserved map[string]volume.Size // by id
 }
 
-// reserve reserves size for the object until release. Error kind OutOfRange: the pool has
-// not enough space.
+// reserve reserves size for the object until release. Kind OutOfRange: the pool has not
+// enough space.
 func (b *Backend) reserve(id string, size volume.Size) (release func(), err error) {
 	if b.opts.PoolSize == 0 {
 		return func() {}, nil

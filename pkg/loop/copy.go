@@ -28,7 +28,7 @@ func (b *Backend) copyFile(ctx context.Context, from source, src, dst *os.File) 
 		return nil
 	}
 	if !isUnsupported(err) {
-		return fmt.Errorf("share the blocks of %s %s: %w", from.collection.Noun(), from.id, err)
+		return fmt.Errorf("cannot share the blocks of %s %s: %w", from.collection.Noun(), from.id, err)
 	}
 	if from.collection == volumedir.Volumes {
 		devices, err := b.loops.Find(src.Name())
@@ -36,8 +36,8 @@ func (b *Backend) copyFile(ctx context.Context, from source, src, dst *os.File) 
 			return err
 		}
 		if len(devices) > 0 {
-			return volume.Errorf(volume.KindPrecondition, "the volume %s is in use (%s), "+
-				"but its filesystem cannot copy a file during writes (no reflink)", from.id, losetup.Paths(devices)).
+			return volume.Errorf(volume.KindPrecondition, "cannot copy the volume %s while it is in use (%s): "+
+				"the filesystem of the node that holds it has no reflinks", from.id, losetup.Paths(devices)).
 				WithRemedy("stop the pods that use the volume, or keep the volumes on XFS (reflink=1) or btrfs")
 		}
 	}

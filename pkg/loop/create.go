@@ -84,14 +84,14 @@ func checkExisting(found volumedir.Object, want volumedir.Record, size volume.Ra
 		difference = fmt.Sprintf("it was created from %s, not from %s",
 			describeSource(found.Source), describeSource(want.Source))
 	case found.Encrypted != want.Encrypted:
-		difference = fmt.Sprintf("it was created with %s=%t, not %t", volume.EncryptedKey, found.Encrypted, want.Encrypted)
+		difference = fmt.Sprintf("it has %s=%t, but the request has %t", volume.EncryptedKey, found.Encrypted, want.Encrypted)
 	case !maps.Equal(found.Context, want.Context):
-		difference = fmt.Sprintf("its parameters are %v, not %v", found.Context, want.Context)
+		difference = fmt.Sprintf("it has the parameters %v, but the request has %v", found.Context, want.Context)
 	default:
 		return nil
 	}
 	return volume.Errorf(volume.KindAlreadyExists, "the volume %s of this name exists, but %s", found.ID, difference).
-		WithRemedy("use another name, or delete the volume")
+		WithRemedy("if nothing uses volume " + found.ID + ", delete it; otherwise recreate the claim to get a new name")
 }
 
 func describeSource(s volume.Source) string {
@@ -120,7 +120,7 @@ func (b *Backend) buildVolume(
 		if req.Range.Required > 0 && size < o.Size {
 			return volume.Errorf(volume.KindOutOfRange, "the size %s is below the %s of its source, %s %s",
 				size, o.Size, o.Collection.Noun(), o.ID).
-				WithRemedy("request at least " + o.Size.String())
+				WithRemedy("request at least " + o.Size.String() + " in resources.requests.storage of the claim")
 		}
 		size = max(size, o.Size)
 	}

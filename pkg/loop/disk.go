@@ -58,7 +58,7 @@ func (d disk) syncDir(path string) error {
 		if err != nil {
 			return err
 		}
-		return errors.Join(f.Sync(), f.Close())
+		return volume.Join(f.Sync(), f.Close())
 	})
 }
 

@@ -2,7 +2,6 @@ package loop
 
 import (
 	"context"
-	"errors"
 	"os"
 
 	"github.com/growvol/growvol/pkg/loop/internal/volumedir"
@@ -44,8 +43,8 @@ func (b *Backend) Expand(ctx context.Context, id string, target volume.Size) (v 
 	return b.volumeOf(o), nil
 }
 
-// extendFile makes a file longer. The caller holds the volume's lock and has read that
-// the file is shorter than size.
+// extendFile makes a file longer. The caller holds the volume's lock and has checked that
+// the file is shorter than size: truncate would cut off a longer one.
 func (b *Backend) extendFile(path string, size volume.Size) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
@@ -55,5 +54,5 @@ func (b *Backend) extendFile(path string, size volume.Size) error {
 	if err == nil {
 		err = b.store.disk.sync(f)
 	}
-	return errors.Join(err, f.Close())
+	return volume.Join(err, f.Close())
 }

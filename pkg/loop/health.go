@@ -11,13 +11,13 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Health implements volume.HealthReporter: it checks the volume's files.
+// Health implements volume.VolumeHealthReporter: it checks the volume's files.
 func (b *Backend) Health(_ context.Context, id string) ([]volume.Condition, error) {
 	conditions, err := b.conditions(id)
 	return conditions, volume.Wrap(err, "check volume", id)
 }
 
-// ListHealth implements volume.HealthLister. It reads volumes until the page is full, so
+// ListHealth implements volume.VolumeHealthLister. It reads volumes until the page is full, so
 // that only the last page can be empty.
 func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.Health, string, error) {
 	impaired, next, err := listPage(ctx, &b.store, volumedir.Volumes, page, func(id string) (volume.Health, bool, error) {
@@ -28,7 +28,7 @@ func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.He
 }
 
 // conditions returns what is wrong with a volume's files. An I/O error, which may pass,
-// is returned as an error, not as a condition. Error kind NotFound: there is no such volume.
+// is returned as an error, not as a condition. Kind NotFound: there is no such volume.
 func (b *Backend) conditions(id string) ([]volume.Condition, error) {
 	o, err := b.store.Load(volumedir.Volumes, id)
 	_, isDamaged := errors.AsType[volumedir.DamageError](err)
@@ -36,8 +36,8 @@ func (b *Backend) conditions(id string) ([]volume.Condition, error) {
 	case err == nil && o.Size%granularity == 0 && o.Size > 0:
 		return nil, nil
 	case err == nil:
-		return dataLoss("DataTruncated", fmt.Sprintf("the file with the volume's data was truncated to %s: "+
-			"sizes of volumes are multiples of %s", o.Size, granularity)), nil
+		return dataLoss("DataTruncated", fmt.Sprintf("the file with the volume's data was truncated to %s, "+
+			"which is not a size of a volume (a multiple of %s)", o.Size, granularity)), nil
 	case !isDamaged:
 		return nil, err
 	}

@@ -162,7 +162,7 @@ func TestVolumeRecordsEncryption(t *testing.T) {
 		t.Errorf("clone: got %+v, %v, want it encrypted", clone, err)
 	}
 	_, err = b.Create(t.Context(), blankRequest("v", volume.MiB))
-	volumetest.WantKind(t, err, volume.KindAlreadyExists, "encrypted=true, not false")
+	volumetest.WantKind(t, err, volume.KindAlreadyExists, "encrypted=true, but the request has false")
 	_, err = b.Create(t.Context(), volume.CreateRequest{Name: "w", Parameters: map[string]string{"encryption": "true"}})
 	volumetest.WantKind(t, err, volume.KindInvalid, "encryption", "mkfsOptions, encrypted")
 }

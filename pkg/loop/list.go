@@ -89,8 +89,8 @@ func parseToken(c volumedir.Collection, token string) (string, error) {
 	text, err := base64.RawURLEncoding.DecodeString(token)
 	id, ok := strings.CutPrefix(string(text), tokenPrefix)
 	if err != nil || !ok || !c.IsID(id) {
-		return "", volume.Errorf(volume.KindStale, "the starting token %q is not of a listing of %s", token, c).
-			WithRemedy("list again from the start")
+		return "", volume.Errorf(volume.KindStale, "the starting token %q does not belong to a listing of %s", token, c).
+			WithRemedy("list again without a token")
 	}
 	return id, nil
 }

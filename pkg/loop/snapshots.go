@@ -29,8 +29,9 @@ func (b *Backend) CreateSnapshot(ctx context.Context, req volume.SnapshotRequest
 	}
 	if o.Name != req.Name || o.VolumeID != req.VolumeID {
 		return volume.Snapshot{}, volume.Errorf(volume.KindAlreadyExists,
-			"the snapshot %s has the name %q, but is of volume %s", o.ID, o.Name, o.VolumeID).
-			WithRemedy("use another name, or delete the snapshot")
+			"the snapshot %s has the name %q and is of volume %s, but the request is for a snapshot %q of volume %s",
+			o.ID, o.Name, o.VolumeID, req.Name, req.VolumeID).
+			WithRemedy("if nothing uses snapshot " + o.ID + ", delete it; otherwise recreate the VolumeSnapshot to get a new name")
 	}
 	return snapshotOf(o), nil
 }

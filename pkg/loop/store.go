@@ -51,7 +51,7 @@ func (s *store) createDirs() error {
 func (s *store) ids(c volumedir.Collection) ([]string, error) {
 	entries, err := os.ReadDir(s.CollectionPath(c))
 	if err != nil {
-		return nil, volume.Errorf(volume.KindInternal, "list the %s: %w", c, err)
+		return nil, volume.Errorf(volume.KindInternal, "cannot list the %s: %w", c, err)
 	}
 	ids := make([]string, 0, len(entries))
 	for _, e := range entries {
@@ -68,7 +68,7 @@ func (s *store) create(o volumedir.Object, write func(data *os.File) error) (err
 	pending, path := s.PendingPath(o.ID), s.Path(o.Collection, o.ID)
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.disk.removeAll(pending)) // an unfinished copy may be large
+			err = volume.Join(err, s.disk.removeAll(pending)) // an unfinished copy may be large
 		}
 	}()
 	if _, err := os.Lstat(path); err == nil {
@@ -96,7 +96,7 @@ func (s *store) createFile(path string, write func(*os.File) error) error {
 	if err == nil {
 		err = s.disk.sync(f)
 	}
-	return errors.Join(err, f.Close())
+	return volume.Join(err, f.Close())
 }
 
 // saveJSON writes a file. Readers see the previous file or the complete new one.
@@ -112,7 +112,7 @@ func (s *store) saveJSON(path string, value any) error {
 	if err == nil {
 		return s.disk.syncDir(filepath.Dir(path))
 	}
-	return errors.Join(err, s.disk.removeFile(path+tempSuffix))
+	return volume.Join(err, s.disk.removeFile(path+tempSuffix))
 }
 
 func (s *store) attachmentPath(id string) string {
@@ -232,5 +232,5 @@ func (s *store) discardAllPending() []error {
 
 // syncDirs makes a rename between pending and a collection survive a power failure.
 func (s *store) syncDirs(c volumedir.Collection) error {
-	return errors.Join(s.disk.syncDir(s.CollectionPath(c)), s.disk.syncDir(s.PendingPath("")))
+	return volume.Join(s.disk.syncDir(s.CollectionPath(c)), s.disk.syncDir(s.PendingPath("")))
 }

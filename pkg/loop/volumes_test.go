@@ -91,7 +91,7 @@ func TestFindReturnsVolumeByName(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, err = b.Find(t.Context(), volume.CreateRequest{Name: "c"})
-	volumetest.WantKind(t, err, volume.KindInternal, "damaged")
+	volumetest.WantKind(t, err, volume.KindInternal, "cannot read the volume")
 }
 
 func TestCreateRefusesInvalidRequests(t *testing.T) {
@@ -200,7 +200,7 @@ func TestMissingDirectoryIsInternalError(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = b.Get(t.Context(), v.ID)
-	volumetest.WantKind(t, err, volume.KindInternal, "damaged", volumedir.DataFile)
+	volumetest.WantKind(t, err, volume.KindInternal, "cannot read the volume", volumedir.DataFile)
 }
 
 func TestExpandReachesTarget(t *testing.T) {

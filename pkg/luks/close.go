@@ -62,7 +62,7 @@ func (s *System) closeLocked(ctx context.Context, name string, disks ...blockdev
 		switch {
 		case err == nil:
 			locked = append(locked, f)
-		case s.hasGone(d): // no program can work on it any longer
+		case s.isDeviceGone(d): // no program can work on it any longer
 		default:
 			return err
 		}
@@ -81,8 +81,8 @@ func (s *System) diskBelow(name string) (blockdev.Device, bool) {
 	return d, err == nil
 }
 
-// hasGone reports whether sysfs proves that the kernel no longer has the device.
-func (s *System) hasGone(d blockdev.Device) bool {
+// isDeviceGone reports whether sysfs proves that the kernel no longer has the device.
+func (s *System) isDeviceGone(d blockdev.Device) bool {
 	_, err := s.devices.ByNumber(d.Major, d.Minor)
 	return errors.Is(err, volume.ErrGone)
 }
@@ -93,7 +93,7 @@ func (s *System) close(ctx context.Context, name string) error {
 	for {
 		st, ok, err := s.mapper.status(name)
 		if err != nil {
-			return mapperError("find the mapping", name, err)
+			return mapperError("cannot find the mapping", name, err)
 		}
 		if !ok {
 			return s.removeNode(name)
@@ -101,7 +101,7 @@ func (s *System) close(ctx context.Context, name string) error {
 		if err := checkOwn(st); err != nil {
 			return err
 		}
-		// The last user of a suspended mapping hangs, and so would its removal.
+		// A suspended mapping blocks its last user, and would block its removal too.
 		if err := s.resume(ctx, st); err != nil {
 			return err
 		}
@@ -119,7 +119,7 @@ func (s *System) close(ctx context.Context, name string) error {
 				return err
 			}
 		default:
-			return mapperError("close the mapping", name, err)
+			return mapperError("cannot close the mapping", name, err)
 		}
 	}
 }
@@ -132,10 +132,11 @@ func (s *System) checkUnused(st dmStatus) error {
 	}
 	return volume.Errorf(volume.KindPrecondition, "the mapping %s (%d:%d) is in use: %s",
 		st.name, st.major, st.minor, strings.Join(holders, ", ")).
-		WithRemedy("unmount the mounts and remove the devices that the message names")
+		WithRemedy(fmt.Sprintf("unmount these mounts and remove these devices, or find them with: lsblk /dev/dm-%d", st.minor))
 }
 
-// awaitUser waits one poll interval for a program that has the mapping open, until a time.
+// awaitUser waits one poll interval for a program that has the mapping open. It returns an
+// error after the time until, or when ctx ends.
 func (s *System) awaitUser(ctx context.Context, st dmStatus, until time.Time) error {
 	if err := operation.Sleep(ctx, closePollInterval); err != nil || s.now().After(until) {
 		kind := volume.KindDeadline
@@ -144,7 +145,7 @@ func (s *System) awaitUser(ctx context.Context, st dmStatus, until time.Time) er
 		}
 		return volume.Errorf(kind, "the mapping %s (%d:%d) is still open: a program on this node, "+
 			"or a mount in another mount namespace, uses it (open count %d)", st.name, st.major, st.minor, st.openCount).
-			WithRemedy(fmt.Sprintf("no action needed: Kubernetes retries this automatically; if it lasts, find the user: "+
+			WithRemedy(fmt.Sprintf("Kubernetes retries this automatically; if the error persists, find the user, on this node: "+
 				"fuser -vm /dev/dm-%d; grep %d:%d /proc/*/mountinfo", st.minor, st.major, st.minor))
 	}
 	return nil
@@ -161,11 +162,11 @@ func (s *System) holders(st dmStatus) ([]string, error) {
 	}
 	mounts, err := mountinfo.GetMounts(nil)
 	if err != nil {
-		return nil, volume.Errorf(volume.KindInternal, "read the mount table: %w", err)
+		return nil, volume.Errorf(volume.KindInternal, "cannot read the mount table: %w", err)
 	}
 	var found []string
 	for _, m := range mounts {
-		// btrfs shows a number of its own, so the source decides.
+		// The mount table shows an anonymous number for btrfs, so its source is compared.
 		if m.Major == int(st.major) && m.Minor == int(st.minor) ||
 			m.Source == d.Path || m.Source == filepath.Join(s.nodes, st.name) {
 			found = append(found, "mounted at "+m.Mountpoint)
@@ -192,7 +193,7 @@ func (s *System) removeNode(name string) error {
 		err = os.Remove(path)
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return volume.Errorf(volume.KindInternal, "remove the device node of the closed mapping %s: %w", name, err)
+		return volume.Errorf(volume.KindInternal, "cannot remove the device node of the closed mapping %s: %w", name, err)
 	}
 	return nil
 }

@@ -187,8 +187,8 @@ func parseCryptTarget(data []byte) (cryptTable, error) {
 	if len(data) < specSize {
 		return cryptTable{}, errors.New("the answer is cut off")
 	}
-	length := binary.NativeEndian.Uint64(data[8:]) // dm_target_spec.length
-	kind, _, _ := bytes.Cut(data[24:specSize], []byte{0})
+	length := binary.NativeEndian.Uint64(data[8:])        // dm_target_spec.length
+	kind, _, _ := bytes.Cut(data[24:specSize], []byte{0}) // dm_target_spec.target_type
 	params, _, terminated := bytes.Cut(data[specSize:], []byte{0})
 	if string(kind) != "crypt" || !terminated {
 		return cryptTable{}, fmt.Errorf("%w: it is a %q target", errNotOneCrypt, kind)
@@ -217,7 +217,7 @@ func parseCryptTarget(data []byte) (cryptTable, error) {
 		if v, ok := bytes.CutPrefix(f, []byte("sector_size:")); ok {
 			n, err := strconv.ParseUint(string(v), 10, 20)
 			if err != nil || n == 0 {
-				return cryptTable{}, fmt.Errorf("sector size %q", v)
+				return cryptTable{}, fmt.Errorf("%q is not a sector size", v)
 			}
 			t.sector = volume.Size(n)
 		}

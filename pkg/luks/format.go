@@ -86,7 +86,7 @@ func (s *System) Format(ctx context.Context, req FormatRequest) (h Header, fresh
 	if size < DataOffset+minDataSize {
 		return h, false, volume.Errorf(volume.KindPrecondition,
 			"the device %s (%s) is too small for encryption: the LUKS2 header takes %s", req.Device, size, DataOffset).
-			WithRemedy(fmt.Sprintf("ask for a volume of at least %s", DataOffset+minDataSize))
+			WithRemedy(fmt.Sprintf("request a volume of at least %s", DataOffset+minDataSize))
 	}
 	zero, err := isZero(ctx, req.Device, blockdev.NewUncachedReader(f), size)
 	if err != nil {
@@ -111,7 +111,7 @@ func (s *System) Format(ctx context.Context, req FormatRequest) (h Header, fresh
 func (s *System) checkFormat(ctx context.Context, req FormatRequest, h Header, m marker, proved, zero bool) error {
 	refuse := func(found, why string) error {
 		return volume.Errorf(volume.KindPrecondition,
-			"the device %s was not formatted with LUKS2, because it is not blank: it holds %s, but %s",
+			"cannot format the device %s with LUKS2, because it is not blank: it holds %s, but %s",
 			req.Device, found, why).
 			WithRemedy(fmt.Sprintf("if no data on it is needed, clear it: wipefs -a %s && blkdiscard -z %s; "+
 				"if it holds the volume's data, restore its LUKS header from a backup: "+
@@ -154,7 +154,7 @@ func (s *System) format(ctx context.Context, req FormatRequest, f *os.File, uuid
 	defer cancel()
 	h, err := readHeaderOf(after, req.Device, blockdev.NewUncachedReader(f))
 	if err != nil {
-		return h, errors.Join(err, runErr)
+		return h, volume.Join(err, runErr)
 	}
 	if h.State == HeaderSound && h.UUID == uuid && h.Offset == DataOffset {
 		return h, nil
@@ -162,7 +162,7 @@ func (s *System) format(ctx context.Context, req FormatRequest, f *os.File, uuid
 	if h.State == HeaderAbsent {
 		s.removeUnusedMarker(after, req)
 	}
-	what := fmt.Sprintf("format %s with LUKS2: afterwards it has %s", req.Device, h)
+	what := fmt.Sprintf("cannot format %s with LUKS2: afterwards it has %s", req.Device, h)
 	return h, commandError(ctx, what, req.Device, stderr, runErr)
 }
 
@@ -176,12 +176,12 @@ func (s *System) removeUnusedMarker(ctx context.Context, req FormatRequest) {
 		err = RemoveMarker(req.Marker)
 	}
 	if err != nil {
-		s.log.ErrorContext(ctx, "the record of a failed LUKS format could not be removed",
+		s.log.ErrorContext(ctx, "cannot remove the record of a failed LUKS format",
 			"device", req.Device.Path, "error", err)
 	}
 }
 
-// isZero reads sampleCount samples of sampleLength bytes.
+// isZero reads about sampleCount samples of sampleLength bytes.
 const (
 	sampleCount  = 256
 	sampleLength = 4096
@@ -201,8 +201,8 @@ func isZero(ctx context.Context, d blockdev.Device, r io.ReaderAt, size volume.S
 		return true, ctx.Err()
 	})
 	if err != nil {
-		return false, volume.Errorf(volume.KindOf(err), "read %s: %w", d, err).
-			WithRemedy("check the kernel log of this node and the connection of the volume")
+		return false, volume.Errorf(volume.KindOf(err), "cannot read %s: %w", d, err).
+			WithRemedy("check the kernel log of this node, and that the volume is still attached to it")
 	}
 	return zero, nil
 }

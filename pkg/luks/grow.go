@@ -27,7 +27,7 @@ func (s *System) Grow(ctx context.Context, d blockdev.Device, passphrase []byte)
 		err = errors.New("there is no such mapping")
 	}
 	if err != nil {
-		return 0, mapperError("find the mapping", d.String(), err)
+		return 0, mapperError("cannot find the mapping", d.String(), err)
 	}
 	if err := s.resume(ctx, st); err != nil {
 		return 0, err
@@ -66,11 +66,11 @@ type growth struct {
 func (g growth) state() (table cryptTable, want volume.Size, err error) {
 	table, err = g.mapper.table(g.name)
 	if errors.Is(err, errNotOneCrypt) {
-		return table, 0, volume.Errorf(volume.KindPrecondition, "%s cannot grow: %w", g.mapping, err).
-			WithRemedy("grow a mapping of several segments by hand, or copy the data into a new volume")
+		return table, 0, volume.Errorf(volume.KindPrecondition, "cannot grow %s: %w", g.mapping, err).
+			WithRemedy("grow the mapping by hand, or copy the data into a new volume")
 	}
 	if err != nil {
-		return table, 0, mapperError("read the table of", g.mapping.String(), err)
+		return table, 0, mapperError("cannot read the table of", g.mapping.String(), err)
 	}
 	size, err := g.devices.Size(g.disk)
 	return table, (size - table.offset).RoundDown(table.sector), err
@@ -97,21 +97,21 @@ func (g growth) resize(ctx context.Context, want volume.Size, passphrase []byte)
 		err = g.resume(ctx, st)
 	}
 	if err != nil {
-		return 0, errors.Join(err, runErr)
+		return 0, volume.Join(err, runErr)
 	}
 	// The table decides about success; the exit status only chooses the message.
 	table, _, err := g.state()
 	if err != nil {
-		return 0, errors.Join(err, runErr)
+		return 0, volume.Join(err, runErr)
 	}
 	if table.length < want {
-		what := fmt.Sprintf("grow the dm-crypt mapping %s: afterwards it has %s instead of %s; the data are intact",
+		what := fmt.Sprintf("cannot grow the dm-crypt mapping %s: afterwards it has %s instead of %s; the data are intact",
 			g.mapping, table.length, want)
 		return table.length, commandError(ctx, what, g.disk, stderr, runErr)
 	}
 	size, err := g.devices.Size(g.mapping)
 	if err == nil && size < table.length {
-		err = volume.Errorf(volume.KindInternal, "%s has %s, but its table has %s", g.mapping, size, table.length)
+		err = volume.Errorf(volume.KindInternal, "the mapping %s has %s, but its table has %s", g.mapping, size, table.length)
 	}
 	if err == nil {
 		g.log.InfoContext(ctx, "grew a dm-crypt mapping", "mapping", g.name, "device", g.mapping.Path, "size", size)

@@ -25,7 +25,8 @@ const (
 	// HeaderLUKS1: a header of version 1, which has no second copy and which this driver does
 	// not open.
 	HeaderLUKS1
-	// HeaderDamaged: remains of a LUKS header, but no valid copy, or two that contradict.
+	// HeaderDamaged: remains of a LUKS header, but no valid copy, or two copies that
+	// contradict each other, or a valid second copy behind an overwritten first one.
 	HeaderDamaged
 	// HeaderUnsupported: LUKS2 in a layout that this driver does not support.
 	HeaderUnsupported
@@ -88,8 +89,8 @@ func (s *System) Header(ctx context.Context, d blockdev.Device) (Header, error) 
 func readHeaderOf(ctx context.Context, d blockdev.Device, r io.ReaderAt) (Header, error) {
 	h, err := operation.AwaitCall(ctx, func() (Header, error) { return readHeader(r) })
 	if err != nil {
-		return Header{}, volume.Errorf(volume.KindOf(err), "read the LUKS header of %s: %w", d, err).
-			WithRemedy("check the kernel log of this node and the connection of the volume")
+		return Header{}, volume.Errorf(volume.KindOf(err), "cannot read the LUKS header of %s: %w", d, err).
+			WithRemedy("check the kernel log of this node, and that the volume is still attached to it")
 	}
 	return h, nil
 }

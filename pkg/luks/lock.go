@@ -36,7 +36,7 @@ func (s *System) lockDisk(ctx context.Context, d blockdev.Device) (*os.File, err
 			continue
 		case !errors.Is(err, unix.EWOULDBLOCK):
 			closeQuietly(f)
-			return nil, volume.Errorf(volume.KindInternal, "lock %s: %w", d, err)
+			return nil, volume.Errorf(volume.KindInternal, "cannot lock %s: %w", d, err)
 		}
 		if err := operation.Sleep(ctx, lockPollInterval); err != nil {
 			closeQuietly(f)
@@ -61,12 +61,12 @@ func (s *System) removeTemporaryMappings(ctx context.Context, d blockdev.Device)
 		if statErr != nil || !ok || !strings.HasPrefix(st.name, temporaryName) {
 			continue
 		}
-		if err = errors.Join(err, s.mapper.remove(st.uuid), s.removeNode(st.name)); err == nil {
+		if err = volume.Join(err, s.mapper.remove(st.uuid), s.removeNode(st.name)); err == nil {
 			s.log.WarnContext(ctx, "removed a temporary mapping of a killed cryptsetup", "mapping", st.name, "device", d.Path)
 		}
 	}
 	if err != nil {
-		s.log.WarnContext(ctx, "a temporary mapping of a killed cryptsetup could not be removed",
+		s.log.WarnContext(ctx, "cannot remove the temporary mappings of a killed cryptsetup",
 			"device", d.Path, "error", err)
 	}
 }

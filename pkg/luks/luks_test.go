@@ -288,7 +288,7 @@ func TestErrorsOfCryptsetup(t *testing.T) {
 		return runProgram(ctx, c, []string{"no-such-program"})
 	}
 	_, err := r.Open(t.Context(), r.request())
-	wantError(t, err, volume.KindInternal, "no-such-program", "install cryptsetup")
+	wantError(t, err, volume.KindInternal, "no-such-program", "contains cryptsetup")
 
 	ctx, cancel := context.WithCancel(t.Context())
 	r.run = func(context.Context, cryptsetupCommand) (string, error) {

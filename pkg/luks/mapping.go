@@ -68,7 +68,7 @@ func (s *System) Find(ctx context.Context, id string) (m Mapping, ok bool, err e
 	name := MappingName(id)
 	st, ok, err := s.mapper.status(name)
 	if err != nil {
-		return Mapping{}, false, mapperError("find the mapping", name, err)
+		return Mapping{}, false, mapperError("cannot find the mapping", name, err)
 	}
 	if ok {
 		err = checkOwn(st)
@@ -106,7 +106,7 @@ func (s *System) describe(st dmStatus) (Mapping, error) {
 				st.name, st.name))
 	}
 	if err != nil {
-		return Mapping{}, mapperError("read the table of", st.name, err)
+		return Mapping{}, mapperError("cannot read the table of", st.name, err)
 	}
 	device, err := s.devices.ByNumber(st.major, st.minor)
 	if err != nil {
@@ -131,8 +131,8 @@ func (s *System) resume(ctx context.Context, st dmStatus) error {
 	}
 	if err := s.mapper.resume(st.name); err != nil {
 		return volume.Errorf(volume.KindInternal,
-			"the mapping %s is suspended, so every access to it hangs, but it cannot be resumed: %w", st.name, err).
-			WithRemedy("run: dmsetup resume " + st.name)
+			"cannot resume the mapping %s, which is suspended, so that every access to it hangs: %w", st.name, err).
+			WithRemedy("run on this node: dmsetup resume " + st.name)
 	}
 	s.log.WarnContext(ctx, "resumed a suspended mapping", "mapping", st.name)
 	return nil

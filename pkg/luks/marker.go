@@ -43,6 +43,6 @@ func markerError(err error) error {
 	if err == nil {
 		return nil
 	}
-	return volume.Errorf(volume.KindInternal, "store the record of a LUKS format: %w", err).
-		WithRemedy("check the state directory of the driver on this node")
+	return volume.Errorf(volume.KindInternal, "cannot use the record of a LUKS format: %w", err).
+		WithRemedy("check that the state directory of the driver on this node can be read and written")
 }

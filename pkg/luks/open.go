@@ -2,7 +2,6 @@ package luks
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 
@@ -74,15 +73,15 @@ func (s *System) open(ctx context.Context, req OpenRequest, f *os.File, h Header
 	// cryptsetup has tried to load the module of device mapper before everything else.
 	if !ok && !s.mapper.isAvailable() && ctx.Err() == nil {
 		return Mapping{}, volume.Errorf(volume.KindInternal,
-			"the encrypted volume on %s cannot be opened: the kernel of this node has no device mapper", req.Device).
+			"cannot open the encrypted volume on %s: the kernel of this node has no device mapper", req.Device).
 			WithRemedy("load the kernel modules on the node: modprobe -a dm-mod dm-crypt")
 	}
 	if !ok {
-		what := fmt.Sprintf("open the LUKS2 mapping %s on %s", name, req.Device)
+		what := fmt.Sprintf("cannot open the LUKS2 mapping %s on %s", name, req.Device)
 		return Mapping{}, commandError(ctx, what, req.Device, stderr, runErr)
 	}
 	if err := s.checkOpened(m, req, h); err != nil {
-		return Mapping{}, errors.Join(err, s.close(ctx, name))
+		return Mapping{}, volume.Join(err, s.close(ctx, name))
 	}
 	s.log.InfoContext(ctx, "opened a LUKS2 mapping", "volume", req.ID, "mapping", name,
 		"device", m.Device.Path, "disk", m.Disk.Path, "size", m.Size, "read_only", m.ReadOnly)
@@ -106,15 +105,16 @@ func (s *System) checkOpened(m Mapping, req OpenRequest, h Header) error {
 	case m.Size != read || m.Size > want || m.Size <= 0:
 		problem = fmt.Sprintf("it has %s (table: %s), but the device has space for %s", read, m.Size, want)
 	case m.ReadOnly != req.ReadOnly:
-		problem = fmt.Sprintf("read-only is %t, requested was %t", m.ReadOnly, req.ReadOnly)
+		problem = fmt.Sprintf("it has read-only=%t, but the request has read-only=%t", m.ReadOnly, req.ReadOnly)
 	default:
 		return nil
 	}
 	return volume.Errorf(volume.KindInternal, "the new mapping %s is not the requested one: %s", m, problem).
-		WithRemedy("check that the disk is writable, and check the kernel log of this node")
+		WithRemedy("check the kernel log of this node, and whether the disk is writable")
 }
 
-// mismatch describes why the mapping is not that of this device and header; empty: it is.
+// mismatch describes why the mapping is not that of this device and header. It returns ""
+// if it is.
 func (m Mapping) mismatch(req OpenRequest, h Header) string {
 	switch {
 	case m.DiskGone || m.Disk.Major != req.Device.Major || m.Disk.Minor != req.Device.Minor:
@@ -144,7 +144,7 @@ func (s *System) findUsable(ctx context.Context, req OpenRequest, h Header, name
 	}
 	problem, replace := m.mismatch(req, h), m.DiskGone
 	if problem == "" && m.ReadOnly != req.ReadOnly {
-		problem = fmt.Sprintf("it is open with read-only=%t, but requested was read-only=%t", m.ReadOnly, req.ReadOnly)
+		problem = fmt.Sprintf("it is open with read-only=%t, but the request has read-only=%t", m.ReadOnly, req.ReadOnly)
 		replace = true
 	}
 	switch {
@@ -153,32 +153,32 @@ func (s *System) findUsable(ctx context.Context, req OpenRequest, h Header, name
 	case replace:
 		s.log.WarnContext(ctx, "closing an unsuitable mapping, to open it again", "mapping", name, "problem", problem)
 		if err := s.close(ctx, name); err != nil {
-			return Mapping{}, false, fmt.Errorf("the mapping %s must be closed (%s), but cannot: %w", m, problem, err)
+			return Mapping{}, false, fmt.Errorf("cannot close the unsuitable mapping %s (%s): %w", m, problem, err)
 		}
 		return Mapping{}, false, nil
 	}
 	return Mapping{}, false, volume.Errorf(volume.KindPrecondition,
-		"the volume cannot be opened, because the mapping %s has its name: %s", m, problem).
-		WithRemedy(fmt.Sprintf("find what uses the mapping: lsblk %s; fuser -v %s; end that, and close the mapping: "+
+		"cannot open the volume, because the mapping %s has its name: %s", m, problem).
+		WithRemedy(fmt.Sprintf("find what uses the mapping: lsblk %s; fuser -v %s; stop that, then close the mapping: "+
 			"cryptsetup close %s", m.Device.Path, m.Device.Path, name))
 }
 
 // unusableHeaderError is the error for a device without a sound header.
 func unusableHeaderError(d blockdev.Device, h Header) error {
-	remedy := "restore the LUKS header from a backup, without which the data cannot be read: " +
+	remedy := "restore the LUKS header from a backup, because the data cannot be read without it: " +
 		"cryptsetup luksHeaderRestore " + d.Path + " --header-backup-file FILE"
 	switch h.State {
 	case HeaderAbsent:
-		remedy = "use the volume with a StorageClass without encryption, or copy its data into a new volume: " +
+		remedy = "use the volume through a PersistentVolume without encryption, or copy its data into a new volume: " +
 			"this driver did not encrypt it"
 	case HeaderLUKS1:
-		remedy = "convert the header: cryptsetup convert --type luks2 " + d.Path
+		remedy = "convert the header on this node: cryptsetup convert --type luks2 " + d.Path
 	case HeaderUnsupported:
 		remedy = "finish a reencryption that is under way: cryptsetup reencrypt --resume-only " + d.Path +
 			"; or copy the data into a new volume"
 	case HeaderUnfinished, HeaderDamaged, HeaderSound:
 	}
-	return volume.Errorf(volume.KindPrecondition, "the encrypted volume on %s cannot be opened: it has %s", d, h).
+	return volume.Errorf(volume.KindPrecondition, "cannot open the encrypted volume on %s: it has %s", d, h).
 		WithRemedy(remedy)
 }
 

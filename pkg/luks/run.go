@@ -66,7 +66,7 @@ func runProgram(ctx context.Context, c cryptsetupCommand, program []string) (str
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	err = cmd.Run()
-	const limit = 400
+	const limit = 400 // bytes; enough for the messages of cryptsetup
 	text := strings.Join(strings.Fields(stderr.String()), " ")
 	return text[:min(len(text), limit)], err
 }
@@ -97,7 +97,7 @@ const (
 	exitBusy         = 5
 )
 
-// commandError returns the error for a run of cryptsetup without the wanted result. Its text
+// commandError returns the error for a run of cryptsetup without the requested result. Its text
 // begins with what. The exit status chooses kind and remedy.
 func commandError(ctx context.Context, what string, disk blockdev.Device, stderr string, cause error) error {
 	code := 0
@@ -110,13 +110,14 @@ func commandError(ctx context.Context, what string, disk blockdev.Device, stderr
 	case ctx.Err() != nil:
 		kind, stderr = volume.KindOf(ctx.Err()), ""
 		cause = fmt.Errorf("cryptsetup was stopped before it finished: %w", ctx.Err())
-		remedy = "no action needed: Kubernetes retries this automatically; " +
-			"if it lasts, check the load of this node: unlocking a key takes about a second"
+		remedy = "Kubernetes retries this automatically; " +
+			"if the error persists, check the load of this node: unlocking a key takes about a second"
 	case errors.Is(cause, exec.ErrNotFound):
-		remedy = "use the image of the node plugin, or install cryptsetup in it"
+		remedy = "run the node plugin from its own image, which contains cryptsetup, or install it in your image"
 	case code == exitNoPermission:
 		kind = volume.KindPrecondition
-		remedy = "correct the secret that the StorageClass names: its passphrase opens no key slot of this volume"
+		remedy = "correct the secret that csi.storage.k8s.io/node-stage-secret-name of the StorageClass names: " +
+			"its passphrase opens no key slot of this volume"
 	case code == exitNoMemory, code < 0:
 		remedy = "raise the memory limit of the node plugin: " +
 			"unlocking a key takes memory (64 MiB for a volume that this driver formatted)"

@@ -35,7 +35,7 @@ type System struct {
 	mapper      deviceMapper
 	nodes       string // directory of the device nodes by name: "/dev/mapper"
 	now         func() time.Time
-	busyTimeout time.Duration // for a mapping that a program has open
+	busyTimeout time.Duration // how long Close waits for a program that has the mapping open
 }
 
 // defaultBusyTimeout is how long Close waits for a mapping that a program has open, but that

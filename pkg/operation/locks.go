@@ -38,8 +38,8 @@ func (l *Locks) Lock(ctx context.Context, id string) (unlock func(), err error) 
 		Kind: volume.KindInProgress, ID: id,
 		Msg:   "another operation on this volume has not finished",
 		Cause: context.Cause(ctx),
-		Remedy: "no action needed: Kubernetes retries this automatically; " +
-			"if it lasts, find the other operation in the plugin's log",
+		Remedy: "Kubernetes retries this automatically; " +
+			"if the error persists, find the other operation by this id in the plugin's log",
 	}
 }
 

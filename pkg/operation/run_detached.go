@@ -103,6 +103,7 @@ func RunDetached[T any](ctx context.Context, l *Lease, what string, work func() 
 		return r.unwrap()
 	default:
 	}
+	// The work now owns the lock, and releases it when it ends.
 	handed, ended := *l, l.tracker.add(Detached{ID: l.id, What: what, Since: started})
 	unlock = func() {
 		defer ended()

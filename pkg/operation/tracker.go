@@ -19,7 +19,7 @@ type Detached struct {
 type Tracker struct {
 	mu      sync.Mutex
 	work    map[*Detached]struct{}
-	changed chan struct{} // closed when work ends next; nil: no Wait is running
+	changed chan struct{} // closed when the next work ends; nil: no Wait needs it
 }
 
 // NewLease returns a lease that owns a lock: unlock releases it (nil: no lock yet). The

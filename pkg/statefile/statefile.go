@@ -5,6 +5,7 @@
 package statefile
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,7 +22,7 @@ const newSuffix = ".new"
 func Write(path string, value any) error {
 	data, err := json.Marshal(value)
 	if err != nil {
-		return fmt.Errorf("encode %s: %w", path, err)
+		return fmt.Errorf("cannot encode %s: %w", path, err)
 	}
 	if err := writeSynced(path+newSuffix, data); err != nil {
 		return err
@@ -41,7 +42,7 @@ func writeSynced(path string, data []byte) error {
 	if err == nil {
 		err = f.Sync()
 	}
-	return errors.Join(err, f.Close())
+	return cmp.Or(err, f.Close())
 }
 
 // ErrDamaged is wrapped by the error of Read for a file whose content cannot be decoded.
@@ -81,5 +82,5 @@ func syncDir(path string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return cmp.Or(d.Sync(), d.Close())
 }

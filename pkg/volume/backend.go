@@ -2,16 +2,19 @@ package volume
 
 import "context"
 
-// CreateRequest asks for a new volume.
+// This file holds the interfaces that a storage backend implements, with their requests:
+// Backend, which every backend has, and the optional ones after it.
+
+// CreateRequest describes a new volume.
 type CreateRequest struct {
 	Name              string            // idempotency key
 	Size              Size              // resolved under the backend's Limits
 	Range             Range             // the requested range; an existing volume of this name fits if its size lies in it
 	Source            Source            // for Restore and CloneVolume
 	Parameters        map[string]string // of the StorageClass, backend-specific
-	MutableParameters map[string]string // mutable parameters (VolumeAttributesClass); only given to a Modifier
+	MutableParameters map[string]string // of the VolumeAttributesClass; set only for backends that implement Modifier
 	Encrypted         bool              // the node encrypts the volume; kept as Volume.Encrypted
-	Accesses          []Access          // how it will be used; already checked against AccessModes
+	Accesses          []Access          // how the volume will be used; already checked against AccessModes
 	Requisite         []Topology        // the volume must be reachable from one of these; empty: from anywhere
 	Preferred         []Topology        // in order of preference
 	// OnAccepted, unless nil, is called when the storage system has accepted the copy of
@@ -49,16 +52,16 @@ type Backend interface {
 
 	HealthChecker
 
-	// Find looks for the volume of the request's name in the cloud or directory in which
-	// Create would make it. It does not judge whether the volume fits the request or is
+	// Find looks for a volume of the requested name in the cloud or directory in which
+	// Create would make it. It does not check whether the volume fits the request or is
 	// usable. The Source of the volume is the one that it was made from, even if that no
 	// longer exists. A volume that Find does not find may still exist; only Get proves that a
 	// volume is gone. An error has a kind for which Kind.IsFinal is false.
 	Find(ctx context.Context, req CreateRequest) (v Volume, found bool, err error)
 
-	// Create makes an empty volume, or returns the volume of that name if it fits the
-	// request. The volume is usable when Create returns. Kinds: AlreadyExists (the volume of
-	// that name does not fit), Invalid (parameters), OutOfRange (no space, quota), Exhausted
+	// Create makes an empty volume, or returns the existing volume of the requested name if
+	// it fits the request. The volume is usable when Create returns. Kinds: AlreadyExists (the
+	// existing volume does not fit), Invalid (parameters), OutOfRange (no space, quota), Exhausted
 	// (no requisite topology can be served; CSI v1.13, CreateVolume errors).
 	Create(ctx context.Context, req CreateRequest) (Volume, error)
 
@@ -107,7 +110,7 @@ type Snapshotter interface {
 	Restore(ctx context.Context, req CreateRequest) (Volume, error)
 }
 
-// SnapshotRequest asks for a snapshot.
+// SnapshotRequest describes a new snapshot.
 type SnapshotRequest struct {
 	Name       string // idempotency key
 	VolumeID   string
@@ -145,7 +148,7 @@ type Attacher interface {
 	Detach(ctx context.Context, id, node string) error
 }
 
-// AttachRequest asks for the attachment of a volume to a node.
+// AttachRequest describes the attachment of a volume to a node.
 type AttachRequest struct {
 	VolumeID string
 	Node     string
@@ -182,13 +185,14 @@ type SnapshotLister interface {
 
 // Capacity is the space for new volumes.
 type Capacity struct {
-	Available Size
-	// MaxVolumeSize and Min bound the size of one volume; zero: unknown.
+	Available Size // the sum of the sizes of new volumes that fit
+	// MaxVolumeSize and MinVolumeSize bound the size of one volume; zero: unknown.
 	MaxVolumeSize Size
 	MinVolumeSize Size
 }
 
-// CapacityRequest asks for the space for volumes of one StorageClass in one place.
+// CapacityRequest selects the volumes for which Capacity returns the space: those of one
+// StorageClass in one topology.
 type CapacityRequest struct {
 	Parameters map[string]string
 	Accesses   []Access

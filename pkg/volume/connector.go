@@ -20,11 +20,11 @@ type Connector interface {
 
 	// Locate returns the connection that Connect made, and makes none itself. connected
 	// reports whether the volume is connected to this node. Kind NotFound: the storage system
-	// says that the volume does not exist (a connector that cannot ask never says so).
+	// says that the volume does not exist; a connector without access to it never returns it.
 	Locate(ctx context.Context, id string) (conn Connection, connected bool, err error)
 
-	// Verify checks that the whole disk at the path is the volume. It trusts what the kernel
-	// says of the disk (serial, pool and image, backing file), never the name of a link.
+	// Verify checks that the whole disk at the path is the volume. It uses what the kernel
+	// shows of the disk (serial, pool and image, backing file), never the name of a link.
 	// Kinds: Precondition (the disk is another volume, or not a disk of this connector),
 	// Internal (the path or the device no longer exists, or the device has lost its volume),
 	// NotFound as for Locate, Deadline (the disk did not answer in time).
@@ -34,7 +34,7 @@ type Connector interface {
 	// whether or not a volume of this id exists, nor for a disk that could not be read.
 	Verify(ctx context.Context, id, disk string) error
 
-	// Node returns the topology of this node and the number of volumes that it can take.
+	// Node returns the topology of this node and the maximum number of attached volumes.
 	Node(ctx context.Context) (NodeInfo, error)
 }
 
@@ -51,7 +51,7 @@ type ConnectRequest struct {
 type Connection struct {
 	Path string // device node, such as /dev/loop3
 	// Size is the size of the volume according to the backend; zero: the node does not know
-	// it. A device smaller than DeviceSize(Size) is never formatted.
+	// it. A device smaller than MinDeviceSize(Size) is never formatted.
 	Size Size
 	// PublishedSize is the size of the volume that the controller read when it attached the
 	// volume; zero: unknown, as after Locate. Unlike Size, the node never reads it itself.
@@ -60,10 +60,10 @@ type Connection struct {
 	Granularity Size
 	// MaxOverhead is the maximum number of bytes by which the device may be smaller than the
 	// volume: the header of an encryption below this machine, such as Nova's LUKS. It must be
-	// smaller than Granularity; see DeviceSize.
+	// smaller than Granularity; see MinDeviceSize.
 	MaxOverhead Size
 	// Encrypted: something below this machine decrypts the device, so that blocks that were
-	// never written read as noise. Only Connect may know this.
+	// never written read as random bytes. Only Connect sets it; Locate may not know it.
 	Encrypted bool
 	// ShortRemedy is the next step for a person when the device stays smaller than the
 	// volume; empty: the general one of the node service.
@@ -72,8 +72,8 @@ type Connection struct {
 
 // MinDeviceSize returns the minimum size of the device of a volume of at least required bytes:
 // required rounded up to the granularity, less MaxOverhead. Without the rounding, a device
-// that has not grown would pass for one that has grown by less than MaxOverhead. Zero, an
-// unknown size, stays zero.
+// that has not grown could look like one that has grown by less than MaxOverhead. For zero,
+// an unknown size, MinDeviceSize returns zero.
 func (c Connection) MinDeviceSize(required Size) Size {
 	if required <= 0 {
 		return 0

@@ -20,12 +20,12 @@ const (
 	KindInternal Kind = iota
 	// KindInvalid: the request is malformed; repeating it cannot help.
 	KindInvalid
-	// KindOutOfRange: the size cannot be had (limit, quota, pool full, file
-	// system limit); the user may ask for another.
+	// KindOutOfRange: the requested size is not possible (limit, quota, full pool, limit of
+	// the filesystem); the user may request another.
 	KindOutOfRange
 	// KindNotFound: the storage system says that the volume, snapshot or node does not
-	// exist. A path that is missing on a node never has this kind: kubelet takes it as
-	// "can never work".
+	// exist. An error about a path that is missing on a node never has this kind: kubelet
+	// takes the kind as "can never work".
 	KindNotFound
 	// KindAlreadyExists: the name is taken by an object that differs from the
 	// request.
@@ -36,7 +36,7 @@ const (
 	// KindUnavailable: the storage system cannot be reached or is overloaded; a retry can
 	// succeed.
 	KindUnavailable
-	// KindDeadline: the caller's deadline passed before the wanted state was read back.
+	// KindDeadline: the caller's deadline passed before the requested state was read back.
 	KindDeadline
 	// KindCanceled: the caller canceled the call.
 	KindCanceled
@@ -44,7 +44,7 @@ const (
 	// end by itself (a deletion while the volume is in use, an attachment to another node, a
 	// filesystem that must be repaired first).
 	KindPrecondition
-	// KindExhausted: the node has no attachment slot left, or no place that the request
+	// KindExhausted: the node has no attachment slot left, or no topology that the request
 	// allows can serve the volume.
 	KindExhausted
 	// KindDenied: the credentials lack the permission.
@@ -72,7 +72,7 @@ func (k Kind) String() string {
 
 // IsFinal reports whether an answer of this kind to CreateVolume tells
 // external-provisioner that no volume is being created. external-provisioner then forgets
-// the request, and no one deletes a volume that exists all the same. After an answer of
+// the request, and nothing deletes a volume that exists nevertheless. After an answer of
 // another kind it repeats the call until a volume exists, and deletes that with the claim.
 func (k Kind) IsFinal() bool {
 	switch k {
@@ -95,7 +95,7 @@ type Error struct {
 	Kind   Kind
 	Op     string // the operation: "expand", "stage"; may be empty
 	ID     string // volume or snapshot id; may be empty
-	Msg    string // what happened, with the sizes
+	Msg    string // what failed and what was found, with the sizes
 	Cause  error  // the underlying error; may be nil
 	Remedy string // the next step for a person; may be empty
 
@@ -162,6 +162,22 @@ func Wrap(err error, op, id string) error {
 		}
 	}
 	return &Error{Kind: KindOf(err), Op: op, ID: id, Cause: err}
+}
+
+// Join returns the errors that are not nil as one error, like errors.Join, but in one line of
+// text: events and log lines cannot show line breaks. It returns nil if all errors are nil.
+func Join(errs ...error) error {
+	var joined error
+	for _, err := range errs {
+		switch {
+		case err == nil:
+		case joined == nil:
+			joined = err
+		default:
+			joined = fmt.Errorf("%w; %w", joined, err)
+		}
+	}
+	return joined
 }
 
 // KindOf returns the kind of the first Error in err's chain. Without one, a context error

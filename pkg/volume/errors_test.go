@@ -115,3 +115,17 @@ func TestNonFinalKeepsOnlyAlreadyExists(t *testing.T) {
 		}
 	}
 }
+
+func TestJoinReturnsOneLine(t *testing.T) {
+	first, second := Errorf(KindDeadline, "first"), errors.New("second")
+	err := Join(nil, first, nil, second)
+	if got, want := err.Error(), "first; second"; got != want {
+		t.Errorf("Join = %q, want %q", got, want)
+	}
+	if !errors.Is(err, second) || KindOf(err) != KindDeadline {
+		t.Errorf("Join(first, second) = %v, kind %s; want one that wraps both, of kind deadline", err, KindOf(err))
+	}
+	if err := Join(nil, nil); err != nil {
+		t.Errorf("Join(nil, nil) = %v, want nil", err)
+	}
+}

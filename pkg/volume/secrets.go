@@ -6,8 +6,8 @@ import "context"
 type secretsKey struct{}
 
 // WithSecrets returns a context that carries the secrets of a request (CSI v1.13, Secrets
-// Requirements). They travel in the context because they name the user of the whole call and
-// are no parameter of a single operation of the storage system.
+// Requirements). The context carries them because they are the credentials of the whole call
+// and not a parameter of a single operation.
 func WithSecrets(ctx context.Context, secrets map[string]string) context.Context {
 	if len(secrets) == 0 {
 		return ctx
@@ -15,7 +15,7 @@ func WithSecrets(ctx context.Context, secrets map[string]string) context.Context
 	return context.WithValue(ctx, secretsKey{}, secrets)
 }
 
-// SecretsFrom returns the secrets of the request of ctx, nil without any. The caller must
+// SecretsFrom returns the secrets that ctx carries; nil: none. The caller must
 // never write them to a log or an error.
 func SecretsFrom(ctx context.Context) map[string]string {
 	secrets, _ := ctx.Value(secretsKey{}).(map[string]string)

@@ -99,7 +99,7 @@ func (r Range) Resolve(l Limits) (Size, error) {
 	}
 	if r.Limit > 0 && r.Required > r.Limit {
 		return 0, Errorf(KindOutOfRange, "the required size %s is above the limit %s", r.Required, r.Limit).
-			WithRemedy("ask for a limit that is not below the required size")
+			WithRemedy("set resources.limits.storage of the claim to at least " + r.Required.String() + ", or remove it")
 	}
 	want := r.Required
 	if want == 0 {
@@ -111,17 +111,18 @@ func (r Range) Resolve(l Limits) (Size, error) {
 	want = max(want, l.Min, 1)
 	size, ok := want.RoundUp(l.Granularity)
 	if !ok {
-		return 0, Errorf(KindOutOfRange, "the required size %s cannot be rounded up to a multiple of %s", want, l.Granularity)
+		return 0, Errorf(KindOutOfRange, "the size %s is too large: it cannot be rounded up to a multiple of %s",
+			want, l.Granularity)
 	}
 	if r.Limit > 0 && size > r.Limit {
 		return 0, Errorf(KindOutOfRange,
 			"the smallest possible size is %s (multiples of %s, at least %s), above the limit %s",
 			size, max(l.Granularity, 1), max(l.Min, 1), r.Limit).
-			WithRemedy("raise the limit to " + size.String())
+			WithRemedy("raise resources.limits.storage of the claim to " + size.String())
 	}
 	if l.Max > 0 && size > l.Max {
 		return 0, Errorf(KindOutOfRange, "the size %s is above the largest size of this backend, %s", size, l.Max).
-			WithRemedy("ask for at most " + l.Max.String())
+			WithRemedy("request at most " + l.Max.String() + " in resources.requests.storage of the claim")
 	}
 	return size, nil
 }

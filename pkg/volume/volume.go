@@ -65,7 +65,7 @@ func (m AccessMode) IsReadOnly() bool {
 type Access struct {
 	Mode       AccessMode
 	Block      bool     // raw block device rather than a mounted filesystem
-	FSType     string   // wanted filesystem; empty: the driver's default
+	FSType     string   // the requested filesystem; empty: the driver's default
 	MountFlags []string // mount options of the class
 }
 
@@ -75,7 +75,7 @@ type Access struct {
 func (a Access) IsShared() bool { return a.Mode.IsMultiNode() && (a.Block || a.Mode.IsReadOnly()) }
 
 // EncryptedKey is the StorageClass parameter ("true" or "false") for encryption on the node,
-// and the key of the volume context ("true") that asks the node for it.
+// and the key of the volume context ("true") that tells the node to encrypt the volume.
 const EncryptedKey = "encrypted"
 
 // EncryptionHeaderSize is the size of the LUKS2 header of a volume that the node encrypts.
@@ -95,13 +95,13 @@ type Source struct {
 // IsEmpty reports whether the new volume has no source.
 func (s Source) IsEmpty() bool { return s == Source{} }
 
-// Volume describes a volume as its backend read it, never as a request asked for it.
+// Volume describes a volume as its backend read it, never as it was requested.
 type Volume struct {
 	ID            string
-	Name          string // the name the creator chose; unique per backend
+	Name          string // CreateRequest.Name of its creation; unique per backend
 	Size          Size   // as read back from the backend
 	Source        Source
-	Topology      []Topology        // places it can be reached from; empty: everywhere
+	Topology      []Topology        // from where it can be reached; empty: everywhere
 	VolumeContext map[string]string // for the node, which gets it unchanged at stage and publish
 	// Encrypted: the node encrypts the volume (CreateRequest.Encrypted). The controller adds
 	// EncryptedKey to the volume context; the backend does not.

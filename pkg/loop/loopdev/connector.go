@@ -33,7 +33,7 @@ const sectorSize volume.Size = 512
 type Options struct {
 	Dir  string       // the directory of the volumes, on this machine
 	Node string       // this node's name, as the controller's half knows it
-	Log  *slog.Logger // nil: nothing is logged
+	Log  *slog.Logger // nil: no log
 }
 
 // Connector brings the volumes of a directory to this node as loop devices. It
@@ -67,15 +67,15 @@ func New(o Options) (*Connector, error) {
 // and the kernel has loop devices.
 func (c *Connector) CheckHealth(context.Context) error {
 	if err := unix.Access(string(c.dir), unix.R_OK|unix.X_OK); err != nil {
-		return volume.Errorf(volume.KindUnavailable, "the directory of the volumes cannot be read: %w",
+		return volume.Errorf(volume.KindUnavailable, "cannot read the directory of the volumes: %w",
 			&os.PathError{Op: "access", Path: string(c.dir), Err: err}).
 			WithRemedy("check that the node's directory is mounted into the plugin, and that the controller uses the same one")
 	}
 	control := filepath.Join(c.loops.Dev, "loop-control")
 	if err := unix.Access(control, unix.R_OK|unix.W_OK); err != nil {
-		return volume.Errorf(volume.KindUnavailable, "the kernel has no loop devices: %w",
+		return volume.Errorf(volume.KindUnavailable, "cannot use loop devices: %w",
 			&os.PathError{Op: "access", Path: control, Err: err}).
-			WithRemedy("load the kernel module (modprobe loop), and mount the node's /dev into the plugin")
+			WithRemedy("load the kernel module on the node (modprobe loop), and mount the node's /dev into the plugin")
 	}
 	return nil
 }
@@ -109,7 +109,7 @@ func (c *Connector) Connect(ctx context.Context, req volume.ConnectRequest) (con
 	if o.Attachment == nil || o.Attachment.Node != c.node {
 		// Precondition: Kubernetes stages only attached volumes, so a retry cannot help.
 		return volume.Connection{}, volume.Errorf(volume.KindPrecondition,
-			"the volume is not attached to this node, %s", c.node).
+			"the volume is not attached to this node (%s)", c.node).
 			WithRemedy("check the VolumeAttachment, and that the controller and the node use the same node name")
 	}
 	ensure := func(ctx context.Context) (losetup.Device, error) { return c.ensureDevice(ctx, o, req.ReadOnly) }
@@ -131,7 +131,7 @@ func (c *Connector) ensureDevice(ctx context.Context, o volumedir.Object, readOn
 	if isBound && d.ReadOnly != readOnly {
 		// An earlier use left the device; release fails if something still uses it.
 		if err := c.release(ctx, d); err != nil {
-			return losetup.Device{}, fmt.Errorf("the volume is connected with read-only %t, not %t: %w",
+			return losetup.Device{}, fmt.Errorf("cannot release the device of the volume, which has read-only=%t, not %t: %w",
 				d.ReadOnly, readOnly, err)
 		}
 		isBound = false
@@ -184,7 +184,7 @@ func (c *Connector) findDevice(o volumedir.Object) (d losetup.Device, isBound bo
 	return losetup.Device{}, false, volume.Errorf(volume.KindPrecondition,
 		"several loop devices have the volume's file: %s",
 		losetup.Paths(devices)).
-		WithRemedy("find with lsblk which of them is mounted, and detach each other one with losetup -d")
+		WithRemedy("find with lsblk which of them is mounted, and detach each of the others: losetup -d DEVICE")
 }
 
 // bind gives the volume a loop device.
@@ -200,7 +200,7 @@ func (c *Connector) bind(ctx context.Context, o volumedir.Object, readOnly bool)
 	defer f.Close() //nolint:errcheck // nothing was written
 	d, err := c.loops.Bind(f, o.ID, readOnly)
 	if err != nil {
-		return losetup.Device{}, volume.Wrap(fmt.Errorf("attach a loop device: %w", err), "", "")
+		return losetup.Device{}, volume.Wrap(fmt.Errorf("cannot attach a loop device: %w", err), "", "")
 	}
 	c.log.InfoContext(ctx, "connected a volume",
 		"volume", o.ID, "device", d.Path, "size", o.Size.String(), "readOnly", readOnly)

@@ -112,7 +112,7 @@ func TestConnectIgnoresReadOnlyAttachment(t *testing.T) {
 	}
 	m.mount(m.devices()[0].Path)
 	_, err = m.connector.Connect(t.Context(), volume.ConnectRequest{ID: m.id, ReadOnly: true})
-	volumetest.WantKind(t, err, volume.KindPrecondition, "read-only false, not true", "in use")
+	volumetest.WantKind(t, err, volume.KindPrecondition, "read-only=false, not true", "in use")
 	m.connect(false)
 }
 

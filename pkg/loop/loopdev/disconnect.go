@@ -16,8 +16,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Disconnect implements volume.Connector: it flushes the volume's loop device and takes the
-// file away from it.
+// Disconnect implements volume.Connector: it flushes the volume's loop device and removes
+// the file from it.
 func (c *Connector) Disconnect(ctx context.Context, id string) (err error) {
 	defer func() { err = volume.Wrap(err, "disconnect", id) }()
 	if !volumedir.Volumes.IsID(id) {
@@ -70,14 +70,14 @@ func (c *Connector) releaseAll(ctx context.Context, id string, isDeleted bool) (
 func (c *Connector) releaseDeleted(ctx context.Context, id string) {
 	devices, err := c.loops.FindDeleted(c.deletableFiles(id)...)
 	for _, d := range devices {
-		err = errors.Join(err, c.release(ctx, d))
+		err = volume.Join(err, c.release(ctx, d))
 	}
 	if err != nil {
-		c.log.WarnContext(ctx, "could not release a loop device of a deleted volume of this id", "volume", id, "error", err)
+		c.log.WarnContext(ctx, "cannot release a loop device of a deleted volume of this id", "volume", id, "error", err)
 	}
 }
 
-// release flushes a device and takes its file away. LOOP_CLR_FD on a device that another
+// release flushes a device and removes its file. LOOP_CLR_FD on a device that another
 // process has open succeeds but has no effect until the last close. So release first
 // claims the device (O_EXCL), which fails while a mount or mapping anywhere on the
 // machine uses it, and afterwards reads the status again. The kernel cannot be
@@ -96,12 +96,12 @@ func (c *Connector) release(ctx context.Context, d losetup.Device) error {
 	case err != nil:
 		return err
 	}
-	err = errors.Join(c.flushAndClear(f, d), f.Close())
+	err = volume.Join(c.flushAndClear(f, d), f.Close())
 	if errors.Is(err, unix.ENXIO) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("detach %s: %w", d.Path, err)
+		return fmt.Errorf("cannot detach %s: %w", d.Path, err)
 	}
 	return c.awaitRelease(ctx, d)
 }
@@ -122,7 +122,7 @@ func (c *Connector) flushAndClear(f *os.File, d losetup.Device) error {
 	return losetup.Clear(f)
 }
 
-// awaitRelease waits until the device has lost its file. Error kind Deadline: a program
+// awaitRelease waits until the device has lost its file. Kind Deadline: a program
 // still has the device open after openerGrace, and closes it at some time.
 func (c *Connector) awaitRelease(ctx context.Context, d losetup.Device) error {
 	ctx, cancel := context.WithTimeout(ctx, openerGrace)
@@ -133,7 +133,7 @@ func (c *Connector) awaitRelease(ctx context.Context, d losetup.Device) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("read whether %s is detached: %w", d.Path, err)
+			return fmt.Errorf("cannot read whether %s is detached: %w", d.Path, err)
 		}
 		if operation.Sleep(ctx, interval) != nil {
 			return volume.Errorf(volume.KindDeadline,

@@ -20,7 +20,7 @@ func TestCheckHealthNeedsDirectoryAndLoopDevices(t *testing.T) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	volumetest.WantKind(t, c.CheckHealth(t.Context()), volume.KindUnavailable, "no loop devices", "next step")
+	volumetest.WantKind(t, c.CheckHealth(t.Context()), volume.KindUnavailable, "cannot use loop devices", "next step")
 	if err := os.WriteFile(filepath.Join(dev, "loop-control"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}

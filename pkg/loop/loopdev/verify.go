@@ -64,7 +64,7 @@ func (c *Connector) checkFile(id, disk string) error {
 	case errors.Is(err, unix.ENXIO):
 		return volume.Errorf(volume.KindInternal, "%s has no file, so it holds no volume: %w", disk, volume.ErrGone)
 	case err != nil:
-		return fmt.Errorf("read the status of %s: %w", disk, err)
+		return fmt.Errorf("cannot read the status of %s: %w", disk, err)
 	}
 	path := c.dir.DataPath(volumedir.Volumes, id)
 	var st unix.Stat_t

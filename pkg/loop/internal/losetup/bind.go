@@ -12,12 +12,12 @@ import (
 )
 
 // Bind gives a free loop device the file. The device has the size of the file and keeps
-// the file until it is cleared. label is what losetup(8) shows as the name. Error kinds:
+// the file until it is cleared. label is the File_name of the device's status. Kinds:
 // Unavailable (other processes took every free device), Internal.
 func (s *System) Bind(file *os.File, label string, readOnly bool) (Device, error) {
 	control, err := os.OpenFile(filepath.Join(s.Dev, "loop-control"), os.O_RDWR, 0)
 	if err != nil {
-		return Device{}, fmt.Errorf("loop devices are not available: %w", err)
+		return Device{}, fmt.Errorf("cannot use loop devices: %w", err)
 	}
 	defer control.Close() //nolint:errcheck // holds no data
 	for range maxBindAttempts {
@@ -31,7 +31,7 @@ func (s *System) Bind(file *os.File, label string, readOnly bool) (Device, error
 		}
 	}
 	return Device{}, volume.Errorf(volume.KindUnavailable,
-		"other processes took every free loop device in %d attempts", maxBindAttempts)
+		"cannot take a loop device: other processes took every free one in %d attempts", maxBindAttempts)
 }
 
 // errTaken says that another process took the device that was free.
@@ -54,7 +54,7 @@ func (s *System) configure(dev Device, file *os.File, label string) error {
 		return errTaken
 	}
 	if err != nil {
-		return fmt.Errorf("open a free loop device: %w", err)
+		return fmt.Errorf("cannot open a free loop device: %w", err)
 	}
 	defer f.Close() //nolint:errcheck // nothing was written
 	err = s.Kernel.Configure(f, &unix.LoopConfig{Fd: uint32(file.Fd()), Info: info})
@@ -81,12 +81,12 @@ func (s *System) configureOld(dev, file *os.File, info *unix.LoopInfo64) error {
 		return err
 	}
 	if err := s.Kernel.SetStatus(dev, info); err != nil {
-		return errors.Join(err, Clear(dev))
+		return volume.Join(err, Clear(dev))
 	}
 	return nil
 }
 
-// Clear takes the backing file away from a device (LOOP_CLR_FD). If another process has
+// Clear removes the backing file from a device (LOOP_CLR_FD). If another process has
 // the device open, the kernel does so when the last one closes it.
 func Clear(dev *os.File) error {
 	return os.NewSyscallError("ioctl LOOP_CLR_FD", unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_CLR_FD, 0))
@@ -112,7 +112,7 @@ func (s *System) CancelClear(dev Device) (isBound bool, err error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("keep the file of loop device %s: %w", dev.Path, err)
+		return false, fmt.Errorf("cannot keep the file of loop device %s: %w", dev.Path, err)
 	}
 	return true, nil
 }

@@ -16,10 +16,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// System is the machine's loop devices. Make it with New; tests replace the fields.
+// System is the machine's loop devices. New returns one; tests replace the fields.
 type System struct {
-	Sysfs  string
-	Dev    string
+	Sysfs  string // "/sys"
+	Dev    string // "/dev"
 	Kernel Kernel
 }
 
@@ -119,7 +119,7 @@ func (s *System) find(match func(backing string, status *unix.LoopInfo64) bool) 
 			continue // the device lost its file in the meantime
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
-			return nil, fmt.Errorf("read the status of loop device %s: %w", dev.Path, err)
+			return nil, fmt.Errorf("cannot read the status of loop device %s: %w", dev.Path, err)
 		}
 		if !match(strings.TrimSuffix(string(backing), "\n"), status) {
 			continue

@@ -47,7 +47,7 @@ func LockPath(ctx context.Context, path string) (unlock func(), err error) {
 		if operation.Sleep(ctx, interval) != nil {
 			return nil, volume.Errorf(volume.KindInProgress, "another operation on %s, such as a copy, has not finished: %w",
 				filepath.Base(path), context.Cause(ctx)).
-				WithRemedy("no action needed: Kubernetes retries this automatically")
+				WithRemedy("no action needed: the operation continues and the next retry picks it up")
 		}
 	}
 }
@@ -81,7 +81,7 @@ func lockFile(f *os.File, path string) (ok bool, err error) {
 	case err != nil:
 		return false, &os.PathError{Op: "flock", Path: path, Err: err}
 	}
-	opened, err1 := f.Stat()
-	now, err2 := os.Stat(path)
-	return err1 == nil && err2 == nil && os.SameFile(opened, now), nil
+	opened, openedErr := f.Stat()
+	current, currentErr := os.Stat(path)
+	return openedErr == nil && currentErr == nil && os.SameFile(opened, current), nil
 }

@@ -38,8 +38,8 @@ type Attachment struct {
 	ReadOnly bool              `json:"readOnly"`
 }
 
-// DamageError says that a file of an object is missing or cannot be parsed, which no
-// retry changes.
+// DamageError is the error for an object of which a file is missing or cannot be parsed. A
+// retry cannot help.
 type DamageError struct{ error }
 
 // Unwrap returns the cause.
@@ -108,8 +108,8 @@ func notFoundError(c Collection, id string) error {
 // object is NotFound only if the directory of its collection exists.
 func (d Dir) missingError(c Collection, id string) error {
 	if _, err := os.Stat(d.CollectionPath(c)); err != nil {
-		return volume.Errorf(volume.KindInternal, "the directory of the volumes is missing: %w", err).
-			WithRemedy("check that the node's directory is mounted into the container")
+		return volume.Errorf(volume.KindInternal, "cannot find the directory of the volumes: %w", err).
+			WithRemedy("check that the node's directory is mounted into the container of the plugin")
 	}
 	return notFoundError(c, id)
 }
@@ -128,6 +128,6 @@ func (d Dir) readError(c Collection, id string, dir *os.Root, cause error) error
 	if _, isIO := errors.AsType[*fs.PathError](cause); !isIO || errors.Is(cause, fs.ErrNotExist) {
 		cause = DamageError{cause}
 	}
-	return volume.Errorf(volume.KindInternal, "the %s %s is damaged: %w", c.Noun(), id, cause).
+	return volume.Errorf(volume.KindInternal, "cannot read the %s %s: %w", c.Noun(), id, cause).
 		WithRemedy("check the files in " + d.Path(c, id))
 }
