@@ -3,14 +3,14 @@
 //
 // Cinder does most of its work after it has answered, and a settled state does not mean that it
 // did the work: a refused extension restores the old state. So every operation of this package ends
-// by reading the result itself (the size, the type, the absence), never the state alone.
+// by reading the result itself (the size, the type, the absence), not only the state.
 //
 // It is a drop-in for cinder-csi-plugin: volume handles are Cinder's ids, and StorageClass
 // parameters, metadata keys, the topology key and cloud.conf are those of that driver.
 //
-// The package reads top-down: an RPC in the file of its name (create.go, expand.go, …) decides what
-// to do, and asks the API through internal/cloud. What several RPCs need, or what has rules of its
-// own, is in a package below internal: see the picture in docs/explanation/architecture.md.
+// Begin with New in this file. Each RPC is in the file of its name (create.go, expand.go, …), where
+// it decides what to do and calls the API through internal/cloud. What several RPCs need, or what
+// has rules of its own, is in a package below internal: see docs/explanation/architecture.md.
 package cinder
 
 import (
@@ -42,25 +42,27 @@ type CloudOptions = cloud.Options
 // Options configure a Backend.
 type Options struct {
 	Clouds CloudOptions
-	// ClusterID marks the volumes of this cluster in their metadata, and limits listings and names
-	// to them. Empty: listings have every volume of the project.
+	// ClusterID is written into the metadata of this cluster's volumes. Listings and searches by
+	// name ignore the volumes of other clusters. Empty: listings have all volumes of the project.
 	ClusterID string
-	// Topology says that volumes can be reached from the servers of their availability zone only.
+	// Topology: only the servers of a volume's availability zone can reach the volume.
 	Topology bool
-	// IgnoreVolumeAZ leaves the availability zone to Cinder, for clouds whose zones of Cinder and
-	// Nova have nothing to do with each other.
+	// IgnoreVolumeAZ lets Cinder choose the availability zone, for clouds whose Cinder zones and
+	// Nova zones are independent.
 	IgnoreVolumeAZ bool
-	// NotifyNova makes the backend itself tell Nova that a volume in use has grown, for clouds whose
-	// Cinder may not.
+	// NotifyNova makes the backend notify Nova that a volume in use has grown, for clouds whose
+	// Cinder lacks the permission to do it.
 	NotifyNova bool
-	Log        *slog.Logger          // nil: none
-	Registerer prometheus.Registerer // metrics of the API calls and of duplicate volumes; nil: none
+	Log        *slog.Logger          // nil: no log
+	Registerer prometheus.Registerer // for the metrics of API calls and of duplicate volumes; nil: no metrics
 }
 
-// Backend keeps volumes in Cinder. It implements volume.Backend, Abandoner, Snapshotter, Cloner,
-// Attacher, Lister, SnapshotLister, CapacityReporter, Modifier and HealthLister.
-// New makes one.
+// Backend keeps volumes in Cinder. It implements volume.Backend and, of the optional interfaces of
+// package volume, Abandoner, Snapshotter, Cloner, Attacher, Lister, SnapshotLister,
+// CapacityReporter, Modifier and HealthLister. New makes one.
 type Backend struct {
+	*snapshots
+
 	opts    Options
 	log     *slog.Logger
 	clouds  *cloud.Clouds
@@ -71,14 +73,16 @@ type Backend struct {
 	catalog    catalog.Catalog
 	copies     *copies.Copies
 	attempts   attempt.Attempts // to create volumes
-	snapshots  *snapshot.Service
 	duplicates *duplicates.Detector
 	statics    statics
+	notified   sync.Map // volume.Size that Nova was last notified of, by volume id
 
-	mu       sync.Mutex
-	notified map[string]volume.Size // by id of the volume: the size that Nova was told
-	lookups  map[string]lookup      // by cloud and name of the request: what Find saw last
+	mu          sync.Mutex
+	recentFinds map[string]findResult // by cloud and name of the request
 }
+
+// snapshots has the methods of Snapshotter and SnapshotLister, except Restore.
+type snapshots = snapshot.Service
 
 // New reads the configuration and connects to the default cloud.
 func New(ctx context.Context, o Options) (*Backend, error) {
@@ -97,12 +101,11 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	}
 	clouds, err := cloud.Open(ctx, o.Clouds)
 	if err != nil {
-		return nil, volume.Wrap(err, "open the clouds", "")
+		return nil, volume.Wrap(err, "connect to OpenStack", "")
 	}
 	b := &Backend{
 		opts: o, log: o.Log, clouds: clouds, locator: locate.New(clouds), pollers: poll.NewGroup(o.Log),
-		reasons: message.Finder{Log: o.Log}, duplicates: detector,
-		notified: make(map[string]volume.Size), lookups: make(map[string]lookup),
+		reasons: message.Finder{Log: o.Log}, duplicates: detector, recentFinds: make(map[string]findResult),
 	}
 	b.copies = copies.New(b.pollers)
 	b.snapshots = snapshot.New(o.ClusterID, b.locator, b.copies, o.Log)
@@ -115,14 +118,14 @@ func (b *Backend) Close() { b.clouds.Close() }
 // HasTopology implements volume.Backend.
 func (b *Backend) HasTopology() bool { return b.opts.Topology }
 
-// Limits implements volume.Backend. It has no maximum: that depends on the type and the quota,
-// which Cinder judges.
+// Limits implements volume.Backend. It sets no maximum, because that depends on the volume type and
+// the quota: Cinder checks both.
 func (*Backend) Limits() volume.Limits {
 	return volume.Limits{Granularity: granularity, Min: granularity, Default: granularity}
 }
 
-// AccessModes implements volume.Backend. Modes for several nodes need a type with multiattach; see
-// volume.Volume.AccessModes.
+// AccessModes implements volume.Backend. Only volumes of a type with multiattach have the modes for
+// several nodes; volume.Volume.AccessModes says which modes a volume has.
 func (*Backend) AccessModes() []volume.AccessMode {
 	return append(singleNodeModes(), multiNodeModes()...)
 }
@@ -140,10 +143,9 @@ func multiNodeModes() []volume.AccessMode {
 	}
 }
 
-// CheckHealth implements volume.Backend: it succeeds if there is a login to the default
-// cloud. It calls no API after that: a probe every few seconds must not become load on the cloud,
-// and an outage of one service is no reason to restart the plugin. Kind InProgress: Keystone has
-// not answered yet.
+// CheckHealth implements volume.Backend: it succeeds if the backend is logged in to the default
+// cloud. Once logged in it sends no request: probes come every few seconds, and an outage of one
+// service is no reason to restart the plugin. Kind InProgress: Keystone has not answered yet.
 func (b *Backend) CheckHealth(ctx context.Context) error { return b.clouds.Ready(ctx) }
 
 // read returns the cloud of a volume, and the volume as Cinder shows it.
@@ -156,7 +158,8 @@ func (b *Backend) read(ctx context.Context, id string) (*cloud.Cloud, cloud.Volu
 	return c, v, err
 }
 
-// awaitIdle waits until Cinder does nothing with the volume except delete it.
+// awaitIdle waits until no operation of Cinder on the volume is running, except a deletion. Kind
+// InProgress: ctx ended first.
 func (b *Backend) awaitIdle(ctx context.Context, c *cloud.Cloud, v cloud.Volume) (cloud.Volume, error) {
 	if state.IsIdle(v) {
 		return v, nil
@@ -164,7 +167,7 @@ func (b *Backend) awaitIdle(ctx context.Context, c *cloud.Cloud, v cloud.Volume)
 	idle, err := b.pollers.Await(ctx, c, v.ID, v.Status, state.IsIdle)
 	if volume.IsKind(err, volume.KindDeadline) {
 		err = volume.Errorf(volume.KindInProgress, "the volume is %s: %w", v.Status, err).
-			WithRemedy(message.Retries + "; if it lasts, check what works on the volume in the cloud")
+			WithRemedy(message.Retries + "; if the error persists, ask the cloud operator which operation keeps the volume in this state")
 	}
 	return idle, err
 }
@@ -174,7 +177,5 @@ func (b *Backend) forget(id string) {
 	b.locator.Forget(id)
 	b.copies.Forget(id)
 	b.statics.remove(id)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.notified, id)
+	b.notified.Delete(id)
 }

@@ -11,9 +11,10 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Capacity implements volume.CapacityReporter: it reports what the quota of the project leaves.
-// Cinder tells only administrators what the storage itself has left. The capacity is zero if Cinder
-// has no such zone, or if the volumes are for several nodes and the type has no multiattach.
+// Capacity implements volume.CapacityReporter: it reports what the quota of the project leaves. (Only
+// administrators can read what the storage itself has left.) The capacity is zero if Cinder lacks
+// the zone, the StorageClass sets another zone, or the accesses need multiattach and the volume type
+// does not allow it.
 func (b *Backend) Capacity(ctx context.Context, req volume.CapacityRequest) (volume.Capacity, error) {
 	capacity, err := b.capacity(ctx, req)
 	return capacity, volume.Wrap(err, "read the capacity", "")
@@ -53,25 +54,25 @@ func (b *Backend) capacity(ctx context.Context, req volume.CapacityRequest) (vol
 // number of GiB expresses. CSI has no value for "unlimited", and zero would mean that nothing fits.
 const unlimited = volume.Size(math.MaxInt32) * granularity
 
-// hasZone reports whether the cloud has the zone of a label and the class, which may demand a zone,
-// allows it.
-func (b *Backend) hasZone(ctx context.Context, c *cloud.Cloud, demanded, label string) (bool, error) {
+// hasZone reports whether the cloud has the zone of a label. If classZone, the zone of the
+// StorageClass, is set, it must be that zone.
+func (b *Backend) hasZone(ctx context.Context, c *cloud.Cloud, classZone, label string) (bool, error) {
 	if label == "" || b.ignoresZones() {
 		return true, nil
 	}
-	if demanded != "" && cindercsi.ZoneLabel(demanded) != label {
+	if classZone != "" && cindercsi.ZoneLabel(classZone) != label {
 		return false, nil
 	}
 	zones, err := b.catalog.Zones(ctx, c)
 	return slices.ContainsFunc(zones, func(zone string) bool { return cindercsi.ZoneLabel(zone) == label }), err
 }
 
-// isForSeveralNodes reports whether a volume is to be used on several nodes at once.
+// isForSeveralNodes reports whether an access needs the volume on several nodes at once.
 func isForSeveralNodes(accesses []volume.Access) bool {
 	return slices.ContainsFunc(accesses, func(a volume.Access) bool { return a.Mode.IsMultiNode() })
 }
 
-// remaining returns what a quota leaves. A negative limit means that there is none.
+// remaining returns the size that a quota leaves. Negative limits mean that there is no limit.
 func remaining(l cloud.Limits) volume.Size {
 	if l.MaxVolumes >= 0 && l.Volumes >= l.MaxVolumes {
 		return 0
@@ -82,7 +83,7 @@ func remaining(l cloud.Limits) volume.Size {
 	return volume.Size(max(0, l.MaxGiB-max(0, l.GiB))) * granularity
 }
 
-// smallest returns the smallest of the positive limits, which are in GiB; zero: there is none.
+// smallest returns the smallest of the positive limits, which are in GiB; zero: no limit is positive.
 func smallest(limits ...int) volume.Size {
 	var least volume.Size
 	for _, l := range limits {

@@ -322,9 +322,9 @@ func TestCreateIgnoresAnOldLookup(t *testing.T) {
 	if _, found, err := r.Find(t.Context(), req); found || err != nil {
 		t.Fatal(found, err)
 	}
-	for key, l := range r.lookups {
-		l.at = l.at.Add(-2 * maxLookupAge)
-		r.lookups[key] = l
+	for key, l := range r.recentFinds {
+		l.at = l.at.Add(-2 * maxFindAge)
+		r.recentFinds[key] = l
 	}
 	made := r.cloud.Add(fakecloud.Volume{Name: "pvc-1"})
 	if v := r.create(t, req); v.ID != made {
@@ -346,7 +346,7 @@ func TestVolumeOfThisClusterIsPreferred(t *testing.T) {
 		r.cloud.Add(fakecloud.Volume{Name: "pvc-1", Metadata: m})
 	}
 	n, err := r.findByName(t.Context(), c, "pvc-1")
-	if err != nil || !r.isOwn(n.best) || len(n.others) != 2 {
+	if err != nil || !r.isOwn(n.volume) || len(n.others) != 2 {
 		t.Errorf("%+v, %v; want the one with the metadata of this cluster", n, err)
 	}
 }

@@ -83,8 +83,8 @@ func TestCreationsTakeFewCalls(t *testing.T) {
 	if err != nil || again.GetVolume().GetVolumeId() == made.GetVolume().GetVolumeId() {
 		t.Errorf("%v, %v", again, err)
 	}
-	if len(r.lookups) != 0 {
-		t.Errorf("%d lookups are kept", len(r.lookups))
+	if len(r.recentFinds) != 0 {
+		t.Errorf("%d lookups are kept", len(r.recentFinds))
 	}
 }
 
@@ -109,7 +109,7 @@ func TestFailedCreationIsExplainedAndLeavesNothing(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.cloud.SetCapacity(5)
 	_, err := r.Create(t.Context(), request("pvc-1", 10*volume.GiB, nil))
-	cindertest.CheckKind(t, err, volume.KindOutOfRange, "pvc-1", "Cinder says", "ask for less")
+	cindertest.CheckKind(t, err, volume.KindOutOfRange, "pvc-1", "Cinder says", "request a smaller volume")
 	if left := r.cloud.Volumes(); len(left) != 0 {
 		t.Errorf("left behind: %+v", left)
 	}
@@ -350,7 +350,7 @@ func TestErrorIsNotFinalWhileALeftoverCannotBeRemoved(t *testing.T) {
 	rule := r.cloud.OnCall(fakecloud.DeleteVolume, fakecloud.Status(http.StatusInternalServerError, "oops")).Always()
 	_, err := r.Create(t.Context(), request("pvc-1", 10*volume.GiB, nil))
 	cindertest.CheckKind(
-		t, err, volume.KindUnavailable, "Could not find any available weighted backend", "could not be removed", "oops",
+		t, err, volume.KindUnavailable, "Could not find any available weighted backend", "cannot remove", "oops",
 	)
 	rule.Remove()
 	_, err = r.Create(t.Context(), request("pvc-1", 10*volume.GiB, nil))
@@ -372,7 +372,7 @@ func TestVolumeIsNotAbsentWhenItCannotBeRead(t *testing.T) {
 		cindertest.CheckKind(t, err, volume.KindUnavailable, "Policy doesn't allow it")
 		if call == fakecloud.ListVolumeDetail {
 			_, _, err = r.Find(t.Context(), request("pvc-1", volume.GiB, nil))
-			cindertest.CheckKind(t, err, volume.KindUnavailable, "it is not known whether")
+			cindertest.CheckKind(t, err, volume.KindUnavailable, "cannot determine whether")
 		}
 		rule.Remove()
 	}

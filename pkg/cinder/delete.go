@@ -11,8 +11,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Delete implements volume.Backend. Cinder accepts a deletion and carries it out later, fails to,
-// or takes it back. So Delete succeeds only when Cinder does not know the volume any more.
+// Delete implements volume.Backend. It succeeds only when Cinder no longer has the volume: after
+// accepting a deletion Cinder may fail to delete the volume, or restore its earlier status.
 func (b *Backend) Delete(ctx context.Context, id string) error {
 	c, err := b.locator.Volume(ctx, id)
 	if err == nil {
@@ -25,7 +25,7 @@ func (b *Backend) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
-// delete deletes a volume and waits until it is gone. Kind NotFound: it was gone before.
+// delete deletes a volume and waits until it is gone. Kind NotFound: it did not exist before.
 func (b *Backend) delete(ctx context.Context, c *cloud.Cloud, id string) error {
 	v, err := c.Volume(ctx, id)
 	if err != nil {
@@ -34,7 +34,7 @@ func (b *Backend) delete(ctx context.Context, c *cloud.Cloud, id string) error {
 	if v, err = b.awaitDeletable(ctx, c, v); err != nil {
 		return err
 	}
-	if err := b.copies.Await(ctx, c, id, "fail if the volume were deleted now"); err != nil {
+	if err := b.copies.Await(ctx, c, id, "the copy would fail if the volume were deleted now"); err != nil {
 		return err
 	}
 	if v.Status != state.Deleting {
@@ -57,13 +57,15 @@ func (b *Backend) delete(ctx context.Context, c *cloud.Cloud, id string) error {
 		return b.failedDeletionError(ctx, c, left)
 	}
 	return volume.Errorf(volume.KindPrecondition,
-		"Cinder accepted the deletion, but took it back: the volume is %s again; %s",
+		"Cinder did not complete the deletion: the volume has the status %s again; %s",
 		left.Status, b.reasons.OfVolume(ctx, c, left, volume.KindPrecondition).Text).
-		WithRemedy("first delete the volumes and snapshots that were made from it: the storage may still need its data")
+		WithRemedy("first delete the volumes and snapshots that were created from this volume: " +
+			"the storage may still need its data")
 }
 
-// awaitDeletable waits until Cinder does nothing with the volume. Kinds: Precondition (it is in
-// use), Internal (Cinder failed to delete it before).
+// awaitDeletable returns the volume when it can be deleted or is being deleted: a volume that is not
+// in use may first have to become idle. Kinds: Precondition (the volume is in use), Internal (an
+// earlier deletion failed), InProgress (another operation is running).
 func (b *Backend) awaitDeletable(ctx context.Context, c *cloud.Cloud, v cloud.Volume) (cloud.Volume, error) {
 	if len(v.Attachments) == 0 && v.Status != state.InUse {
 		var err error
@@ -75,7 +77,7 @@ func (b *Backend) awaitDeletable(ctx context.Context, c *cloud.Cloud, v cloud.Vo
 	case len(v.Attachments) > 0:
 		return v, volume.Errorf(volume.KindPrecondition,
 			"the volume is attached to server %s", message.JoinAtMost(state.Servers(v))).
-			WithRemedy("delete the pods that use it, and wait until it is detached")
+			WithRemedy("delete the pods that use the volume, and wait until it is detached")
 	case v.Status == state.InUse:
 		return v, volume.Errorf(volume.KindPrecondition, "the volume is in use, but Cinder does not show by which server").
 			WithRemedy("check its attachments: openstack volume attachment list --volume-id " + v.ID)
@@ -85,8 +87,8 @@ func (b *Backend) awaitDeletable(ctx context.Context, c *cloud.Cloud, v cloud.Vo
 	return v, nil
 }
 
-// awaitGone waits until Cinder does not know the volume any more. If isGone is false, left is the
-// volume whose deletion failed or was taken back.
+// awaitGone waits until the deletion ends. If isGone is false, left is the volume that Cinder did not
+// delete.
 func (b *Backend) awaitGone(
 	ctx context.Context, c *cloud.Cloud, id string,
 ) (left cloud.Volume, isGone bool, err error) {
@@ -98,14 +100,13 @@ func (b *Backend) awaitGone(
 }
 
 func (b *Backend) failedDeletionError(ctx context.Context, c *cloud.Cloud, v cloud.Volume) error {
-	return volume.Errorf(volume.KindInternal, "Cinder failed to delete the volume, which is in the state %s: %s",
+	return volume.Errorf(volume.KindInternal, "Cinder failed to delete the volume (status %s): %s",
 		v.Status, b.reasons.OfVolume(ctx, c, v, volume.KindInternal).Text).
-		WithRemedy("ask an administrator of the cloud to find the cause, then to run: " +
-			"openstack volume delete --force " + v.ID)
+		WithRemedy("ask the cloud operator to find the cause, then to run: openstack volume delete --force " + v.ID)
 }
 
-// snapshotsError returns the error for a deletion that Cinder did not accept because the volume has
-// snapshots, or cause if it has none.
+// snapshotsError returns an error that names the snapshots of the volume if cause, with which Cinder
+// refused the deletion, can be due to them; else it returns cause.
 func snapshotsError(ctx context.Context, c *cloud.Cloud, v cloud.Volume, cause error) error {
 	if kind := volume.KindOf(cause); kind != volume.KindPrecondition && kind != volume.KindInvalid {
 		return cause
@@ -122,6 +123,6 @@ func snapshotsError(ctx context.Context, c *cloud.Cloud, v cloud.Volume, cause e
 	if next != "" {
 		text += " and others"
 	}
-	return volume.Errorf(volume.KindPrecondition, "the volume has snapshots: %s: %w", text, cause).
+	return volume.Errorf(volume.KindPrecondition, "the volume has the snapshots %s: %w", text, cause).
 		WithRemedy("delete the snapshots first")
 }

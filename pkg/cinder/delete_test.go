@@ -103,7 +103,7 @@ func TestDeleteFailsWhenCinderTakesItBack(t *testing.T) {
 	r.cloud.SetDuration(fakecloud.DeleteVolume, time.Hour)
 	id := r.cloud.Add(fakecloud.Volume{})
 	r.cloud.AfterNext(t, fakecloud.DeleteVolume, func() { r.cloud.SetVolumeStatus(id, state.Available) })
-	cindertest.CheckKind(t, r.Delete(t.Context(), id), volume.KindPrecondition, id, "took it back", "available")
+	cindertest.CheckKind(t, r.Delete(t.Context(), id), volume.KindPrecondition, id, "did not complete the deletion", "available")
 
 	// The API may answer once from a replica that lags.
 	lateID := r.cloud.Add(fakecloud.Volume{})
@@ -167,15 +167,18 @@ func TestManyDeletionsAtOnce(t *testing.T) {
 func TestDeleteForgetsTheVolume(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	existingID, gone := r.cloud.Add(fakecloud.Volume{}), "11111111-2222-4333-8444-555555555555"
-	for _, id := range []string{existingID, gone} {
-		r.copies.Add(id, existingID, copies.Volume)
-		r.notified[id] = volume.GiB
+	existing, gone := r.cloud.Add(fakecloud.Volume{}), "11111111-2222-4333-8444-555555555555"
+	for _, id := range []string{existing, gone} {
+		r.copies.Add(id, existing, copies.Volume)
+		r.notified.Store(id, volume.GiB)
 		if err := r.Delete(t.Context(), id); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if copies := len(r.copies.Of(existingID)) + len(r.copies.Of(gone)); copies+len(r.notified) != 0 {
-		t.Errorf("the backend still knows %d copies and %v, want nothing", copies, r.notified)
+	for _, id := range []string{existing, gone} {
+		size, isNotified := r.notified.Load(id)
+		if copies := r.copies.Of(id); len(copies) != 0 || isNotified {
+			t.Errorf("the backend still knows the copies %v of %s and the notified size %v, want neither", copies, id, size)
+		}
 	}
 }

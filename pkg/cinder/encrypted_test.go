@@ -44,11 +44,11 @@ func TestEncryptedIsKeptInTheMetadata(t *testing.T) {
 		t.Errorf("found: %+v, %v", found, err)
 	}
 	_, err := r.Create(t.Context(), request("pvc-1", volume.GiB, nil))
-	cindertest.CheckKind(t, err, volume.KindAlreadyExists, "encrypted=true, not false")
+	cindertest.CheckKind(t, err, volume.KindAlreadyExists, "encrypted=true, but the request has false")
 	plain := r.create(t, request("pvc-2", volume.GiB, nil))
 	r.wantEncrypted(t, plain.ID, false)
 	_, err = r.Create(t.Context(), encryptedRequest("pvc-2"))
-	cindertest.CheckKind(t, err, volume.KindAlreadyExists, "encrypted=false, not true")
+	cindertest.CheckKind(t, err, volume.KindAlreadyExists, "encrypted=false, but the request has true")
 	_, err = r.Create(t.Context(), request("pvc-3", volume.GiB, map[string]string{"encryption": "true"}))
 	cindertest.CheckKind(t, err, volume.KindInvalid, "encryption", " encrypted,")
 }

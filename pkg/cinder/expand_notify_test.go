@@ -124,7 +124,7 @@ func TestSilentNovaDoesNotDelayTheAnswer(t *testing.T) {
 	if v, err := r.Expand(ctx, id, 2*volume.GiB); err != nil || v.Size != 2*volume.GiB || ctx.Err() != nil {
 		t.Errorf("%+v, %v, %v", v, err, ctx.Err())
 	}
-	if !strings.Contains(log.String(), "could not tell Nova") {
+	if !strings.Contains(log.String(), "cannot notify Nova") {
 		t.Errorf("not logged: %s", log)
 	}
 }

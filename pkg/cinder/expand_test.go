@@ -49,7 +49,7 @@ func TestRefusedExtendIsNeverASuccess(t *testing.T) {
 			prepare(r)
 			for _, id := range []string{used, free} {
 				_, err := r.Expand(t.Context(), id, 30*volume.GiB)
-				cindertest.CheckKind(t, err, volume.KindOutOfRange, id, "1 GiB", "30 GiB", "Cinder says", "ask for less")
+				cindertest.CheckKind(t, err, volume.KindOutOfRange, id, "1 GiB", "30 GiB", "Cinder says", "lower the requested size")
 				if got := r.cloud.SizeOf(t, id); got != volume.GiB {
 					t.Errorf("the cloud has %s", got)
 				}
@@ -72,7 +72,7 @@ func TestExpandFailsWithoutACinderMessage(t *testing.T) {
 			r.cloud.OnCall(fakecloud.ExtendVolume, fakecloud.Refused())
 			r.cloud.OnCall(fakecloud.ListMessages, fault)
 			_, err := r.Expand(t.Context(), id, 30*volume.GiB)
-			cindertest.CheckKind(t, err, volume.KindOutOfRange, "could not be read", "still has 1 GiB")
+			cindertest.CheckKind(t, err, volume.KindOutOfRange, "cannot read", "from 1 GiB")
 		})
 	}
 	t.Run("none written", func(t *testing.T) {
@@ -81,7 +81,7 @@ func TestExpandFailsWithoutACinderMessage(t *testing.T) {
 		id := r.cloud.Add(fakecloud.Volume{})
 		r.cloud.OnCall(fakecloud.ExtendVolume, fakecloud.EndsWithSize(1))
 		_, err := r.Expand(t.Context(), id, 30*volume.GiB)
-		cindertest.CheckKind(t, err, volume.KindOutOfRange, "gave no reason", "still has 1 GiB")
+		cindertest.CheckKind(t, err, volume.KindOutOfRange, "gave no reason", "from 1 GiB")
 	})
 }
 

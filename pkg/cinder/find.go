@@ -5,6 +5,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/class"
@@ -15,50 +16,45 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Find implements volume.Backend. It skips volumes left behind by a failed creation: they never
+// Find implements volume.Backend. It skips volumes left behind by failed creations: they never
 // become usable, and the next creation removes them.
 func (b *Backend) Find(ctx context.Context, req volume.CreateRequest) (volume.Volume, bool, error) {
-	v, found, err := b.find(ctx, req)
-	return v, found, volume.Wrap(err, "look for volume", req.Name)
-}
-
-func (b *Backend) find(ctx context.Context, req volume.CreateRequest) (volume.Volume, bool, error) {
-	l, err := b.lookUp(ctx, req)
+	r, err := b.find(ctx, req)
 	if err != nil {
-		return volume.Volume{}, false, err
+		return volume.Volume{}, false, volume.Wrap(err, "find volume", req.Name)
 	}
-	b.rememberLookup(ctx, req, l)
-	if !l.found {
+	b.cacheFind(ctx, req, r)
+	if !r.found {
 		return volume.Volume{}, false, nil
 	}
-	b.locator.Remember(l.best.ID, l.cloud.Name())
-	v := b.volume(l.best)
-	if hasForeignMetadata(l.best) {
-		v.Encrypted = req.Encrypted // not known; the creation that follows writes it
+	b.locator.Remember(r.volume.ID, r.cloud.Name())
+	v := b.toVolume(r.volume)
+	if hasForeignMetadata(r.volume) {
+		v.Encrypted = req.Encrypted // the metadata do not say; the creation that follows corrects them
 	}
 	return v, true, nil
 }
 
-// sameName are the volumes of one name that count for this cluster. Cinder's names are not unique,
-// not even within a project, which several clusters may share.
-type sameName struct {
-	best   cloud.Volume   // the usable one, or the one that becomes usable
-	found  bool           // there is a best one
-	others []string       // ids of further ones, which should not exist
+// match has the volumes of one name that count for this cluster. Cinder's names are not unique, not
+// even within a project, and several clusters may share a project.
+type match struct {
+	volume cloud.Volume   // the one to use, if found
+	found  bool           // there is a volume to use, which may not be usable yet
+	others []string       // ids of further volumes, which should not exist
 	failed []cloud.Volume // left behind by failed creations of this cluster, which may remove them
 }
 
-// findByName looks for the volumes of a name. It ignores volumes with the metadata of another
-// cluster. A volume without a cluster counts: cinder-csi-plugin uses any volume of the name, and
-// its early releases wrote no cluster. So does a volume whose metadata came out of a backup. But
-// only volumes with the metadata of this cluster count as failed. Volumes that are being deleted,
-// or cannot be deleted, count as gone.
-func (b *Backend) findByName(ctx context.Context, c *cloud.Cloud, name string) (sameName, error) {
+// findByName finds the volumes of a name in a cloud. It ignores volumes with the metadata of another
+// cluster, and volumes that are being deleted or that Cinder failed to delete. A volume without a
+// cluster counts: cinder-csi-plugin uses any volume of the name, and its early releases wrote no
+// cluster. A restored volume whose metadata come from the backup counts too. But only volumes with
+// the metadata of this cluster count as failed.
+func (b *Backend) findByName(ctx context.Context, c *cloud.Cloud, name string) (match, error) {
 	all, err := c.VolumesNamed(ctx, name)
 	if err != nil {
-		return sameName{}, err
+		return match{}, err
 	}
-	var n sameName
+	var m match
 	var candidates []cloud.Volume
 	for _, v := range all {
 		cluster := v.Metadata[metadata.Cluster]
@@ -66,27 +62,28 @@ func (b *Backend) findByName(ctx context.Context, c *cloud.Cloud, name string) (
 		case cluster != "" && cluster != b.opts.ClusterID && !hasForeignMetadata(v):
 		case v.Status == state.Deleting, v.Status == state.ErrorDeleting:
 		case state.IsFailedCreation(v) && b.isOwn(v):
-			n.failed = append(n.failed, v)
+			m.failed = append(m.failed, v)
 		default:
 			candidates = append(candidates, v)
 		}
 	}
 	if len(candidates) == 0 {
-		return n, nil
+		return m, nil
 	}
 	slices.SortFunc(candidates, func(x, y cloud.Volume) int {
 		return cmp.Or(state.FalseLast(b.isOwn(x), b.isOwn(y)), state.Compare(x, y))
 	})
-	n.best, n.found = candidates[0], true
+	m.volume, m.found = candidates[0], true
 	for _, v := range candidates[1:] {
-		n.others = append(n.others, v.ID)
+		m.others = append(m.others, v.ID)
 	}
-	if len(n.others) > 0 {
-		b.log.WarnContext(ctx, "several volumes have the same name; the driver uses the oldest usable one",
-			"name", name, "volume", n.best.ID, "others", n.others,
-			"remedy", "delete the others if nobody needs their data")
+	if len(m.others) > 0 {
+		b.log.WarnContext(ctx, "several volumes have the same name; the driver uses one of them",
+			"name", name, "volume", m.volume.ID, "others", m.others,
+			"remedy", "if nothing needs the data of the others, delete them: openstack volume delete "+
+				strings.Join(m.others, " "))
 	}
-	return n, nil
+	return m, nil
 }
 
 // isOwn reports whether a volume carries this cluster's metadata.
@@ -95,27 +92,27 @@ func (b *Backend) isOwn(v cloud.Volume) bool {
 }
 
 // hasForeignMetadata reports whether a volume carries the metadata of another volume: cinder-backup
-// replaces those of a restored volume by those of the volume that the backup was made of, maybe in
+// overwrites the metadata of a restored volume with those of the backup's volume, possibly of
 // another cluster.
 func hasForeignMetadata(v cloud.Volume) bool {
 	return cloud.BackupIDOf(v) != "" && v.Metadata[metadata.PersistentVolume] != v.Name
 }
 
-// lookup is what the backend saw of a name, and in which cloud.
-type lookup struct {
-	sameName
+// findResult is what find returns: the volumes of a name, and the cloud that has or would have them.
+type findResult struct {
+	match
 
 	cloud *cloud.Cloud
 	at    time.Time
 }
 
-// ids returns those of all volumes that were seen.
-func (l lookup) ids() []string {
-	ids := slices.Clone(l.others)
-	if l.found {
-		ids = append(ids, l.best.ID)
+// ids returns the ids of all volumes of the match.
+func (m match) ids() []string {
+	ids := slices.Clone(m.others)
+	if m.found {
+		ids = append(ids, m.volume.ID)
 	}
-	for _, v := range l.failed {
+	for _, v := range m.failed {
 		ids = append(ids, v.ID)
 	}
 	return ids
@@ -126,45 +123,45 @@ func requestedCloud(ctx context.Context, req volume.CreateRequest) string {
 	return cmp.Or(locate.RequestedName(ctx), req.Parameters[class.ParamCloud])
 }
 
-// lookUp looks for the volumes of the request's name in the cloud where they would be created. Its
-// errors are not final, because a lookup that fails proves nothing. The exception is a class that
-// names a cloud which is not configured, if no attempt has begun: nothing was created there.
-func (b *Backend) lookUp(ctx context.Context, req volume.CreateRequest) (lookup, error) {
+// find finds the volumes of the request's name in the cloud where Create would create one. Its errors
+// are not final, because a volume may exist all the same. The exception is a request for a cloud
+// that is not configured, if no attempt has begun: then no volume was created.
+func (b *Backend) find(ctx context.Context, req volume.CreateRequest) (findResult, error) {
 	name := requestedCloud(ctx, req)
 	if name != "" && !slices.Contains(b.clouds.Names(), name) && !b.attempts.Has(req.Name) {
 		_, err := b.clouds.Cloud(ctx, name)
-		return lookup{}, err
+		return findResult{}, err
 	}
-	l, err := b.lookUpIn(ctx, name, req)
-	return l, volume.NonFinal(err, "it is not known whether Cinder has the volume")
+	r, err := b.findIn(ctx, name, req)
+	return r, volume.NonFinal(err, "cannot determine whether Cinder has the volume")
 }
 
-// lookUpIn is lookUp in the cloud of a name, or without a name in the cloud of the source. If the
-// source does not exist any more, it looks in all clouds.
-func (b *Backend) lookUpIn(ctx context.Context, name string, req volume.CreateRequest) (lookup, error) {
+// findIn is find in the named cloud; an empty name means the cloud of the source. If the source no
+// longer exists, findIn searches all clouds.
+func (b *Backend) findIn(ctx context.Context, name string, req volume.CreateRequest) (findResult, error) {
 	c, isCertain, err := b.cloudFor(ctx, name, req.Source)
 	if err != nil {
-		return lookup{}, err
+		return findResult{}, err
 	}
-	n, err := b.findByName(ctx, c, req.Name)
-	l := lookup{sameName: n, cloud: c, at: time.Now()}
-	if err != nil || isCertain || len(l.ids()) > 0 {
-		return l, err
+	m, err := b.findByName(ctx, c, req.Name)
+	first := findResult{match: m, cloud: c, at: time.Now()}
+	if err != nil || isCertain || len(m.ids()) > 0 {
+		return first, err
 	}
 	clouds, err := b.locator.All(ctx)
 	if err != nil {
-		return l, err
+		return first, err
 	}
 	for _, c := range clouds {
-		if n, err = b.findByName(ctx, c, req.Name); err != nil || n.found || len(n.failed) > 0 {
-			return lookup{sameName: n, cloud: c, at: time.Now()}, err
+		if m, err = b.findByName(ctx, c, req.Name); err != nil || len(m.ids()) > 0 {
+			return findResult{match: m, cloud: c, at: time.Now()}, err
 		}
 	}
-	return l, nil
+	return first, nil
 }
 
-// cloudFor chooses the cloud of a new volume: the one named, or that of its source. isCertain is
-// false if no cloud has the source.
+// cloudFor returns the cloud in which to create a volume: the named one, else the cloud of the
+// source, else the default cloud. isCertain is false if no cloud has the source.
 func (b *Backend) cloudFor(
 	ctx context.Context, name string, source volume.Source,
 ) (c *cloud.Cloud, isCertain bool, err error) {
@@ -182,28 +179,28 @@ func (b *Backend) cloudFor(
 	return c, isCertain, err
 }
 
-// maxLookupAge is how long a creation relies on the lookup of the Find before it. The caller holds
+// maxFindAge is how long Create and Abandon may use the result of the Find before. The caller holds
 // the lock of the name in between.
-const maxLookupAge = time.Second
+const maxFindAge = time.Second
 
-// rememberLookup keeps what Find saw for the creation that follows, so that it does not ask the
-// cloud again.
-func (b *Backend) rememberLookup(ctx context.Context, req volume.CreateRequest, l lookup) {
+// cacheFind stores the result of Find for the Create that follows, so that it does not ask the cloud
+// again.
+func (b *Backend) cacheFind(ctx context.Context, req volume.CreateRequest, r findResult) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	maps.DeleteFunc(b.lookups, func(_ string, l lookup) bool { return time.Since(l.at) > maxLookupAge })
-	b.lookups[requestedCloud(ctx, req)+"/"+req.Name] = l
+	maps.DeleteFunc(b.recentFinds, func(_ string, r findResult) bool { return time.Since(r.at) > maxFindAge })
+	b.recentFinds[requestedCloud(ctx, req)+"/"+req.Name] = r
 }
 
-// cachedLookUp returns what Find saw, which it uses once, or calls lookUp.
-func (b *Backend) cachedLookUp(ctx context.Context, req volume.CreateRequest) (lookup, error) {
+// cachedFind removes the result of a recent Find from the cache and returns it; else it calls find.
+func (b *Backend) cachedFind(ctx context.Context, req volume.CreateRequest) (findResult, error) {
 	key := requestedCloud(ctx, req) + "/" + req.Name
 	b.mu.Lock()
-	l, ok := b.lookups[key]
-	delete(b.lookups, key)
+	r, ok := b.recentFinds[key]
+	delete(b.recentFinds, key)
 	b.mu.Unlock()
-	if ok && time.Since(l.at) <= maxLookupAge {
-		return l, nil
+	if ok && time.Since(r.at) <= maxFindAge {
+		return r, nil
 	}
-	return b.lookUp(ctx, req)
+	return b.find(ctx, req)
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Health implements volume.HealthReporter by the volume's status. The message contains what Cinder
-// says about a failure.
+// Health implements volume.VolumeHealthReporter: it derives the conditions from the volume's status.
+// The message of a failure contains Cinder's reason.
 func (b *Backend) Health(ctx context.Context, id string) ([]volume.Condition, error) {
 	c, v, err := b.read(ctx, id)
 	if err != nil {
@@ -22,10 +22,10 @@ func (b *Backend) Health(ctx context.Context, id string) ([]volume.Condition, er
 	return conditions(v, reason), nil
 }
 
-// ListHealth implements volume.HealthLister for the volumes that ListVolumes lists, from the
-// listing alone: its messages lack what Cinder says about a failure, which takes a request for each
-// volume. It reads one page of Cinder at a time, the largest that Cinder gives, and returns those
-// of its volumes that have a condition: there may be none.
+// ListHealth implements volume.VolumeHealthLister for the volumes that ListVolumes lists. Its messages
+// lack Cinder's reason for a failure, which would take a request for each volume. Each call reads
+// one page of Cinder, of the largest size, and returns the volumes of the page that have a
+// condition: an empty page is not necessarily the last.
 func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.Health, string, error) {
 	read, err := b.list(ctx, volume.Page{Token: page.Token})
 	if err != nil {
@@ -37,7 +37,7 @@ func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.He
 }
 
 // findImpaired returns the volumes of a page that have conditions, at most limit of them (0: all),
-// and the token of the next page.
+// and the token to continue after them.
 func findImpaired(read listPage, limit int) (impaired []volume.Health, next string) {
 	for _, v := range read.volumes {
 		found := conditions(v, "")
@@ -52,10 +52,11 @@ func findImpaired(read listPage, limit int) (impaired []volume.Health, next stri
 	return impaired, read.next
 }
 
-// conditions judges a volume by its status. reason is what Cinder says about it, or empty.
+// conditions returns the conditions of a volume with this status. reason is Cinder's reason for the
+// status, or empty.
 func conditions(v cloud.Volume, reason string) []volume.Condition {
 	condition := func(i volume.Impairment, name, remedy string) []volume.Condition {
-		text := "Cinder has the volume in the state " + v.Status
+		text := "the volume is in the state " + v.Status
 		if reason != "" {
 			text += ": " + reason
 		}
@@ -71,7 +72,7 @@ func conditions(v cloud.Volume, reason string) []volume.Condition {
 	case v.Status == state.ErrorRestoring:
 		return condition(volume.ImpairmentDataLoss, "RestoreFailed", "restore the backup into a new volume")
 	case v.Status == state.Maintenance:
-		return condition(volume.ImpairmentDegraded, "Maintenance", "wait for the cloud operator")
+		return condition(volume.ImpairmentDegraded, "Maintenance", "wait until the cloud operator ends the maintenance")
 	case state.HasFailed(v) && len(v.Attachments) > 0:
 		return condition(volume.ImpairmentDegraded, "VolumeError", repair)
 	case state.HasFailed(v):

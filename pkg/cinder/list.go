@@ -11,8 +11,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// ListVolumes implements volume.Lister: it lists the volumes of this cluster in all clouds, one
-// cloud after the other, and then the static volumes. Attachments are as Cinder shows them.
+// ListVolumes implements volume.Lister: it lists the volumes of this cluster, one cloud after the
+// other, and then the static volumes (statics.go). Nodes of a volume are those that Cinder shows.
 //
 // A token is "volume@section": continue after this volume of that section. A section is the name of
 // a cloud, or staticSection.
@@ -24,20 +24,19 @@ func (b *Backend) ListVolumes(ctx context.Context, page volume.Page) ([]volume.V
 	b.countDuplicates(ctx, page.Token, read, read.next)
 	out := make([]volume.Volume, 0, len(read.volumes))
 	for _, v := range read.volumes {
-		out = append(out, b.volume(v))
+		out = append(out, b.toVolume(v))
 	}
 	return out, read.next, nil
 }
 
-// staticSection is the section of the volumes that this driver did not make. No cloud can have this
-// name, because it would have no valid token.
+// staticSection is the section of the static volumes. It takes precedence over a cloud of this name.
 const staticSection = "*"
 
-// listPage is a page of a listing.
+// listPage is a page of a listing, which lies in one section.
 type listPage struct {
 	volumes []cloud.Volume
 	section string
-	next    string // token of the next page
+	next    string // token of the next page; empty: this is the last page
 }
 
 // token returns the token that continues after a volume of the page.
@@ -46,7 +45,7 @@ func (page listPage) token(id string) string { return id + "@" + page.section }
 func (b *Backend) list(ctx context.Context, page volume.Page) (listPage, error) {
 	clouds, err := b.locator.All(ctx)
 	if err != nil {
-		return listPage{}, err // a listing without a cloud would say that its volumes are attached nowhere
+		return listPage{}, err // callers take a volume that is not listed as detached
 	}
 	marker, section, ok := strings.Cut(page.Token, "@")
 	if page.Token == "" {
@@ -80,19 +79,20 @@ func (b *Backend) list(ctx context.Context, page volume.Page) (listPage, error) 
 		out.next = out.token(next)
 	case at+1 < len(clouds):
 		out.next = "@" + clouds[at+1].Name()
-	case b.opts.ClusterID != "" && !b.statics.isEmpty():
+	case b.opts.ClusterID != "" && len(b.statics.all()) > 0:
 		out.next = "@" + staticSection
 	}
 	return out, nil
 }
 
-// isListed reports whether a volume belongs to this cluster, or the listings are of the whole
-// project.
+// isListed reports whether the listings of the clouds contain a volume: it belongs to this cluster, or
+// there is no cluster id.
 func (b *Backend) isListed(v cloud.Volume) bool {
 	return b.opts.ClusterID == "" || v.Metadata[metadata.Cluster] == b.opts.ClusterID
 }
 
-// countDuplicates adds a page that was read with token to the count of duplicates.
+// countDuplicates adds a page to the count of duplicates. token is the token that the page was read
+// with, and next the token of the page that the caller reads next.
 func (b *Backend) countDuplicates(ctx context.Context, token string, read listPage, next string) {
 	page := duplicates.Page{Cloud: read.section, Volumes: read.volumes, Token: token, Next: next}
 	if read.section == staticSection {

@@ -12,9 +12,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Modify implements volume.Modifier: it changes the volume type (retype, in Cinder's words), then
-// adds metadata. Cinder can accept a new type and then restore the status with the old type, so
-// Modify judges by the type.
+// Modify implements volume.Modifier: it changes the volume type (Cinder: retype), then adds metadata.
+// It reports success only after reading the new type back: Cinder can accept a new type and then
+// restore the status and leave the type.
 func (b *Backend) Modify(ctx context.Context, id string, parameters map[string]string) error {
 	return volume.Wrap(b.modify(ctx, id, parameters), "modify volume", id)
 }
@@ -36,7 +36,8 @@ func (b *Backend) modify(ctx context.Context, id string, parameters map[string]s
 	return addMetadata(ctx, c, v, want.Metadata)
 }
 
-// changeType gives the volume the type that is asked for, and returns the volume as read then.
+// changeType changes the type of the volume to the requested one, and returns the volume as read
+// then.
 func (b *Backend) changeType(
 	ctx context.Context, c *cloud.Cloud, v cloud.Volume, want class.Attributes,
 ) (cloud.Volume, error) {
@@ -45,21 +46,22 @@ func (b *Backend) changeType(
 		return v, err
 	}
 	for range maxAttempts {
-		if v, err = b.awaitRetypable(ctx, c, v); err != nil || v.VolumeType == t.Name {
-			return v, err
+		if v, err = b.awaitRetypable(ctx, c, v); err == nil && v.VolumeType != t.Name {
+			v, err = b.retype(ctx, c, v, t, want.Policy)
 		}
-		if v, err = b.retype(ctx, c, v, t, want.Policy); err != nil || v.VolumeType == t.Name {
+		if err != nil || v.VolumeType == t.Name {
 			return v, err
 		}
 	}
 	return v, volume.Errorf(volume.KindInProgress,
-		"the volume has the type %s and is %s: something else works on it each time that its type is to become %s",
-		v.VolumeType, v.Status, t.Name).
+		"%d attempts to change the volume type to %s were overtaken by another operation; "+
+			"the volume now has the type %s and the status %s",
+		maxAttempts, t.Name, v.VolumeType, v.Status).
 		WithRemedy(message.NoAction)
 }
 
-// awaitRetypable waits until Cinder does nothing with the volume, such as an earlier change of its
-// type. Kind Internal: the volume is in a failed state, or being deleted.
+// awaitRetypable waits until no operation of Cinder on the volume is running, such as an earlier
+// change of its type. Kind Internal: the volume is in a failed state, or being deleted.
 func (b *Backend) awaitRetypable(ctx context.Context, c *cloud.Cloud, v cloud.Volume) (cloud.Volume, error) {
 	v, err := b.awaitIdle(ctx, c, v)
 	if err == nil && !state.IsSettled(v) {
@@ -68,15 +70,15 @@ func (b *Backend) awaitRetypable(ctx context.Context, c *cloud.Cloud, v cloud.Vo
 	return v, err
 }
 
-// retype asks for the type and waits for the end. If it returns no error and the volume has another
-// type, the caller judges the volume again.
+// retype requests the type and waits for the end. If retype returns a volume of another type without
+// an error, another operation has changed the volume, and the caller tries again.
 func (b *Backend) retype(
 	ctx context.Context, c *cloud.Cloud, v cloud.Volume, t cloud.VolumeType, policy string,
 ) (cloud.Volume, error) {
 	if err := c.Retype(ctx, v.ID, t.Name, policy); err != nil {
-		now, errRead := c.Volume(ctx, v.ID)
-		if errRead == nil && (now.VolumeType == t.Name || now.Status != v.Status) {
-			return now, nil // Cinder has accepted it all the same, or another client was faster
+		current, errRead := c.Volume(ctx, v.ID)
+		if errRead == nil && (current.VolumeType == t.Name || current.Status != v.Status) {
+			return current, nil // Cinder has accepted the request, or another client was faster
 		}
 		return v, err
 	}
@@ -92,27 +94,27 @@ func (b *Backend) retype(
 		return again, err
 	}
 	reason := b.reasons.OfVolume(ctx, c, again, volume.KindInvalid)
-	remedy := "choose another type, or ask the cloud operator for more storage"
+	remedy := "use another volume type in the VolumeAttributesClass, or ask the cloud operator for more storage"
 	if policy == class.PolicyNever {
-		// Cinder changed nothing, and never will unless the class changes.
+		// A retry cannot succeed until the class is changed.
 		reason.Kind = volume.KindInvalid
-		remedy = "choose a type of the same backend, or allow the volume to move: " +
+		remedy = "use a volume type of the same storage backend, or allow Cinder to move the volume: set " +
 			class.ParamPolicy + ": " + class.PolicyOnDemand + " in the VolumeAttributesClass"
 	}
-	return again, volume.Errorf(reason.Kind, "Cinder accepted the change from type %s to %s, but then refused it: "+
-		"the volume is %s again and still has the type %s; %s",
-		v.VolumeType, t.Name, again.Status, again.VolumeType, reason.Text).WithRemedy(remedy)
+	return again, volume.Errorf(reason.Kind, "Cinder did not change the volume type from %s to %s: %s (status %s)",
+		again.VolumeType, t.Name, reason.Text, again.Status).
+		WithRemedy(remedy)
 }
 
-// addMetadata sets metadata of a volume and reads them back; other keys stay as they are. It does
-// nothing if the volume has them already.
+// addMetadata sets metadata of a volume, unless it has them already, and reads them back. Other keys
+// stay as they are.
 func addMetadata(ctx context.Context, c *cloud.Cloud, v cloud.Volume, want map[string]string) error {
 	if len(metadata.Missing(v.Metadata, want)) == 0 {
 		return nil
 	}
 	errSet := c.SetVolumeMetadata(ctx, v.ID, want)
-	now, err := c.Volume(ctx, v.ID)
-	missing := metadata.Missing(now.Metadata, want)
+	current, err := c.Volume(ctx, v.ID)
+	missing := metadata.Missing(current.Metadata, want)
 	switch {
 	case err == nil && len(missing) == 0:
 		return nil
@@ -123,5 +125,5 @@ func addMetadata(ctx context.Context, c *cloud.Cloud, v cloud.Volume, want map[s
 	}
 	return volume.Errorf(volume.KindUnavailable,
 		"Cinder accepted the metadata of the volume, but it still lacks %s", message.JoinAtMost(missing)).
-		WithRemedy(message.Retries + "; if it lasts, ask the cloud operator whether metadata are restricted")
+		WithRemedy(message.Retries + "; if the error persists, ask the cloud operator whether the cloud restricts metadata")
 }

@@ -105,7 +105,7 @@ func foreign404Cases() []foreign404Case {
 				_, _, err := r.ListVolumes(ctx, volume.Page{Token: "@" + staticSection})
 				return err
 			},
-			func() bool { return !r.statics.isEmpty() },
+			func() bool { return len(r.statics.all()) != 0 },
 		}
 	}
 	detach := onServer(func(ctx context.Context, r *rig, id, server string) error { return r.Detach(ctx, id, server) })
@@ -263,13 +263,13 @@ func TestVolumeIsNotGoneWhenNovaDoesNotFindIt(t *testing.T) {
 	r.cloud.OnCall(fakecloud.AttachVolume, gone)
 	_, err := r.Attach(t.Context(), cindertest.AttachRequest(id, server))
 	cindertest.CheckKind(
-		t, err, volume.KindUnavailable, "Cinder shows the volume available", "nova.conf", "could not be found",
+		t, err, volume.KindUnavailable, "Cinder shows the volume (status available)", "nova.conf", "could not be found",
 	)
 	r.attach(t, id, server)
 
 	r.cloud.OnCall(fakecloud.DetachVolume, gone)
 	cindertest.CheckKind(
-		t, r.Detach(t.Context(), id, server), volume.KindUnavailable, "Nova has it on server "+server, "nova.conf",
+		t, r.Detach(t.Context(), id, server), volume.KindUnavailable, "Nova shows its attachment to server "+server, "nova.conf",
 	)
 	r.cloud.CheckCalls(t, fakecloud.DeleteAttachmentRecord, 0)
 	r.cloud.CheckAttached(t, id, server)

@@ -11,21 +11,21 @@ import (
 )
 
 const (
-	// maxStaticReads bounds how many static volumes a page reads one by one.
+	// maxStaticReads bounds how many static volumes a page of the listing reads one by one.
 	maxStaticReads = 50
-	// minStaticsPerPage is from how many static volumes on it is cheaper to read a page of the
-	// project's volumes, which may be a thousand, than the static volumes one by one.
+	// minStaticsPerPage is the number of static volumes from which reading a page of the project's
+	// volumes, up to a thousand, is cheaper than reading the static volumes one by one.
 	minStaticsPerPage = 4
 )
 
-// statics are the volumes that were attached through this driver and lack the cluster's metadata,
-// because an administrator created them (static provisioning). A listing without them would tell
-// external-attacher that they are attached nowhere, and it would attach them again every minute.
-// They are not persistent: after a restart external-attacher attaches each once more, which adds it
-// again. The zero value is ready to use.
+// statics lists the static volumes: volumes that this driver attached and that lack the cluster's
+// metadata, because an administrator created them (static provisioning). If a listing omitted them,
+// external-attacher would take them as detached and attach them again every minute. The list is not
+// persistent: after a restart external-attacher attaches each volume once more, which adds it again.
+// The zero value is ready to use.
 type statics struct {
 	mu     sync.Mutex
-	clouds map[string]string // name of the cloud by id of the volume
+	clouds map[string]string // cloud names by volume id
 }
 
 func (s *statics) add(id, cloudName string) {
@@ -43,16 +43,15 @@ func (s *statics) remove(id string) {
 	delete(s.clouds, id)
 }
 
-func (s *statics) isEmpty() bool { return len(s.all()) == 0 }
-
-// all returns the names of the clouds by the ids of the volumes.
+// all returns the names of the clouds by volume id.
 func (s *statics) all() map[string]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return maps.Clone(s.clouds)
 }
 
-// listStatics returns a page of at most limit static volumes, in the order of ids; 0: no limit.
+// listStatics returns a page of the static volumes, sorted by id, that begins behind the id after. The
+// page has at most limit volumes; 0: no limit.
 func (b *Backend) listStatics(ctx context.Context, after string, limit int) (listPage, error) {
 	clouds := b.statics.all()
 	ids := slices.Sorted(maps.Keys(clouds))
@@ -90,7 +89,8 @@ func (b *Backend) listStatics(ctx context.Context, after string, limit int) (lis
 	return out, nil
 }
 
-// readStatic reads one volume. If it is gone, readStatic forgets it and reports found as false.
+// readStatic reads one volume. It reports found as false, and forgets the volume, if it does not
+// exist.
 func (b *Backend) readStatic(ctx context.Context, cloudName, id string) (v cloud.Volume, found bool, err error) {
 	c, err := b.clouds.Cloud(ctx, cloudName)
 	if err != nil {
@@ -104,9 +104,9 @@ func (b *Backend) readStatic(ctx context.Context, cloudName, id string) (v cloud
 	return v, err == nil, err
 }
 
-// findInLists returns those of the volumes that the lists of their clouds contain: one request for
-// many. A volume in no list is not gone: it may belong to another project, or be on a page that
-// findInLists does not read.
+// findInLists looks for the volumes in the lists of their clouds, where one request returns many, and
+// returns those that it finds. A volume that it does not find may exist: it may belong to another
+// project, or be on a page that findInLists does not read.
 func (b *Backend) findInLists(
 	ctx context.Context, ids []string, clouds map[string]string,
 ) (map[string]cloud.Volume, error) {

@@ -16,13 +16,13 @@ func (b *Backend) Get(ctx context.Context, id string) (volume.Volume, error) {
 	if err != nil {
 		return volume.Volume{}, volume.Wrap(err, "read volume", id)
 	}
-	return b.volume(v), nil
+	return b.toVolume(v), nil
 }
 
-// volume returns a volume of Cinder in the domain's terms. It has no volume context, because Cinder
-// keeps none: PersistentVolumes of cinder-csi-plugin have other keys, which must stay valid.
-// Without topology (ignoresZones) every node can reach it.
-func (b *Backend) volume(v cloud.Volume) volume.Volume {
+// toVolume converts a volume of Cinder to a volume.Volume. It sets no VolumeContext, because Cinder
+// stores none and PersistentVolumes of cinder-csi-plugin have other keys, which must stay valid. It
+// sets no Topology if zones are ignored: then every node can reach the volume.
+func (b *Backend) toVolume(v cloud.Volume) volume.Volume {
 	out := volume.Volume{
 		ID: v.ID, Name: v.Name, Size: cloud.SizeOf(v), Source: sourceOf(v), AccessModes: singleNodeModes(),
 		Nodes: state.Servers(v), Encrypted: isEncrypted(v),
@@ -36,10 +36,10 @@ func (b *Backend) volume(v cloud.Volume) volume.Volume {
 	return out
 }
 
-// isEncrypted reports whether a volume was created for encryption on the node.
+// isEncrypted reports whether the node encrypts a volume, according to the metadata of the volume.
 func isEncrypted(v cloud.Volume) bool { return v.Metadata[metadata.Encrypted] == "true" }
 
-// sourceOf returns what a volume was made from. CSI knows a backup as a snapshot.
+// sourceOf returns the source of a volume. For CSI a backup is a snapshot too.
 func sourceOf(v cloud.Volume) volume.Source {
 	switch {
 	case v.SnapshotID != "":

@@ -11,26 +11,24 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// ignoresZones reports whether the availability zones of Cinder say nothing about which servers
-// reach a volume.
+// ignoresZones reports whether the availability zone of a volume does not restrict which servers can
+// reach it, by the options or by cloud.conf.
 func (b *Backend) ignoresZones() bool {
 	return b.opts.IgnoreVolumeAZ || b.clouds.Settings().IgnoreVolumeAZ
 }
 
-// placement is where a new volume may be.
-type placement struct {
-	// zones to try, in order; one empty name leaves the choice to Cinder.
-	zones []string
-	// allowed are the zone labels that the request demands; nil: any zone is allowed.
-	allowed []string
+// zoneChoice has the availability zones of a new volume.
+type zoneChoice struct {
+	order   []string // names of the zones to try, in order; an empty name lets Cinder choose
+	allowed []string // labels of the zones that the request allows; nil: all
 }
 
-// allows reports whether a volume may be in the zone.
-func (p placement) allows(zone string) bool {
-	return p.allowed == nil || slices.Contains(p.allowed, cindercsi.ZoneLabel(zone))
+// allows reports whether the request allows a volume in the zone.
+func (z zoneChoice) allows(zone string) bool {
+	return z.allowed == nil || slices.Contains(z.allowed, cindercsi.ZoneLabel(zone))
 }
 
-// allowedZones returns the labels of the zones that the request demands; nil: any zone is allowed.
+// allowedZones returns the labels of the zones that the request allows; nil: all.
 func (b *Backend) allowedZones(req volume.CreateRequest) []string {
 	if b.ignoresZones() {
 		return nil
@@ -38,53 +36,46 @@ func (b *Backend) allowedZones(req volume.CreateRequest) []string {
 	return zoneLabels(req.Requisite)
 }
 
-// place chooses the zones for a new volume: the one that the class demands, else those of the
-// topology that Cinder has, the preferred ones first. A volume with a source is created where the
-// source is, unless the class demands a zone: Cinder refuses most other zones. If zones are
-// ignored, only the class counts. Kind Exhausted: Cinder has none of the demanded zones.
-func (b *Backend) place(
+// chooseZones chooses the zones for a new volume: the zone that the StorageClass sets, else those
+// zones of the topology that Cinder has, the preferred ones first. Without either, and for a volume
+// with a source, Cinder chooses: it creates a copy in the zone of its source and refuses most other
+// zones. If zones are ignored, only the StorageClass counts. Kind Exhausted: the request does not
+// allow the zone of the StorageClass, or Cinder has none of the allowed zones.
+func (b *Backend) chooseZones(
 	ctx context.Context, c *cloud.Cloud, want class.Storage, req volume.CreateRequest,
-) (placement, error) {
-	if b.ignoresZones() {
-		return placement{zones: []string{want.Zone}}, nil
-	}
-	p := placement{allowed: b.allowedZones(req)}
-	if want.Zone != "" {
-		if !p.allows(want.Zone) {
-			return p, volume.Errorf(volume.KindExhausted,
-				"the class demands the availability zone %s, but the volume must be reachable from %s",
-				want.Zone, message.JoinAtMost(p.allowed)).
-				WithRemedy("remove the parameter availability from the class, or allow its zone in allowedTopologies")
-		}
-		p.zones = []string{want.Zone}
-		return p, nil
+) (zoneChoice, error) {
+	z := zoneChoice{order: []string{want.Zone}, allowed: b.allowedZones(req)}
+	if want.Zone != "" && !z.allows(want.Zone) {
+		return z, volume.Errorf(volume.KindExhausted,
+			"the StorageClass sets the availability zone %s, but the request allows only %s",
+			want.Zone, message.JoinAtMost(z.allowed)).
+			WithRemedy("remove the parameter " + class.ParamZone + " from the StorageClass, or allow its zone in allowedTopologies")
 	}
 	labels := zoneLabels(slices.Concat(req.Preferred, req.Requisite))
-	if len(labels) == 0 || !req.Source.IsEmpty() {
-		p.zones = []string{""}
-		return p, nil
+	if b.ignoresZones() || want.Zone != "" || len(labels) == 0 || !req.Source.IsEmpty() {
+		return z, nil
 	}
 	known, err := b.catalog.Zones(ctx, c)
 	if err != nil {
-		return p, err
+		return z, err
 	}
+	z.order = nil
 	for _, label := range labels {
-		// The label may be a zone's name with characters replaced.
+		// In a label, some characters of the zone's name are replaced.
 		i := slices.IndexFunc(known, func(zone string) bool { return zone == label || cindercsi.ZoneLabel(zone) == label })
-		if i >= 0 && p.allows(known[i]) && !slices.Contains(p.zones, known[i]) {
-			p.zones = append(p.zones, known[i])
+		if i >= 0 && z.allows(known[i]) && !slices.Contains(z.order, known[i]) {
+			z.order = append(z.order, known[i])
 		}
 	}
-	if len(p.zones) == 0 {
-		return p, volume.Errorf(volume.KindExhausted,
-			"the volume must be reachable from the zones %s, but Cinder has the zones %s",
+	if len(z.order) == 0 {
+		return z, volume.Errorf(volume.KindExhausted, "the request allows only the zones %s, but Cinder has the zones %s",
 			message.JoinAtMost(labels), message.JoinAtMost(known)).
-			WithRemedy("if the zones of Cinder and Nova have nothing to do with each other, set ignore-volume-az in cloud.conf")
+			WithRemedy("if Cinder's zones and Nova's zones are independent, set ignore-volume-az in cloud.conf")
 	}
-	return p, nil
+	return z, nil
 }
 
-// zoneLabels returns the zones that topologies name; nil: they name none.
+// zoneLabels returns the labels of the zones in topologies, without duplicates; nil: there are none.
 func zoneLabels(topologies []volume.Topology) []string {
 	var labels []string
 	for _, t := range topologies {

@@ -1,12 +1,10 @@
-// Package attachment attaches a volume to a server and detaches it, from whatever state the
-// two are in: it is the state machine between Cinder, which shows the volume, and Nova, which
-// does the work. Cinder shows completed attachments only; Nova knows also those that begin or
-// end. The package believes neither alone: Attach succeeds when both have the attachment, and
-// Detach when neither has it.
+// Package attachment attaches a volume to a server and detaches it, from whatever state the two are
+// in. Nova does the work, and Cinder shows the state of the volume, with completed attachments only;
+// Nova also knows attachments that begin or end. The package relies on neither alone: Attach
+// succeeds when both have the attachment, and Detach when neither has it.
 //
-// Begin with Attachment. Each of its two operations is a loop: read the volume, judge its stage,
-// make one step, judge again. The package uses no other part of the backend: it reads and asks
-// through API and waits through Poller.
+// Begin with Attachment.Attach and Attachment.Detach. Each is a loop: read the volume, determine its
+// stage, make one step, repeat.
 package attachment
 
 import (
@@ -22,56 +20,35 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// API is what an Attachment asks of Cinder and Nova.
-type API interface {
-	poll.NamedReader
-	message.Reader
-	CheckFeature(ctx context.Context, f cloud.Feature) error
-	AttachmentRecords(ctx context.Context, volumeID string) ([]cloud.AttachmentRecord, error)
-	DeleteAttachment(ctx context.Context, id string) error
-
-	Server(ctx context.Context, id string) (cloud.Server, error)
-	ServerAttachment(ctx context.Context, server, volumeID string) (found bool, err error)
-	Attach(ctx context.Context, server, volumeID string, multiattach bool) error
-	Detach(ctx context.Context, server, volumeID string) error
-}
-
-// Poller waits for volumes.
-type Poller interface {
-	Await(
-		ctx context.Context, api poll.NamedReader, id, op string, done func(cloud.Volume) bool,
-	) (cloud.Volume, error)
-}
-
-// Attachment is one volume on one server, wanted or present.
+// Attachment is an attachment of a volume to a server, which may not exist yet.
 type Attachment struct {
-	API      API
-	Poller   Poller
+	API      *cloud.Cloud
+	Pollers  *poll.Group
 	Log      *slog.Logger
 	VolumeID string
-	ServerID string // empty, for Detach only: all servers
-	Shared   bool   // the volume may be attached to other servers too; Detach ignores it
+	ServerID string // empty: all servers; only Detach allows that
+	Shared   bool   // Attach may attach the volume although other servers have it; Detach ignores Shared
 }
 
-// maxRequests bounds how often one call asks Nova for the same thing: once, and once more when
-// the state has changed in between.
+// maxRequests bounds how often one call requests an attachment or a detachment from Nova: a second
+// time if the first request did not lead to it.
 const maxRequests = 2
 
 // stage is the state of a volume in relation to one server.
 type stage uint8
 
 const (
-	stageDetached          stage = iota // may be attached to the server
-	stageAttached                       // attached to the server
-	stageAttachedElsewhere              // attached to other servers, with which it may not be shared
-	stageAttaching                      // reserved or attaching; Cinder does not show for which server
-	stageDetaching                      // detaching; Cinder does not show from which server
-	stageBusy                           // Cinder does something else with it, which ends by itself
-	stageFailed                         // in a state that does not end by itself
+	stageDetached          stage = iota // the volume may be attached to the server
+	stageAttached                       // the volume is attached to the server
+	stageAttachedElsewhere              // the volume is attached to other servers and must not be shared with them
+	stageAttaching                      // the volume is reserved or attaching; Cinder does not show for which server
+	stageDetaching                      // the volume is detaching; Cinder does not show from which server
+	stageBusy                           // another operation is running, which ends by itself
+	stageFailed                         // the volume is in a state that does not end by itself
 )
 
-// stageOf judges a reading of the volume. Cinder lists completed attachments only, so one that it
-// lists exists, unless the volume is detaching.
+// stageOf returns the stage of the volume as Cinder shows it. Cinder lists completed attachments
+// only, so a listed attachment exists, unless the volume is detaching.
 func (a Attachment) stageOf(v cloud.Volume) stage {
 	isListed := isListedOn(v, a.ServerID)
 	switch {
@@ -95,12 +72,12 @@ func (a Attachment) stageOf(v cloud.Volume) stage {
 	return stageFailed
 }
 
-// isChanging reports whether an attachment of the volume begins or ends.
+// isChanging reports whether an attachment of the volume is beginning or ending.
 func isChanging(v cloud.Volume) bool {
 	return v.Status == state.Reserved || v.Status == state.Attaching || v.Status == state.Detaching
 }
 
-// isBusy reports whether Cinder does something with the volume that ends by itself.
+// isBusy reports whether Cinder runs an operation on the volume that ends by itself.
 func isBusy(v cloud.Volume) bool {
 	return slices.Contains([]string{
 		state.Creating, "downloading", state.Extending, state.Retyping, "backing-up", "restoring-backup",
@@ -127,7 +104,7 @@ func attachmentIDs(v cloud.Volume, server string) []string {
 	return ids
 }
 
-// describeServers names the servers that Cinder lists, for messages.
+// describeServers returns the servers that Cinder lists, for messages.
 func describeServers(v cloud.Volume) string {
 	var names []string
 	for _, at := range v.Attachments {
@@ -142,15 +119,15 @@ func describeServers(v cloud.Volume) string {
 	return strings.Join(names, ", ")
 }
 
-// isInNova reports whether Nova has the attachment. Nova registers it before Cinder reserves the
-// volume, and forgets it after Cinder has released the volume.
+// isInNova reports whether Nova has the attachment. Nova records it before Cinder reserves the
+// volume, and deletes the record after Cinder has released the volume.
 func (a Attachment) isInNova(ctx context.Context) (bool, error) {
 	return a.API.ServerAttachment(ctx, a.ServerID, a.VolumeID)
 }
 
 // await waits until done reports true for the volume.
 func (a Attachment) await(ctx context.Context, op string, done func(cloud.Volume) bool) (cloud.Volume, error) {
-	return a.Poller.Await(ctx, a.API, a.VolumeID, op, done)
+	return a.Pollers.Await(ctx, a.API, a.VolumeID, op, done)
 }
 
 // awaitShare is await for a share of the remaining time. It reports isStalled, and the volume as
@@ -167,12 +144,13 @@ func (a Attachment) awaitShare(
 	return v, false, err
 }
 
-// addServerState adds the state of the server to an error of kind Deadline, if that explains it.
+// addServerState adds the state of the server to an error of kind Deadline, if the state can be the
+// cause.
 func (a Attachment) addServerState(ctx context.Context, err error) error {
 	s, errServer := a.API.Server(ctx, a.ServerID)
 	switch {
 	case volume.IsKind(errServer, volume.KindNotFound):
-		return volume.Errorf(volume.KindDeadline, "%w; Nova knows no server %s", err, a.ServerID)
+		return volume.Errorf(volume.KindDeadline, "%w; Nova has no server %s", err, a.ServerID)
 	case errServer != nil || s.Status == "ACTIVE":
 		return err
 	}
@@ -180,8 +158,8 @@ func (a Attachment) addServerState(ctx context.Context, err error) error {
 		WithRemedy("check the state of the server: openstack server show " + a.ServerID)
 }
 
-// conflictError explains Nova's answer 409: Nova attaches and detaches only while it does nothing
-// else with the server, and the server is not locked and in a state that allows it.
+// conflictError adds the cause to Nova's response 409. Nova attaches and detaches only if no other
+// operation on the server is running, the server is not locked, and its state allows it.
 func (a Attachment) conflictError(ctx context.Context, err error) error {
 	s, errServer := a.API.Server(ctx, a.ServerID)
 	if errServer != nil {
@@ -190,7 +168,7 @@ func (a Attachment) conflictError(ctx context.Context, err error) error {
 	switch s.Status {
 	case "ERROR", "SUSPENDED", "RESCUE", "SOFT_DELETED", "SHELVED", "SHELVED_OFFLOADED":
 		return volume.Errorf(volume.KindPrecondition, "server %s is %s: %w", a.ServerID, s.Status, err).
-			WithRemedy("bring the server back to the state ACTIVE, or delete the node if the server cannot be recovered")
+			WithRemedy("bring the server back to the state ACTIVE; if the server cannot be recovered, delete the Node object")
 	case "DELETED":
 		return volume.Errorf(volume.KindInProgress,
 			"server %s is being deleted, and Nova detaches its volumes itself: %w", a.ServerID, err).

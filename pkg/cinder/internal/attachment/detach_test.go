@@ -69,7 +69,7 @@ func TestDetachFromAServerThatIsGoneIsNoSuccessIfCinderKeepsIt(t *testing.T) {
 		fakecloud.Status(403, "Policy doesn't allow volume:attachment_delete to be performed."),
 	)
 	cindertest.CheckKind(
-		t, r.Detach(t.Context(), id, server), volume.KindPrecondition, server+" does not exist", "administrator",
+		t, r.Detach(t.Context(), id, server), volume.KindPrecondition, server+" does not exist", "cloud operator",
 	)
 	r.cloud.CheckState(t, id, state.InUse)
 }
@@ -185,7 +185,7 @@ func TestDetachFromAllServersRemovesReservations(t *testing.T) {
 
 	bare := r.cloud.Add(fakecloud.Volume{Status: state.Reserved})
 	cindertest.CheckKind(
-		t, r.Detach(cindertest.Within(t, time.Second), bare, ""), volume.KindPrecondition, state.Reserved, "administrator",
+		t, r.Detach(cindertest.Within(t, time.Second), bare, ""), volume.KindPrecondition, state.Reserved, "cloud operator",
 	)
 }
 
@@ -247,7 +247,7 @@ func TestDetachSucceedsWhileAnotherServerAttaches(t *testing.T) {
 
 	bare := r.cloud.Add(fakecloud.Volume{Status: state.Reserved})
 	cindertest.CheckKind(
-		t, r.Detach(cindertest.Within(t, time.Second), bare, server), volume.KindInProgress, state.Reserved, "administrator",
+		t, r.Detach(cindertest.Within(t, time.Second), bare, server), volume.KindInProgress, state.Reserved, "cloud operator",
 	)
 }
 

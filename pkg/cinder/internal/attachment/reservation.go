@@ -6,14 +6,16 @@ import (
 	"strings"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/cinder/internal/message"
 	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// resolveReservation deals with a volume that is reserved or attaching. If Nova has the attachment
-// to this server, an earlier call began it, and resolveReservation waits for its end. Otherwise a
-// request of another client is running, or one has failed halfway and left the volume reserved.
-func (a Attachment) resolveReservation(ctx context.Context) (v cloud.Volume, isConfirmed bool, err error) {
+// awaitReservation waits until a volume is no longer reserved or attaching. If Nova has the attachment
+// to this server, an earlier call began it, and awaitReservation waits until it is complete.
+// Otherwise another client's request is running, or a failed request left the volume reserved: if
+// the wait takes too long, awaitReservation removes the reservations for this server.
+func (a Attachment) awaitReservation(ctx context.Context) (v cloud.Volume, isConfirmed bool, err error) {
 	found, err := a.isInNova(ctx)
 	if err != nil {
 		return v, false, err
@@ -37,12 +39,13 @@ func (a Attachment) resolveReservation(ctx context.Context) (v cloud.Volume, isC
 	return v, false, err
 }
 
-// removeReservations removes the reservations for this server that Nova does not know. It reports
-// whether the volume must be read again: it removed some, or Nova now has the attachment.
+// removeReservations deletes the reservations for this server if Nova does not have the attachment.
+// It reports hasChanged if the volume must be read again: it deleted reservations, or Nova now has
+// the attachment.
 //
-// Nova registers an attachment before Cinder reserves the volume, and forgets it after Cinder has
-// released the volume. So nobody uses a reservation that existed before Nova was asked and that
-// Nova does not know; and a reservation alone gives no host access to the volume.
+// The deletion is safe: Nova records an attachment before Cinder reserves the volume, and deletes
+// the record after Cinder has released the volume. So a reservation that existed before Nova
+// denied the attachment is unused; and a reservation alone gives no host access to the volume.
 func (a Attachment) removeReservations(ctx context.Context) (hasChanged bool, err error) {
 	records, err := a.API.AttachmentRecords(ctx, a.VolumeID)
 	if err != nil {
@@ -61,39 +64,39 @@ func (a Attachment) removeReservations(ctx context.Context) (hasChanged bool, er
 		return found, err
 	}
 	for _, r := range records {
-		a.Log.WarnContext(ctx, "removing the reservation that an attachment left behind",
+		a.Log.WarnContext(ctx, "deleting the reservation that a failed attachment left behind",
 			"volume", a.VolumeID, "server", a.ServerID, "attachment", r.ID)
 		if err := a.API.DeleteAttachment(ctx, r.ID); err != nil && !volume.IsKind(err, volume.KindNotFound) {
 			return false, volume.Errorf(volume.KindOf(err),
-				"the volume is %s for server %s, but Nova knows nothing of it, and the reservation cannot be removed: %w",
-				r.Status, a.ServerID, err).
-				WithRemedy("ask an administrator to run: " + deleteCommand(r.ID))
+				"cannot delete reservation %s of the volume for server %s, which Nova does not have: %w", r.ID, a.ServerID, err).
+				WithRemedy("ask the cloud operator to run: " + deleteCommand(r.ID))
 		}
 	}
 	return true, nil
 }
 
-// stalledError is the error for a volume that stays reserved, attaching or detaching for other
-// servers.
+// stalledError is the error for a volume that stays reserved, attaching or detaching although no
+// attachment to this server is beginning or ending.
 func (a Attachment) stalledError(ctx context.Context, v cloud.Volume) error {
 	records, err := a.API.AttachmentRecords(ctx, a.VolumeID)
 	if err != nil || len(records) == 0 {
 		return volume.Errorf(volume.KindInProgress,
-			"the volume is %s, but not for server %s: Nova says that this server does not have it", v.Status, a.ServerID).
-			WithRemedy("if it lasts, the request for that attachment has failed: check " + listCommand(a.VolumeID) +
-				" and delete the attachment that no server has, or ask an administrator to run: " +
+			"the volume has the status %s, but Nova has no attachment to server %s", v.Status, a.ServerID).
+			WithRemedy(message.Retries + "; if the error persists, find and delete the attachment that no server has: " +
+				listCommand(a.VolumeID) + "; " + deleteCommand("ATTACHMENT") + "; or ask the cloud operator to run: " +
 				resetCommand(a.VolumeID, state.Available))
 	}
 	var found []string
 	for _, r := range records {
 		found = append(found, r.Status+" for server "+r.Instance+" (attachment "+r.ID+")")
 	}
-	return volume.Errorf(volume.KindInProgress, "the volume is %s: %s", v.Status, strings.Join(found, ", ")).
-		WithRemedy("if it lasts, the request for that attachment has failed: " +
+	return volume.Errorf(volume.KindInProgress, "the volume has the status %s: %s", v.Status, strings.Join(found, ", ")).
+		WithRemedy(message.Retries + "; if the error persists, the attachment has failed: " +
 			"make sure that the server does not have the volume, then run: " + deleteCommand("ATTACHMENT"))
 }
 
-// The commands that messages name. Attachments need microversion 3.27 of Cinder.
+// The commands that messages name. Attachments need microversion 3.27 of Cinder. ATTACHMENT in a
+// command stands for the id that the user finds with listCommand.
 func listCommand(volumeID string) string {
 	return "openstack --os-volume-api-version 3.27 volume attachment list --volume-id " + volumeID
 }

@@ -56,5 +56,5 @@ func TestAttachKeepsTheReservationsOfOtherServers(t *testing.T) {
 
 	bare := r.cloud.Add(fakecloud.Volume{Status: state.Reserved})
 	err = r.Attach(cindertest.Within(t, time.Second), cindertest.AttachRequest(bare, server))
-	cindertest.CheckKind(t, err, volume.KindInProgress, state.Reserved, "administrator")
+	cindertest.CheckKind(t, err, volume.KindInProgress, state.Reserved, "cloud operator")
 }

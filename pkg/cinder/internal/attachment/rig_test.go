@@ -32,7 +32,7 @@ func newRig(t *testing.T, o fakecloud.Options) *rig {
 
 func (r *rig) attachment(id, server string) Attachment {
 	return Attachment{
-		API: r.api, Poller: r.polls, Log: slog.New(slog.DiscardHandler), VolumeID: id, ServerID: server,
+		API: r.api, Pollers: r.polls, Log: slog.New(slog.DiscardHandler), VolumeID: id, ServerID: server,
 	}
 }
 

@@ -1,6 +1,6 @@
-// Package catalog remembers what a cloud offers for a short time: its volume types, its
-// availability zones and the limits of the project. Calls that need the same at the same
-// time make one request. It reads only, through the interface API, and knows no volumes.
+// Package catalog caches what a cloud offers: its volume types, its availability zones and the limits
+// of the project. Calls that need the same value at the same time make one request. The package
+// only reads.
 package catalog
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// API is what a Catalog reads of a cloud.
+// API reads what one cloud offers. *cloud.Cloud implements it.
 type API interface {
 	Name() string
 	VolumeTypes(ctx context.Context) ([]cloud.VolumeType, error)
@@ -23,34 +23,35 @@ type API interface {
 	Limits(ctx context.Context) (cloud.Limits, error)
 }
 
-// Catalog remembers the offers of all clouds. The zero value is ready to use.
+// Catalog caches the offers of all clouds. The zero value is ready to use.
 type Catalog struct {
 	mu     sync.Mutex
 	clouds map[string]*offers // by name of the cloud
 }
 
 const (
-	// maxOfferAge is how long types and zones are remembered: administrators change them
-	// rarely, but a user who has just asked for a new type should not wait long.
+	// maxOfferAge is how long types and zones are cached: administrators change them rarely, but a
+	// user should not wait long for a change.
 	maxOfferAge = time.Minute
-	// maxLimitsAge is how long limits are remembered: external-provisioner asks for the
-	// capacity of all StorageClasses and zones at once, which have the same limits.
+	// maxLimitsAge is how long limits are cached: external-provisioner asks for the capacity of all
+	// StorageClasses and zones at the same time, and the limits are the same for all.
 	maxLimitsAge = 10 * time.Second
 )
 
-// offers are those of one cloud.
+// offers has the cached values of one cloud.
 type offers struct {
-	types  *remembered[types]
-	zones  *remembered[[]string]
-	limits *remembered[cloud.Limits]
+	types  *cached[types]
+	zones  *cached[[]string]
+	limits *cached[cloud.Limits]
 }
 
-// types are the volume types of a cloud.
+// types has the volume types of a cloud.
 type types struct {
 	all       []cloud.VolumeType
-	byDefault cloud.VolumeType // zero: the cloud has no default type
+	byDefault cloud.VolumeType // the default type; zero: the cloud has none
 }
 
+// of returns the cached values of a cloud.
 func (k *Catalog) of(api API) *offers {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -60,19 +61,19 @@ func (k *Catalog) of(api API) *offers {
 	o := k.clouds[api.Name()]
 	if o == nil {
 		o = &offers{
-			types: remember[types](maxOfferAge), zones: remember[[]string](maxOfferAge),
-			limits: remember[cloud.Limits](maxLimitsAge),
+			types: newCached[types](maxOfferAge), zones: newCached[[]string](maxOfferAge),
+			limits: newCached[cloud.Limits](maxLimitsAge),
 		}
 		k.clouds[api.Name()] = o
 	}
 	return o
 }
 
-// Type returns the volume type of a name or id, or the cloud's default type for an empty name.
-// Kind Invalid: the cloud has no such type for this project.
+// Type returns the volume type of a name or id. For an empty name it returns the cloud's default type,
+// or the zero value if the cloud has none. Kind Invalid: this project has no such type.
 func (k *Catalog) Type(ctx context.Context, api API, name string) (cloud.VolumeType, error) {
-	remembered := k.of(api).types
-	types, err := remembered.get(ctx, "volume types", func() (types, error) { return readTypes(ctx, api) })
+	cache := k.of(api).types
+	types, err := cache.get(ctx, "volume types", func() (types, error) { return readTypes(ctx, api) })
 	if err != nil || name == "" {
 		return types.byDefault, err
 	}
@@ -83,10 +84,10 @@ func (k *Catalog) Type(ctx context.Context, api API, name string) (cloud.VolumeT
 		}
 		names = append(names, t.Name)
 	}
-	remembered.forget() // the type may be new: the next call reads the types again
+	cache.forget() // the type may be new: the next call reads the types again
 	return cloud.VolumeType{}, volume.Errorf(volume.KindInvalid,
-		"the cloud %s has no volume type %q for this project; it has: %s", api.Name(), name, message.JoinAtMost(names)).
-		WithRemedy("name one of the cloud's types in the class (openstack volume type list)")
+		"cloud %s has no volume type %q for this project; it has: %s", api.Name(), name, message.JoinAtMost(names)).
+		WithRemedy("set one of the cloud's volume types in the class: openstack volume type list")
 }
 
 func readTypes(ctx context.Context, api API) (t types, err error) {
@@ -100,8 +101,8 @@ func readTypes(ctx context.Context, api API) (t types, err error) {
 	return t, err
 }
 
-// HasType reports whether a volume has the type of a name or id. Kind Invalid: the cloud has no
-// such type for this project; it may have been renamed since the volume was created.
+// HasType reports whether a volume has the type of a name or id. Kind Invalid: this project has no
+// such type, which may have been renamed since the volume was created.
 func (k *Catalog) HasType(ctx context.Context, api API, v cloud.Volume, name string) (bool, error) {
 	if v.VolumeType == name {
 		return true, nil

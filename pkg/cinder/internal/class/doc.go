@@ -1,5 +1,5 @@
-// Package class reads the parameters of the three kinds of classes that Kubernetes passes to
-// a driver: StorageClass, VolumeAttributesClass and VolumeSnapshotClass. It makes no requests
-// and decides nothing: it returns what a class asks for, or an error of kind Invalid that
-// names the parameter. Parameters have the names of cinder-csi-plugin where that has them.
+// Package class parses the parameters of the three kinds of classes that Kubernetes passes to a
+// driver: StorageClass (ParseStorage), VolumeAttributesClass (ParseAttributes) and
+// VolumeSnapshotClass (ParseSnapshot). It makes no requests. An error has kind Invalid and names the
+// parameter. Parameters have the names of cinder-csi-plugin where that driver has them.
 package class

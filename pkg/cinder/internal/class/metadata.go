@@ -3,7 +3,6 @@ package class
 import (
 	"encoding/json"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,10 +12,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// parseMetadata reads the value of ParamMetadata: a JSON object of strings, or nothing. It returns
-// an error of kind Invalid if text is something else, or has a key or value that Cinder
-// refuses or a key that this driver sets. The error does not contain values, which may be
-// secret.
+// parseMetadata parses the value of ParamMetadata: a JSON object of strings, or nothing. It returns an
+// error if text is something else, or has a key or value that Cinder refuses, or a key that this
+// driver or Cinder sets. The error does not contain values, which may be secret.
 func parseMetadata(text string) (map[string]string, error) {
 	if strings.TrimSpace(text) == "" {
 		return nil, nil
@@ -31,7 +29,7 @@ func parseMetadata(text string) (map[string]string, error) {
 		switch {
 		case value == nil:
 			return nil, invalidMetadata("has no string for the key " + strconv.Quote(key))
-		case !regexp.MustCompile(`^[a-zA-Z0-9_:. /-]+$`).MatchString(key) || len(key) > maxMetadataLength:
+		case key == "" || strings.Trim(key, metadataKeyCharacters) != "" || len(key) > maxMetadataLength:
 			return nil, invalidMetadata("has the key " + strconv.Quote(key) +
 				", but Cinder allows 1 to 255 letters, digits, blanks, and - _ : . /")
 		case utf8.RuneCountInString(*value) > maxMetadataLength:
@@ -44,10 +42,13 @@ func parseMetadata(text string) (map[string]string, error) {
 	return parsed, nil
 }
 
-// maxMetadataLength is how many characters Cinder allows in a key or a value of metadata.
-const maxMetadataLength = 255
+// What Cinder allows in metadata: the characters of a key, and the length of a key or value.
+const (
+	metadataKeyCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_:. /-"
+	maxMetadataLength     = 255
+)
 
 func invalidMetadata(problem string) error {
-	return volume.Errorf(volume.KindInvalid, "the parameter %s %s", ParamMetadata, problem).
-		WithRemedy(`correct the class: ` + ParamMetadata + `: '{"key": "value"}'`)
+	return volume.Errorf(volume.KindInvalid, "parameter %s %s", ParamMetadata, problem).
+		WithRemedy(`correct the parameter in the class: ` + ParamMetadata + `: '{"key": "value"}'`)
 }

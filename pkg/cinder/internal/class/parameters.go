@@ -7,21 +7,24 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Parameters of classes. ParamMetadata, metadata for what is made besides those of the driver,
-// is a parameter of all three kinds.
+// Parameters of classes. ParamType and ParamMetadata are parameters of all three kinds.
 const (
-	// ParamType is the volume type by name or id; of a VolumeSnapshotClass it is TypeSnapshot or
+	// ParamType is the name or id of a volume type; in a VolumeSnapshotClass it is TypeSnapshot or
 	// TypeBackup.
-	ParamType  = "type"
-	ParamZone  = "availability"
-	ParamCloud = "cloud" // of a StorageClass; the secret of the same name comes first
-	// ParamAffinity and ParamAntiAffinity are ids or names of volumes, separated by commas,
-	// whose storage backend the new volume shares or avoids.
+	ParamType = "type"
+	// ParamMetadata is metadata for the new object, or the volume, in addition to the driver's.
+	ParamMetadata = "appendVolumeMetadata"
+	// ParamZone is the availability zone of a volume or backup.
+	ParamZone = "availability"
+	// ParamCloud is the cloud of the volumes of a StorageClass. The secret of the same name overrides
+	// it.
+	ParamCloud = "cloud"
+	// ParamAffinity and ParamAntiAffinity are ids or names of volumes, separated by commas, whose
+	// storage backend a new volume shares or avoids.
 	ParamAffinity     = "cinder.csi.openstack.org/affinity"
 	ParamAntiAffinity = "cinder.csi.openstack.org/anti-affinity"
-	ParamMetadata     = "appendVolumeMetadata"
-	// ParamPolicy lets Cinder move a volume to another backend for its new type (on-demand),
-	// or not (never, the default). It is a parameter of VolumeAttributesClasses.
+	// ParamPolicy, in a VolumeAttributesClass, says whether Cinder may move a volume to another
+	// backend for its new type: PolicyOnDemand or PolicyNever (the default).
 	ParamPolicy = "migration-policy"
 )
 
@@ -31,19 +34,18 @@ const (
 	PolicyOnDemand = "on-demand"
 )
 
-// Storage is what a StorageClass asks for.
+// Storage has the parsed parameters of a StorageClass.
 type Storage struct {
 	Cloud        string
 	Type         string
 	Zone         string
 	Affinity     []string
 	AntiAffinity []string
-	Metadata     map[string]string // with those of the driver
-	Context      map[string]string // for the node
+	Metadata     map[string]string // ParamMetadata and the driver's metadata
+	Context      map[string]string // volume context, which is for the node
 }
 
-// ParseStorage reads the parameters of a StorageClass for a volume of the cluster. Kind
-// Invalid: a parameter is not known, or has an impossible value.
+// ParseStorage parses the parameters of a StorageClass for a volume of the cluster.
 func ParseStorage(parameters map[string]string, clusterID string) (Storage, error) {
 	var class Storage
 	var err error
@@ -67,7 +69,7 @@ func ParseStorage(parameters map[string]string, clusterID string) (Storage, erro
 			class.Context = map[string]string{volume.MkfsOptionsKey: value}
 		default:
 			if !strings.HasPrefix(key, metadata.SidecarPrefix) {
-				return class, unknown("StorageClass", key, ParamType, ParamZone, ParamCloud, volume.MkfsOptionsKey,
+				return class, unknownError("StorageClass", key, ParamType, ParamZone, ParamCloud, volume.MkfsOptionsKey,
 					ParamMetadata, volume.EncryptedKey, ParamAffinity, ParamAntiAffinity)
 			}
 		}
@@ -77,32 +79,33 @@ func ParseStorage(parameters map[string]string, clusterID string) (Storage, erro
 	return class, nil
 }
 
-// Attributes is what a VolumeAttributesClass asks for.
+// Attributes has the parsed parameters of a VolumeAttributesClass.
 type Attributes struct {
 	Type     string // empty: unchanged
 	Policy   string
-	Metadata map[string]string // added to those of the volume
+	Metadata map[string]string // to add to the metadata of the volume
 }
 
-// ParseAttributes reads the parameters of a VolumeAttributesClass. Kind Invalid: a parameter is
-// not known, or has an impossible value.
+// ParseAttributes parses the parameters of a VolumeAttributesClass.
 func ParseAttributes(parameters map[string]string) (Attributes, error) {
 	class := Attributes{Policy: PolicyNever}
 	for key, value := range parameters {
 		var err error
-		switch {
-		case key == ParamType && value != "":
-			class.Type = value
-		case key == ParamPolicy && (value == PolicyNever || value == PolicyOnDemand):
-			class.Policy = value
-		case key == ParamMetadata:
+		switch key {
+		case ParamType:
+			if class.Type = value; value == "" {
+				err = valueError(key, value, "the name or id of a volume type")
+			}
+		case ParamPolicy:
+			if class.Policy = value; value != PolicyNever && value != PolicyOnDemand {
+				err = valueError(key, value, PolicyNever+" or "+PolicyOnDemand)
+			}
+		case ParamMetadata:
 			class.Metadata, err = parseMetadata(value)
-		case key == ParamType, key == ParamPolicy:
-			err = volume.Errorf(volume.KindInvalid, "%q is not a possible value of the parameter %s", value, key).
-				WithRemedy("correct the VolumeAttributesClass: " + ParamPolicy + " is " + PolicyNever + " or " + PolicyOnDemand)
-		case strings.HasPrefix(key, metadata.SidecarPrefix): // --extra-modify-metadata of external-resizer
 		default:
-			err = unknown("VolumeAttributesClass", key, ParamType, ParamPolicy, ParamMetadata)
+			if !strings.HasPrefix(key, metadata.SidecarPrefix) { // --extra-modify-metadata of external-resizer
+				err = unknownError("VolumeAttributesClass", key, ParamType, ParamPolicy, ParamMetadata)
+			}
 		}
 		if err != nil {
 			return class, err
@@ -111,14 +114,20 @@ func ParseAttributes(parameters map[string]string) (Attributes, error) {
 	return class, nil
 }
 
-// unknown is the error for a parameter that a kind of class does not have.
-func unknown(kind, key string, known ...string) error {
+// unknownError is the error for a parameter that the kind of class does not have.
+func unknownError(kind, key string, known ...string) error {
 	return volume.Errorf(volume.KindInvalid,
-		"unknown parameter %q of the %s; known are %s", key, kind, strings.Join(known, ", ")).
-		WithRemedy("remove the parameter from the class")
+		"the %s has the unknown parameter %q; known are %s", kind, key, strings.Join(known, ", ")).
+		WithRemedy("remove the parameter " + key + " from the " + kind)
 }
 
-// splitList splits a list at its commas.
+// valueError is the error for a value that the parameter does not allow.
+func valueError(key, value, allowed string) error {
+	return volume.Errorf(volume.KindInvalid, "parameter %s has the value %q, but it must be %s", key, value, allowed).
+		WithRemedy("correct the parameter " + key + " in the class")
+}
+
+// splitList splits text at its commas and drops empty items.
 func splitList(text string) []string {
 	var items []string
 	for item := range strings.SplitSeq(text, ",") {

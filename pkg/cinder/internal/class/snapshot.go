@@ -5,20 +5,19 @@ import (
 	"strings"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
-	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Parameters of a VolumeSnapshotClass besides ParamType, ParamZone (of a backup) and
-// ParamMetadata.
+// Parameters of a VolumeSnapshotClass besides ParamType, ParamZone (of a backup), ParamMetadata and
+// ParamCloud (ignored).
 const (
-	// ParamForce set to "false" refuses snapshots of volumes in use. The default is "true",
-	// as in Cinder from microversion 3.66 on.
+	// ParamForce says whether snapshots of volumes in use are allowed. The default is "true", as in
+	// Cinder from microversion 3.66 on.
 	ParamForce = "force-create"
-	// ParamBackupTime bounds how long cinder-csi-plugin waits for a backup. This driver accepts
-	// it without effect, because it does not wait for backups.
+	// ParamBackupTime bounds how long cinder-csi-plugin waits for a backup. This driver ignores it,
+	// because it does not wait for backups.
 	ParamBackupTime = "backup-max-duration-seconds-per-gb"
-	// ParamIncremental makes backups contain only what has changed since the last backup of the
-	// volume.
+	// ParamIncremental says whether a backup contains only the changes since the last backup of the
+	// volume. The default is "false".
 	ParamIncremental = "incremental"
 )
 
@@ -28,17 +27,16 @@ const (
 	TypeBackup   = "backup"
 )
 
-// Snapshot is what a VolumeSnapshotClass asks for.
+// Snapshot has the parsed parameters of a VolumeSnapshotClass.
 type Snapshot struct {
 	IsBackup    bool
 	Force       bool
 	Incremental bool
 	Zone        string
-	Metadata    map[string]string // with those of the driver
+	Metadata    map[string]string // ParamMetadata and the driver's metadata
 }
 
-// ParseSnapshot reads the parameters of a VolumeSnapshotClass for a snapshot of the cluster.
-// Kind Invalid: a parameter is not known, or has an impossible value.
+// ParseSnapshot parses the parameters of a VolumeSnapshotClass for a snapshot of the cluster.
 func ParseSnapshot(parameters map[string]string, clusterID string) (Snapshot, error) {
 	class := Snapshot{Force: true}
 	for key, value := range parameters {
@@ -47,7 +45,7 @@ func ParseSnapshot(parameters map[string]string, clusterID string) (Snapshot, er
 		case ParamType:
 			class.IsBackup = value == TypeBackup
 			if value != TypeSnapshot && value != TypeBackup {
-				err = impossible(key, value, TypeSnapshot+" or "+TypeBackup)
+				err = valueError(key, value, TypeSnapshot+" or "+TypeBackup)
 			}
 		case ParamForce:
 			class.Force, err = parseBool(key, value)
@@ -59,12 +57,12 @@ func ParseSnapshot(parameters map[string]string, clusterID string) (Snapshot, er
 			class.Metadata, err = parseMetadata(value)
 		case ParamBackupTime:
 			if _, errNumber := strconv.ParseUint(value, 10, 32); errNumber != nil {
-				err = impossible(key, value, "a number of seconds")
+				err = valueError(key, value, "a number of seconds")
 			}
-		case ParamCloud: // without effect: a snapshot is in the cloud of its volume
+		case ParamCloud: // ignored: a snapshot is in the cloud of its volume
 		default:
 			if !strings.HasPrefix(key, metadata.SidecarPrefix) {
-				err = unknown("VolumeSnapshotClass", key,
+				err = unknownError("VolumeSnapshotClass", key,
 					ParamType, ParamForce, ParamZone, ParamIncremental, ParamMetadata, ParamBackupTime)
 			}
 		}
@@ -82,14 +80,7 @@ func ParseSnapshot(parameters map[string]string, clusterID string) (Snapshot, er
 func parseBool(key, value string) (bool, error) {
 	set, err := strconv.ParseBool(value)
 	if err != nil {
-		return false, impossible(key, value, "true or false")
+		return false, valueError(key, value, "true or false")
 	}
 	return set, nil
-}
-
-// impossible is the error for a value that a parameter cannot have.
-func impossible(key, value, possible string) error {
-	return volume.Errorf(volume.KindInvalid,
-		"%q is not a possible value of the parameter %s, which is %s", value, key, possible).
-		WithRemedy("correct the VolumeSnapshotClass")
 }

@@ -1,13 +1,13 @@
-// Package copies knows the clones, restored volumes and snapshots that this process has asked
-// for and that Cinder may not have made yet. Their source may be attached and detached
-// meanwhile, but two operations on it must wait:
+// Package copies lists the copies (clones, restored volumes, snapshots) that this process has
+// requested and that Cinder may not have completed. Meanwhile their source may be attached and
+// detached, but two operations on it must wait (Copies.Await):
 //
-// An expansion: Cinder records the size of a copy when it accepts it and reads the source
-// later. If the source grows in between, the recorded size is wrong, and the RBD driver cuts
-// a clone off at it (cinder/volume/drivers/rbd.py, _extend_if_required).
+// An expansion: Cinder records the size of a copy when it accepts the request, and reads the source
+// later. If the source grows in between, the recorded size is too small, and the RBD driver cuts
+// off the clone at that size (cinder/volume/drivers/rbd.py, _extend_if_required).
 //
-// A deletion: Cinder deletes a source only after a copy that it has begun, but at once if it
-// has not begun the copy, which then fails.
+// A deletion: Cinder waits for a copy that it has begun, but not for one that it has only accepted,
+// which then fails.
 package copies
 
 import (
@@ -15,46 +15,31 @@ import (
 	"maps"
 	"sync"
 
-	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/cinder/internal/message"
 	"github.com/growvol/growvol/pkg/cinder/internal/poll"
 	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Kind is what is made from a source.
+// Kind is the kind of a copy.
 type Kind string
 
-// The kinds of copies.
 const (
 	Volume   Kind = "volume"
 	Snapshot Kind = "snapshot"
 )
 
-// API is what Await reads of a cloud.
-type API interface {
-	poll.NamedReader
-	poll.SnapshotReader
-}
-
-// Poller waits for volumes.
-type Poller interface {
-	Await(
-		ctx context.Context, api poll.NamedReader, id, op string, done func(cloud.Volume) bool,
-	) (cloud.Volume, error)
-}
-
-// Copies are the copies that Cinder may not have made yet, by their source. New makes one.
+// Copies lists the copies that Cinder may not have completed, by source. New makes one.
 type Copies struct {
-	poller Poller
+	pollers *poll.Group
 
 	mu       sync.Mutex
-	bySource map[string]map[string]Kind // by id of the source and of the copy
+	bySource map[string]map[string]Kind // by source id and copy id
 }
 
-// New returns Copies that await volumes with poller.
-func New(poller Poller) *Copies {
-	return &Copies{poller: poller, bySource: make(map[string]map[string]Kind)}
+// New returns an empty Copies that waits for volumes with pollers.
+func New(pollers *poll.Group) *Copies {
+	return &Copies{pollers: pollers, bySource: make(map[string]map[string]Kind)}
 }
 
 // Add records a copy that Cinder has accepted.
@@ -67,7 +52,7 @@ func (k *Copies) Add(source, id string, kind Kind) {
 	k.bySource[source][id] = kind
 }
 
-// Remove drops a copy that Cinder has made, or never will.
+// Remove drops a copy that Cinder has completed, or never will.
 func (k *Copies) Remove(source, id string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -84,18 +69,18 @@ func (k *Copies) Forget(source string) {
 	delete(k.bySource, source)
 }
 
-// Of returns the kinds of the copies of a source by their ids.
+// Of returns the copies of a source: their kinds by their ids.
 func (k *Copies) Of(source string) map[string]Kind {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return maps.Clone(k.bySource[source])
 }
 
-// Await waits until Cinder has made, or failed to make, the copies of a source. It waits only
-// for a share of the remaining time: the caller holds the lock of the source, and a copy can
-// take hours, in which the source may have to be attached elsewhere. harm says what would happen
-// to a copy otherwise. Kind InProgress: Cinder is still making one.
-func (k *Copies) Await(ctx context.Context, api API, source, harm string) error {
+// Await waits until Cinder has completed, or failed to complete, the copies of a source. It waits
+// only for a share of the remaining time: the caller holds the lock of the source, which other calls
+// may need, and a copy can take hours. reason is a sentence for the error that says why the caller
+// must wait. Kind InProgress: a copy is not complete.
+func (k *Copies) Await(ctx context.Context, api poll.Reader, source, reason string) error {
 	ctx, cancel := poll.WithShare(ctx)
 	defer cancel()
 	for id, kind := range k.Of(source) {
@@ -105,8 +90,8 @@ func (k *Copies) Await(ctx context.Context, api API, source, harm string) error 
 			k.Remove(source, id)
 		case volume.IsKind(err, volume.KindDeadline):
 			return volume.Errorf(volume.KindInProgress,
-				"Cinder is still making the %s %s from it, which would %s: %w", kind, id, harm, err).
-				WithRemedy(message.Retries + "; if it lasts, check the state of that " + string(kind))
+				"Cinder is still making the %s %s from it; %s: %w", kind, id, reason, err).
+				WithRemedy(message.Retries + "; if the error persists, check the state of the " + string(kind))
 		default:
 			return err
 		}
@@ -114,9 +99,9 @@ func (k *Copies) Await(ctx context.Context, api API, source, harm string) error 
 	return nil
 }
 
-// await waits until Cinder has made, or failed to make, one copy. It reads a volume once before
-// it asks the poller, which reads only after some time: most copies were made long ago.
-func (k *Copies) await(ctx context.Context, api API, id string, kind Kind) error {
+// await waits until Cinder has completed, or failed to complete, one copy. It reads a volume once
+// before it waits with the poller, whose first read comes later: most copies are complete.
+func (k *Copies) await(ctx context.Context, api poll.Reader, id string, kind Kind) error {
 	if kind == Snapshot {
 		_, err := poll.AwaitSnapshot(ctx, api, id, state.Creating)
 		return err
@@ -125,6 +110,6 @@ func (k *Copies) await(ctx context.Context, api API, id string, kind Kind) error
 	if volume.IsKind(err, volume.KindNotFound) || err == nil && v.Status != state.Creating {
 		return err
 	}
-	_, err = k.poller.Await(ctx, api, id, "clone", state.IsNot(state.Creating))
+	_, err = k.pollers.Await(ctx, api, id, "clone", state.IsNot(state.Creating))
 	return err
 }

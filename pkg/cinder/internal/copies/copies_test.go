@@ -2,7 +2,9 @@ package copies
 
 import (
 	"context"
+	"log/slog"
 	"testing"
+	"testing/synctest"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/cinder/internal/poll"
@@ -10,52 +12,53 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// fakeCloud is an API that knows the states of some volumes.
+// fakeCloud is a cloud that knows the states of some volumes and counts its reads. A volume is
+// available after the first read.
 type fakeCloud struct {
-	API
+	poll.Reader
+
 	states map[string]string
+	reads  int
 }
 
-func (c fakeCloud) Volume(_ context.Context, id string) (cloud.Volume, error) {
-	if c.states[id] == "" {
+func (*fakeCloud) Name() string { return "east" }
+
+func (c *fakeCloud) Volume(_ context.Context, id string) (cloud.Volume, error) {
+	c.reads++
+	status := c.states[id]
+	if status == "" {
 		return cloud.Volume{}, volume.Errorf(volume.KindNotFound, "no such volume")
 	}
-	return cloud.Volume{ID: id, Status: c.states[id]}, nil
+	c.states[id] = state.Available
+	return cloud.Volume{ID: id, Status: status}, nil
 }
 
-// countingPoller counts its waits, which end at once.
-type countingPoller struct{ waits int }
-
-func (p *countingPoller) Await(
-	_ context.Context, _ poll.NamedReader, id, _ string, _ func(cloud.Volume) bool,
-) (cloud.Volume, error) {
-	p.waits++
-	return cloud.Volume{ID: id, Status: state.Available}, nil
-}
-
-// The poller may read late, because it knows how long clones usually take.
+// The first read of the poller may come late, because the poller knows how long clones usually take.
 func TestAwaitPollsOnlyForCopiesThatAreStillMade(t *testing.T) {
 	t.Parallel()
-	p := new(countingPoller)
-	k := New(p)
-	api := fakeCloud{states: map[string]string{"made": state.Available, "failed": state.Error, "new": state.Creating}}
-	for _, id := range []string{"made", "failed", "gone"} {
-		k.Add("source", id, Volume)
-	}
-	if err := k.Await(t.Context(), api, "source", "fail"); err != nil {
-		t.Fatal(err)
-	}
-	if p.waits != 0 {
-		t.Errorf("%d waits for copies that were made before, want 0", p.waits)
-	}
-	k.Add("source", "new", Volume)
-	if err := k.Await(t.Context(), api, "source", "fail"); err != nil {
-		t.Fatal(err)
-	}
-	if p.waits != 1 {
-		t.Errorf("%d waits for a copy that is still made, want 1", p.waits)
-	}
-	if left := k.Of("source"); len(left) != 0 {
-		t.Errorf("%v are still known, want none", left)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		k := New(poll.NewGroup(slog.New(slog.DiscardHandler)))
+		api := &fakeCloud{states: map[string]string{
+			"made": state.Available, "failed": state.Error, "new": state.Creating,
+		}}
+		for _, id := range []string{"made", "failed", "gone"} {
+			k.Add("source", id, Volume)
+		}
+		if err := k.Await(t.Context(), api, "source", "wait"); err != nil {
+			t.Fatal(err)
+		}
+		if api.reads != 3 {
+			t.Errorf("%d reads of 3 copies that were made before, want 3, none of them by the poller", api.reads)
+		}
+		k.Add("source", "new", Volume)
+		if err := k.Await(t.Context(), api, "source", "wait"); err != nil {
+			t.Fatal(err)
+		}
+		if api.reads != 5 {
+			t.Errorf("%d reads after a copy that is still made, want 5, one of them by the poller", api.reads)
+		}
+		if left := k.Of("source"); len(left) != 0 {
+			t.Errorf("%v are still known, want none", left)
+		}
+	})
 }

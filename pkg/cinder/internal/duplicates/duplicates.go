@@ -1,8 +1,8 @@
-// Package duplicates finds the volumes of this cluster that share their name. A request for a
-// volume that a proxy delivers late creates one that nobody knows: the claim has another by
-// then. The listings, which external-attacher and the health monitor read every minute, show
-// these volumes without further requests. The package makes no requests; it exports a metric
-// and logs.
+// Package duplicates reports volumes of this cluster that have the same name. If a proxy delivers a
+// request for a volume late, Cinder creates a volume that no PersistentVolume names: the claim
+// already has another one. A Detector finds such volumes in the pages of the listings that
+// external-attacher and the health monitor read every minute. It makes no requests; it exports a
+// metric and logs.
 package duplicates
 
 import (
@@ -23,46 +23,46 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Detector counts duplicates in the pages of listings. New makes one.
+// Detector finds duplicates in the pages of listings (AddPage). New makes one.
 type Detector struct {
 	log       *slog.Logger
 	clusterID string
 	gauge     *prometheus.GaugeVec
 
 	mu       sync.Mutex
-	passes   map[string]*pass     // by the token of the next page
+	passes   map[string]*pass     // the incomplete passes, by the token of the next page
 	latest   time.Time            // when the last reported pass began
 	reported time.Time            // when that pass was reported
-	logged   map[nameKey][]string // ids at the last report
+	logged   map[nameKey][]string // volume ids at the last report
 }
 
 const (
-	// maxPasses bounds the unfinished passes over the listing. Each keeps the names that it
-	// has seen.
+	// maxPasses bounds the number of incomplete passes, each of which stores the names of its
+	// volumes.
 	maxPasses = 4
-	// maxPassAge is the age at which a pass that no listing continues is dropped.
+	// maxPassAge is the age at which an incomplete pass is dropped.
 	maxPassAge = 10 * time.Minute
-	// maxCountAge is the age at which a count that no listing renews disappears: the listings
-	// go to another replica then.
+	// maxCountAge is the age at which the metric disappears if no pass renews it: then another replica
+	// gets the requests.
 	maxCountAge = 15 * time.Minute
 	// maxNamesLogged bounds the log lines about one pass.
 	maxNamesLogged = 10
 )
 
-// nameKey is a name in a cloud.
+// nameKey is a volume name in a cloud.
 type nameKey struct{ cloud, name string }
 
-// pass is one reading of the listing from its first page on.
+// pass is one pass over a listing, from its first page.
 type pass struct {
 	begun  time.Time
 	clouds map[string]bool
 	byName map[nameKey][]member
 }
 
-// member is one of the volumes of a name.
+// member is a volume that has the name of a nameKey.
 type member struct {
 	volume cloud.Volume // with the fields that compare and logName need
-	claim  string
+	claim  string       // namespace/name; empty: unknown
 }
 
 func (m member) isAttached() bool { return len(m.volume.Attachments) > 0 }
@@ -82,7 +82,7 @@ func New(log *slog.Logger, clusterID string, reg prometheus.Registerer) (*Detect
 		return d, nil
 	}
 	if err := reg.Register(d); err != nil {
-		return nil, volume.Errorf(volume.KindInternal, "register the metric of duplicate volumes: %w", err)
+		return nil, volume.Errorf(volume.KindInternal, "cannot register the metric of duplicate volumes: %w", err)
 	}
 	return d, nil
 }
@@ -102,15 +102,15 @@ func (d *Detector) Collect(ch chan<- prometheus.Metric) {
 
 // Page is a page of a listing.
 type Page struct {
-	Cloud   string // empty: the volumes belong to several clouds, and the page completes none
+	Cloud   string // empty: the volumes belong to several clouds, and their counts are not exported
 	Volumes []cloud.Volume
-	Token   string // that the page was read with; empty: the first page
+	Token   string // token that the page was read with; empty: the first page
 	Next    string // token of the next page; empty: the last page
 }
 
-// AddPage adds a page to its pass. The last page ends the pass, and the Detector reports what
-// the pass found. Pages of several passes may come in any order: a pass is known by the token
-// of its next page, and all passes have seen the same pages before a token. Pages may overlap.
+// AddPage adds a page to its pass. After the last page of the pass it exports and logs the duplicates.
+// Pages of several passes may come in any order: a pass is identified by the token of its next page,
+// because all passes have read the same pages before a token. Pages may overlap.
 func (d *Detector) AddPage(ctx context.Context, page Page) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -121,13 +121,13 @@ func (d *Detector) AddPage(ctx context.Context, page Page) {
 		p = &pass{begun: time.Now(), clouds: make(map[string]bool), byName: make(map[nameKey][]member)}
 	}
 	if p == nil {
-		return // its first pages were dropped, or read by another process
+		return // the pass was dropped, or another process read its first pages
 	}
 	if page.Cloud != "" {
 		p.clouds[page.Cloud] = true
 	}
 	for _, v := range page.Volumes {
-		if d.counts(v) {
+		if d.isCounted(v) {
 			p.add(nameKey{page.Cloud, v.Name}, v)
 		}
 	}
@@ -143,9 +143,8 @@ func (d *Detector) AddPage(ctx context.Context, page Page) {
 	}
 }
 
-// counts reports whether a volume belongs to this cluster and should be the only one of its
-// name.
-func (d *Detector) counts(v cloud.Volume) bool {
+// isCounted reports whether a volume belongs to this cluster, has a name, and is not being deleted.
+func (d *Detector) isCounted(v cloud.Volume) bool {
 	return metadata.IsOfCluster(v.Metadata, d.clusterID) && v.Name != "" &&
 		v.Status != state.Deleting && v.Status != state.ErrorDeleting
 }
@@ -153,7 +152,7 @@ func (d *Detector) counts(v cloud.Volume) bool {
 func (p *pass) add(key nameKey, v cloud.Volume) {
 	all := p.byName[key]
 	if slices.ContainsFunc(all, func(m member) bool { return m.volume.ID == v.ID }) {
-		return // pages may overlap
+		return // an earlier page has it
 	}
 	m := member{volume: cloud.Volume{ID: v.ID, Status: v.Status, CreatedAt: v.CreatedAt, Attachments: v.Attachments}}
 	if v.Metadata[metadata.Claim] != "" {
@@ -162,8 +161,8 @@ func (p *pass) add(key nameKey, v cloud.Volume) {
 	p.byName[key] = append(all, m)
 }
 
-// report exports and logs what a complete pass has found. It ignores a pass that began before
-// the last reported one.
+// report exports and logs the duplicates of a complete pass, unless a pass that began later was already
+// reported.
 func (d *Detector) report(ctx context.Context, p *pass) {
 	if p.begun.Before(d.latest) {
 		return
@@ -204,14 +203,14 @@ func (d *Detector) logChanges(ctx context.Context, found map[nameKey][]member) {
 		}
 	}
 	if unlogged > 0 {
-		d.log.WarnContext(ctx, "further volumes of this cluster have the same name as others", "names", unlogged)
+		d.log.WarnContext(ctx, "more names have several volumes of this cluster", "names", unlogged)
 	}
 	if len(found) == 0 && len(before) > 0 {
 		d.log.InfoContext(ctx, "no two volumes of this cluster have the same name any more")
 	}
 }
 
-// compare sorts the volume that the PersistentVolume most likely names first.
+// compare sorts volumes of one name. The first is most likely the one that the PersistentVolume names.
 func compare(x, y member) int {
 	return cmp.Or(state.FalseLast(x.isAttached(), y.isAttached()), state.Compare(x.volume, y.volume))
 }
@@ -225,7 +224,7 @@ func (d *Detector) logName(ctx context.Context, key nameKey, all []member) {
 		}
 		volumes = append(volumes, text+")")
 	}
-	reason := "it is the oldest usable one"
+	reason := "it is the oldest usable volume"
 	if all[0].isAttached() {
 		reason = "it is attached"
 	}
@@ -235,5 +234,5 @@ func (d *Detector) logName(ctx context.Context, key nameKey, all []member) {
 		"volumes", message.JoinAtMost(volumes), "likely in use", all[0].volume.ID, "because", reason,
 		"next step", "find the volume that the PersistentVolume names: "+
 			"kubectl get pv "+key.name+" -o jsonpath={.spec.csi.volumeHandle}; "+
-			"delete the others if nobody needs their data: openstack volume delete ID")
+			"if nothing needs the data of the others, delete them: openstack volume delete ID")
 }

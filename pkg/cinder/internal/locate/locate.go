@@ -1,6 +1,6 @@
-// Package locate finds out which of the configured clouds an object is in. CSI ids do not say
-// so: a request may name the cloud (secret "cloud"), else the Locator asks each cloud and
-// remembers the answer. With one cloud there is nothing to find out.
+// Package locate finds the cloud that has an object, if several clouds are configured: CSI ids do not
+// contain the cloud. A request may name the cloud (secret "cloud"); otherwise a Locator asks each
+// cloud and remembers the result. Begin with Locator.Volume and Locator.Find.
 package locate
 
 import (
@@ -13,28 +13,20 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Locator knows the clouds of volumes, snapshots and backups. New makes one.
+// Locator finds the clouds of volumes, snapshots and backups. New makes one.
 type Locator struct {
 	clouds *cloud.Clouds
-
-	mu    sync.Mutex
-	homes map[string]string // name of the cloud by id of the object
+	homes  sync.Map // cloud name (string) by object id
 }
 
-// New returns a Locator that has found nothing yet.
-func New(clouds *cloud.Clouds) *Locator {
-	return &Locator{clouds: clouds, homes: make(map[string]string)}
-}
+// New returns a Locator for clouds.
+func New(clouds *cloud.Clouds) *Locator { return &Locator{clouds: clouds} }
 
-// RequestedName returns the name of the cloud that the request's secrets name, or "".
-func RequestedName(ctx context.Context) string { return volume.SecretsFrom(ctx)[secretCloud] }
+// RequestedName returns the name of the cloud that the request's secrets name (key "cloud", as in
+// cinder-csi-plugin), or "".
+func RequestedName(ctx context.Context) string { return volume.SecretsFrom(ctx)["cloud"] }
 
-// secretCloud is the key of the request's secrets that names the cloud, as in
-// cinder-csi-plugin.
-const secretCloud = "cloud"
-
-// Volume returns the cloud of a volume. A volume that no cloud has counts as one of the default
-// cloud, so that the caller gets the answer of that cloud.
+// Volume returns the cloud of a volume; if no cloud has the volume, the default cloud.
 func (l *Locator) Volume(ctx context.Context, id string) (*cloud.Cloud, error) {
 	return l.Find(ctx, id, func(ctx context.Context, c *cloud.Cloud) error {
 		_, err := c.Volume(ctx, id)
@@ -42,12 +34,12 @@ func (l *Locator) Volume(ctx context.Context, id string) (*cloud.Cloud, error) {
 	})
 }
 
-// Find returns the cloud of an object: the one that the request names, the one where it was
-// found before, or the only one. Otherwise it calls read for each cloud, the default first;
-// read returns an error of kind NotFound if the object is not there. If no cloud has the object,
-// Find returns the first cloud, or the error of a cloud that could not be asked: the object may
-// be in that one. Each cloud gets only a share of the remaining time, so that one that does not
-// answer leaves time for the others.
+// Find returns the cloud of an object: the one that the request names, the one where Find found the
+// object before, or the only one. Otherwise it calls read for one cloud after the other, the default
+// first; read returns an error of kind NotFound if the cloud does not have the object. If all clouds
+// lack the object, Find returns the first cloud. If read fails otherwise for a cloud, and no other
+// cloud has the object, Find returns that error: the object may be in that cloud. Each cloud gets
+// only a share of the remaining time, so that time is left for the others.
 func (l *Locator) Find(
 	ctx context.Context, id string, read func(context.Context, *cloud.Cloud) error,
 ) (*cloud.Cloud, error) {
@@ -55,7 +47,7 @@ func (l *Locator) Find(
 		return l.clouds.Cloud(ctx, home)
 	}
 	var first *cloud.Cloud
-	var unknown error // of the first cloud that could not be asked
+	var unknown error // of the first cloud for which read failed
 	seen := make(map[string]bool)
 	for _, name := range l.clouds.Names() {
 		limited, cancel := poll.WithShare(ctx)
@@ -72,7 +64,7 @@ func (l *Locator) Find(
 		cancel()
 		if volume.IsKind(err, volume.KindDeadline) && ctx.Err() == nil {
 			err = volume.Errorf(volume.KindUnavailable,
-				"the cloud %q does not answer, but the object may be there: %w", name, err)
+				"cloud %q does not answer, but the object may be there: %w", name, err)
 		}
 		switch {
 		case err == nil:
@@ -85,7 +77,7 @@ func (l *Locator) Find(
 	return first, unknown
 }
 
-// Requested returns the clouds that a listing is of: the one that the request names, else All.
+// Requested returns the clouds to list: the one that the request names, else All.
 func (l *Locator) Requested(ctx context.Context) ([]*cloud.Cloud, error) {
 	name := RequestedName(ctx)
 	if name == "" {
@@ -95,9 +87,9 @@ func (l *Locator) Requested(ctx context.Context) ([]*cloud.Cloud, error) {
 	return []*cloud.Cloud{c}, err
 }
 
-// All connects to all usable clouds and returns one for each project, that of the default cloud
-// first. It leaves out a cloud whose description was incomplete from the start, which can have no
-// object of this driver. It fails if another does not answer.
+// All connects to all usable clouds and returns one for each project, the default cloud first. It
+// omits clouds whose configuration is not usable (Clouds.IsUsable). It fails if one of the others
+// does not answer.
 func (l *Locator) All(ctx context.Context) ([]*cloud.Cloud, error) {
 	ctx, cancel := poll.WithAnswerMargin(ctx)
 	defer cancel()
@@ -119,29 +111,21 @@ func (l *Locator) All(ctx context.Context) ([]*cloud.Cloud, error) {
 	return clouds, nil
 }
 
-// Home returns the name of an object's cloud ("": the default), and reports whether it is known.
+// Home returns the name of an object's cloud ("": the default), and reports whether the cloud is known.
 func (l *Locator) Home(ctx context.Context, id string) (name string, known bool) {
 	if name = RequestedName(ctx); name == "" {
-		l.mu.Lock()
-		name = l.homes[id]
-		l.mu.Unlock()
+		home, _ := l.homes.Load(id)
+		name, _ = home.(string)
 	}
 	return name, name != "" || len(l.clouds.Names()) < 2
 }
 
-// Remember records the cloud that an object is in.
+// Remember records the cloud of an object.
 func (l *Locator) Remember(id, name string) {
-	if len(l.clouds.Names()) < 2 {
-		return
+	if len(l.clouds.Names()) > 1 {
+		l.homes.Store(id, name)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.homes[id] = name
 }
 
-// Forget drops what is known of an object that is gone.
-func (l *Locator) Forget(id string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.homes, id)
-}
+// Forget drops the cloud of an object that is gone.
+func (l *Locator) Forget(id string) { l.homes.Delete(id) }

@@ -1,6 +1,5 @@
-// Package message has what the errors of this backend have in common: the reasons that Cinder
-// gives for what it did not do, set phrases, and lists of names. It is a leaf: it decides
-// nothing about a volume.
+// Package message has common parts of the errors of this backend: Cinder's reasons for a failure
+// (Finder), phrases for next steps, and lists of names.
 package message
 
 import (
@@ -8,7 +7,7 @@ import (
 	"strings"
 )
 
-// Next steps that several errors name. Retries is followed by what else may help.
+// Next steps of several errors. Retries is to be followed by what to do if the error persists.
 const (
 	Retries   = "Kubernetes retries this automatically"
 	NoAction  = "no action needed: " + Retries

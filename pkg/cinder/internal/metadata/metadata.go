@@ -1,6 +1,6 @@
-// Package metadata knows the metadata that this driver gives to volumes, snapshots and backups, and
-// by which it recognizes its own objects. It makes no requests. The keys of cinder-csi-plugin stay
-// as they are, so that the driver recognizes that driver's volumes.
+// Package metadata has the metadata that this driver sets on volumes, snapshots and backups and by
+// which it recognizes its own objects. Keys that cinder-csi-plugin also sets are the same as there,
+// so that this driver recognizes the volumes of that driver. The package makes no requests.
 package metadata
 
 import (
@@ -13,18 +13,18 @@ import (
 const (
 	reservedPrefix = "cinder.csi.openstack.org/" // of cinder-csi-plugin
 	ownPrefix      = "growvol.io/"
-	// SidecarPrefix marks parameters that the CSI sidecars add: external-provisioner passes
-	// the names of the claim in them (--extra-create-metadata).
+	// SidecarPrefix is the prefix of parameters that the CSI sidecars add, such as the names of the
+	// claim (external-provisioner with --extra-create-metadata).
 	SidecarPrefix = "csi.storage.k8s.io/"
 )
 
 // Keys.
 const (
-	Cluster = reservedPrefix + "cluster" // the cluster that made the object
+	Cluster = reservedPrefix + "cluster" // id of the cluster that created the object
 	// Encrypted is "true" for volumes that the node encrypts.
 	Encrypted = ownPrefix + "encrypted"
-	// BackupOf marks a snapshot that exists only so that a backup can be made from it. Its
-	// value is the name of the backup.
+	// BackupOf marks a helper snapshot, which exists only to make a backup from it. Its value is the
+	// name of the backup.
 	BackupOf = ownPrefix + "backup"
 	// Unanswered marks a backup whose id no call has returned yet.
 	Unanswered = ownPrefix + "unanswered"
@@ -33,21 +33,21 @@ const (
 	Claim            = SidecarPrefix + "pvc/name"
 	ClaimNamespace   = SidecarPrefix + "pvc/namespace"
 
-	// RestoredFrom is Cinder's: the backup that a volume was restored from.
+	// RestoredFrom is a key of Cinder: the id of the backup that a volume was restored from.
 	RestoredFrom = "src_backup_id"
-	// Cinder shows its own values for these two, whatever a client has set.
+	// For these two keys Cinder shows its own values, even if a client has set others.
 	readOnly     = "readonly"
 	attachedMode = "attached_mode"
 )
 
-// IsOfCluster reports whether metadata are those of an object that the cluster has made.
+// IsOfCluster reports whether metadata belong to an object that the cluster created.
 func IsOfCluster(metadata map[string]string, clusterID string) bool {
 	cluster, ok := metadata[Cluster]
 	return ok && cluster == clusterID
 }
 
-// Own adds the cluster, and the parameters of the given keys that have a value, to metadata,
-// which may be nil. It returns the map.
+// Own adds the cluster, and those parameters of the given keys that are not empty, to metadata, and
+// returns the map. metadata may be nil.
 func Own(metadata map[string]string, clusterID string, parameters map[string]string, keys ...string) map[string]string {
 	if metadata == nil {
 		metadata = make(map[string]string)
@@ -61,8 +61,8 @@ func Own(metadata map[string]string, clusterID string, parameters map[string]str
 	return metadata
 }
 
-// IsReserved reports whether the driver recognizes volumes by the key, or Cinder shows its own
-// value for it. Case does not matter, because databases compare keys without it.
+// IsReserved reports whether users must not set the key, because this driver or Cinder sets it. It
+// ignores case, as databases do when they compare keys.
 func IsReserved(key string) bool {
 	key = strings.ToLower(key)
 	for _, prefix := range []string{reservedPrefix, ownPrefix, SidecarPrefix} {
@@ -73,7 +73,7 @@ func IsReserved(key string) bool {
 	return slices.Contains([]string{RestoredFrom, readOnly, attachedMode}, key)
 }
 
-// Missing returns the keys of want that metadata lack or have with another value.
+// Missing returns the keys of want that metadata lacks or has with another value, sorted.
 func Missing(metadata, want map[string]string) []string {
 	var keys []string
 	for _, key := range slices.Sorted(maps.Keys(want)) {
@@ -84,6 +84,6 @@ func Missing(metadata, want map[string]string) []string {
 	return keys
 }
 
-// Description is the description of volumes, snapshots and backups. It is that of
-// cinder-csi-plugin, by which people find them.
+// Description is the description of volumes, snapshots and backups. It is the same as that of
+// cinder-csi-plugin, because users search for it.
 const Description = "Created by OpenStack Cinder CSI driver"

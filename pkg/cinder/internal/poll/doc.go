@@ -1,11 +1,9 @@
 // Package poll waits for Cinder, which does most of its work after it has answered.
 //
-// A Poller waits for volumes: all waits for the volumes of one cloud share its requests.
-// A Group holds the pollers of all clouds. AwaitSnapshot and Until wait for snapshots and backups,
-// of which a cloud has few. WithAnswerMargin and ShareOf divide
-// the time of a call between its waits and its answer.
+// Begin with Group.Await, which waits for a volume. The waits for the volumes of one cloud share
+// the requests of one Poller. AwaitSnapshot and Until wait for snapshots and backups.
+// WithAnswerMargin, ShareOf and WithShare divide the time of a call.
 //
-// The package reads; it decides nothing. Its callers say which state ends their wait, and
-// judge what they get. It takes the types of Cinder's objects from package cloud, but reads
-// them through the interfaces Reader and SnapshotReader only.
+// The package only reads, through the interface Reader. Its callers say which state ends a wait,
+// and check the object that the wait returns.
 package poll

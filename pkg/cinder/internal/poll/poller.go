@@ -16,41 +16,42 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Delays and limits of the poller. Cinder works 20 to 70 ms for one volume, and some
-// 300 ms for a page of a hundred.
+// Delays and limits of the poller. Cinder takes 20 to 70 ms to return one volume, and about 300 ms
+// for a page of a hundred.
 const (
-	// initialDelay is the time to the first read while nobody knows how long the
-	// operation takes. maxFirstDelay bounds the time that the estimate gives.
+	// initialDelay is the time to the first read of an operation without an estimate of how long it
+	// takes, and the first pause of Until. maxFirstDelay bounds the delay that an estimate gives.
 	initialDelay  = 50 * time.Millisecond
 	maxFirstDelay = 3 * time.Second
 
-	// The interval between reads is intervalShare of the time waited so far, within
-	// minInterval and maxInterval: a caller that has waited long loses little by
-	// learning of the end a little later.
+	// The interval between reads is intervalShare of the time waited so far, but at least
+	// minInterval and at most maxInterval: after a long wait a little more delay matters less.
 	intervalShare = 0.2
 	minInterval   = 25 * time.Millisecond
 	maxInterval   = 5 * time.Second
 
 	dueTolerance    = 20 * time.Millisecond  // reads that are due within this time are made together
 	maxBackoff      = 10 * time.Second       // between reads while the cloud does not answer
-	slowReadTimeout = 500 * time.Millisecond // a tick does not wait longer than this for reads of single volumes
-	minPageTimeout  = 5 * time.Second        // doubled with each failed page
+	slowReadTimeout = 500 * time.Millisecond // maximum time that a tick waits for reads of single volumes
+	minPageTimeout  = 5 * time.Second        // of a page; doubled with each failure in a row
 	maxReadTimeout  = 30 * time.Second       // of a page or a single volume
 	maxReadsPerTick = 8                      // of single volumes, besides a page
 	pageThreshold   = 3                      // from this many volumes on, one page is cheaper than single reads
 	maxPageSize     = 1000                   // volumes; Cinder's default limit (osapi_max_limit)
 )
 
-// Reader is what a Poller reads of a cloud.
+// Reader reads the objects of one cloud. *cloud.Cloud implements it.
 type Reader interface {
+	Name() string
 	Volume(ctx context.Context, id string) (cloud.Volume, error)
 	Volumes(ctx context.Context, page cloud.VolumePage) ([]cloud.Volume, string, error)
+	Snapshot(ctx context.Context, id string) (cloud.Snapshot, error)
 }
 
-// Poller reads the volumes of one cloud that callers of Await wait for. It reads fewer
-// than pageThreshold volumes one by one, at intervals that begin near the time that such
-// operations usually take. For more it reads one page of the volumes that changed last,
-// because every caller waits for a change. Its goroutine lives only while there is a wait.
+// Poller reads the volumes of one cloud that callers of Await wait for. The first read of a volume
+// comes near the time that such an operation usually takes. If fewer than pageThreshold volumes are
+// due, the Poller reads them one by one; otherwise it reads one page of the volumes that changed
+// last, because every caller waits for a change. Its goroutine runs only while there is a wait.
 type Poller struct {
 	api Reader
 	log *slog.Logger
@@ -59,7 +60,7 @@ type Poller struct {
 	waits     map[*wait]struct{}
 	stop      context.CancelFunc       // ends the goroutine; nil: none is running
 	wake      chan struct{}            // tells the goroutine of a new wait, which may be due before the others
-	notBefore time.Time                // earliest time of the next read; it spares a slow or failing cloud
+	notBefore time.Time                // earliest time of the next read; protects a slow or failing cloud
 	failures  int                      // in a row
 	reading   map[string]bool          // ids of the volumes that a single read is running for
 	estimates map[string]time.Duration // by operation: how long it usually takes
@@ -88,9 +89,10 @@ func newPoller(api Reader, log *slog.Logger) *Poller {
 }
 
 // Await waits until done reports true for the volume, and returns the volume as read then. op names
-// the operation ("extend"); how long earlier ones took decides when to read first. Kinds: NotFound
-// (the volume is gone), Deadline or Canceled (ctx ended; the message contains the last status and
-// size), others as the cloud returned them. Await calls done on the caller's goroutine.
+// the operation ("extend"): the duration of earlier ones decides when Await reads first. If ctx ends
+// first (kind Deadline or Canceled), Await returns the volume as last read, whose status and size
+// are in the error. It retries errors of the kinds Unavailable and Deadline of single requests, and
+// returns others. Kind NotFound: the volume is gone. Await calls done on the caller's goroutine.
 func (p *Poller) Await(ctx context.Context, id, op string, done func(cloud.Volume) bool) (cloud.Volume, error) {
 	ctx, cancel := WithAnswerMargin(ctx)
 	defer cancel()
@@ -126,19 +128,19 @@ func (p *Poller) Await(ctx context.Context, id, op string, done func(cloud.Volum
 func timeoutError(ctx context.Context, op string, last reading) error {
 	state := "Cinder did not return the volume"
 	if last.volume.ID != "" {
-		state = fmt.Sprintf("the volume is still %s with %s", last.volume.Status, cloud.SizeOf(last.volume))
+		state = fmt.Sprintf("the volume still has the status %s and %s", last.volume.Status, cloud.SizeOf(last.volume))
 	}
 	return &volume.Error{
 		Kind:   volume.KindOf(context.Cause(ctx)),
-		Msg:    fmt.Sprintf("the time ran out while waiting for Cinder (%s): %s", op, state),
+		Msg:    fmt.Sprintf("timed out while waiting for Cinder (%s): %s", op, state),
 		Cause:  last.err,
 		Remedy: message.Continues,
 	}
 }
 
-// subscribe adds a wait and starts the polling goroutine if none is running. The first read
-// is due within half of the remaining time, however long such operations take: otherwise a
-// caller with little time would learn nothing.
+// subscribe adds a wait and starts the polling goroutine if none is running. The first read is due
+// within half of the remaining time, whatever the estimate, so that a caller with little time also
+// gets a reading.
 func (p *Poller) subscribe(id, op string, remaining time.Duration) *wait {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -174,9 +176,9 @@ func (p *Poller) unsubscribe(w *wait) {
 	}
 }
 
-// updateEstimate adapts the estimate of an operation to one that took so long. The estimate
-// falls fast and rises slowly: a read too early costs a request, one too late keeps a user
-// waiting.
+// updateEstimate adapts the estimate of an operation to the duration of one that has ended. The
+// estimate falls fast and rises slowly: a read that is too early costs one request, but a read that
+// is too late delays a user.
 func (p *Poller) updateEstimate(op string, took time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -185,7 +187,7 @@ func (p *Poller) updateEstimate(op string, took time.Duration) {
 	case !known:
 		estimate = took
 	case took < estimate:
-		// The first read found it done, so it takes even less.
+		// If the first read found the operation done, it took even less.
 		estimate -= (estimate - took) * 60 / 100
 	default:
 		estimate += (took - estimate) * 15 / 100
@@ -205,7 +207,7 @@ func (p *Poller) run(ctx context.Context, wake <-chan struct{}) {
 		case <-timer.C:
 		}
 		if ctx.Err() != nil {
-			return // several cases were ready; the waits that are due belong to the next goroutine
+			return // select chooses at random among ready cases; the next goroutine serves the new waits
 		}
 		due, all, pause := p.due()
 		if len(due) > 0 {
@@ -244,16 +246,17 @@ func (p *Poller) reschedule(waits []*wait) {
 	now := time.Now()
 	for _, w := range waits {
 		interval := time.Duration(intervalShare * float64(now.Sub(w.since)))
-		// The jitter separates controllers that started at the same time. A read that is
-		// planned for later stays planned: this one came with another volume's page.
+		// The jitter separates controllers that started at the same time. A read that is due later
+		// stays due then: this reading came on a page that was read for another volume.
 		if next := now.Add(jitter(min(max(interval, minInterval), maxInterval))); next.After(w.next) {
 			w.next = next
 		}
 	}
 }
 
-// throttle sets the earliest time of the next read. A pause as long as the last request
-// limits pages to half of the time; the pause grows with each failure in a row.
+// throttle sets the earliest time of the next read. The pause is at least as long as the last
+// request took, so that requests take at most half of the time, and it grows with each failure in a
+// row.
 func (p *Poller) throttle(took time.Duration, hasFailed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -267,8 +270,8 @@ func (p *Poller) throttle(took time.Duration, hasFailed bool) {
 	p.notBefore = time.Now().Add(pause)
 }
 
-// pageTimeout returns how long the next page may take. All waits share a page, so a request
-// that hangs must not delay them long; each failure doubles the timeout, for slow clouds.
+// pageTimeout returns how long the next request for a page may take. A request that hangs delays all
+// waits, so the timeout is short; each failure doubles it, for slow clouds.
 func (p *Poller) pageTimeout() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -280,8 +283,8 @@ func jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64()))
 }
 
-// deliver passes a reading to the waiting goroutine, in place of an older one that it has
-// not taken yet.
+// deliver passes a reading to the waiting goroutine. It replaces an older reading that the goroutine
+// has not received yet.
 func (w *wait) deliver(r reading) {
 	for {
 		select {

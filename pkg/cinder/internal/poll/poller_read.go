@@ -8,9 +8,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// poll reads the volumes of the waits that are due: one tick of the polling goroutine. A
-// wait gets a reading only if it was added before the request was sent: an older reading
-// could show the state before the caller's request.
+// poll is one tick of the polling goroutine: it reads the volumes of the waits that are due. A wait
+// gets only readings whose request was sent after the wait was added: an earlier reading could show
+// the state before the caller's request.
 func (p *Poller) poll(ctx context.Context, due, all []*wait) {
 	ids := byID(due)
 	if len(ids) < pageThreshold {
@@ -22,8 +22,8 @@ func (p *Poller) poll(ctx context.Context, due, all []*wait) {
 	if !ok {
 		return // all waits stay due; throttle has set the time of the next read
 	}
-	// A volume that has not changed for long, or is gone, is not on the page. Each tick
-	// reads some of these one by one.
+	// A volume that has not changed recently, or is gone, is not on the page. Each tick reads some
+	// of these one by one.
 	var done []*wait
 	missing := make(map[string][]*wait)
 	for _, w := range due {
@@ -43,9 +43,9 @@ func (p *Poller) poll(ctx context.Context, due, all []*wait) {
 	p.reschedule(done)
 }
 
-// readPage reads the volumes that changed last and delivers each to its waits. It returns
-// the ids of the volumes that have waits and are on the page. ok is false if the cloud did
-// not answer; then it delivers the error to the waits that are due.
+// readPage reads a page of the volumes that changed last and delivers each volume to its waits. It
+// returns the ids of the volumes on the page that have waits. ok is false if the cloud did not
+// answer (readPage then delivers the error to the waits that are due) or the last wait has ended.
 func (p *Poller) readPage(ctx context.Context, due, all []*wait) (onPage map[string]bool, ok bool) {
 	limited, cancel := context.WithTimeout(ctx, p.pageTimeout())
 	defer cancel()
@@ -57,7 +57,7 @@ func (p *Poller) readPage(ctx context.Context, due, all []*wait) (onPage map[str
 	}
 	p.throttle(time.Since(start), err != nil)
 	if err != nil {
-		p.log.DebugContext(ctx, "could not list the volumes that callers wait for", "error", err)
+		p.log.DebugContext(ctx, "cannot list the volumes that callers wait for", "error", err)
 		if isTransient(err) {
 			for _, w := range due {
 				w.deliver(reading{err: err, at: start})
@@ -77,9 +77,9 @@ func (p *Poller) readPage(ctx context.Context, due, all []*wait) (onPage map[str
 	return onPage, true
 }
 
-// readEach reads volumes one by one, maxReadsPerTick/2 at a time, and reports whether the
-// cloud failed to answer. It returns after slowReadTimeout at the latest: a read that takes
-// longer continues by itself, so that it does not delay the waits for other volumes.
+// readEach reads volumes one by one, maxReadsPerTick/2 at a time, and reports whether the cloud failed
+// to answer. It returns after slowReadTimeout at the latest, so that a slow read does not delay the
+// waits for other volumes; that read continues on its own goroutine.
 func (p *Poller) readEach(ctx context.Context, ids map[string][]*wait) (hasFailed bool) {
 	slots := make(chan struct{}, maxReadsPerTick/2)
 	results := make(chan error, len(ids))
@@ -125,7 +125,7 @@ func (p *Poller) read(ctx context.Context, id string, waits []*wait) error {
 		return nil // the last wait has ended
 	}
 	if isTransient(r.err) {
-		p.log.DebugContext(ctx, "could not read a volume that callers wait for", "volume", id, "error", r.err)
+		p.log.DebugContext(ctx, "cannot read a volume that callers wait for", "volume", id, "error", r.err)
 		if time.Since(r.at) >= slowReadTimeout {
 			p.throttle(0, true) // readEach has returned and does not see this failure
 		}
@@ -154,7 +154,7 @@ func (p *Poller) finishRead(id string) {
 	delete(p.reading, id)
 }
 
-// isTransient reports whether another read may succeed: the cloud did not answer, or not
+// isTransient reports whether another read may succeed: the cloud is unavailable, or did not answer
 // within the timeout of the read.
 func isTransient(err error) bool {
 	return volume.IsKind(err, volume.KindUnavailable) || volume.IsKind(err, volume.KindDeadline)

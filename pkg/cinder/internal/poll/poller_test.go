@@ -20,6 +20,8 @@ import (
 // timedCloud is a Reader whose volumes become available at a given time. Its tests run in a
 // bubble of synctest, whose clock does not wait.
 type timedCloud struct {
+	Reader // nil: the tests call Volume and Volumes only
+
 	mu      sync.Mutex
 	at      map[string]time.Time // when it becomes available
 	gone    map[string]time.Time // when it vanishes

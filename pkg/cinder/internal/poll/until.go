@@ -9,15 +9,10 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// SnapshotReader is what AwaitSnapshot needs of a cloud.
-type SnapshotReader interface {
-	Snapshot(ctx context.Context, id string) (cloud.Snapshot, error)
-}
-
-// AwaitSnapshot reads a snapshot as long as it is in a state, and returns it as read last. Kinds:
-// NotFound (the snapshot is gone), Deadline or Canceled (ctx ended). Snapshots are few beside
-// volumes, so each wait reads for itself.
-func AwaitSnapshot(ctx context.Context, api SnapshotReader, id, state string) (s cloud.Snapshot, err error) {
+// AwaitSnapshot waits until a snapshot is no longer in the given state, and returns it as read then.
+// Kinds: NotFound (the snapshot is gone), Deadline or Canceled (ctx ended). The waits share no
+// requests: snapshots are rare compared with volumes.
+func AwaitSnapshot(ctx context.Context, api Reader, id, state string) (s cloud.Snapshot, err error) {
 	err = Until(ctx, "snapshot", func() (string, bool, error) {
 		s, err = api.Snapshot(ctx, id)
 		return s.Status, err == nil && s.Status != state, err
@@ -25,9 +20,9 @@ func AwaitSnapshot(ctx context.Context, api SnapshotReader, id, state string) (s
 	return s, err
 }
 
-// Until calls read, with growing pauses, until read reports done or fails. object names
-// what is read. When ctx ends first, the error (kind Deadline or Canceled) contains the
-// last status that read returned.
+// Until calls read, with growing pauses, until read reports done or fails. object names what read
+// reads, for the error when ctx ends first (kind Deadline or Canceled), which contains the last
+// status that read returned.
 func Until(ctx context.Context, object string, read func() (status string, done bool, err error)) error {
 	seen := ""
 	for pause := initialDelay; ; pause = min(pause*3/2, maxInterval) {
@@ -41,7 +36,7 @@ func Until(ctx context.Context, object string, read func() (status string, done 
 		}
 		if err != nil {
 			return volume.Errorf(volume.KindOf(err),
-				"the time ran out while waiting for Cinder: the %s is still %s", object, seen).
+				"timed out while waiting for Cinder: the %s still has the status %s", object, seen).
 				WithRemedy(message.Continues)
 		}
 	}

@@ -14,20 +14,20 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// backup returns a snapshot of the type "backup". While Cinder makes a backup from the volume
-// itself, the volume stays in the state "backing-up", maybe for hours, in which it can be neither
-// attached nor detached nor expanded. So backup takes a helper snapshot, makes the backup from it,
-// and deletes the helper when the backup is complete. Each call reads the present state and goes on
-// from there; nothing runs in the background, and the helper has the backup's name, so that the
-// driver needs no memory.
+// backup returns the backup of the request's name, and creates it if necessary. While Cinder makes a
+// backup from the volume itself, possibly for hours, the volume stays in the state "backing-up", in
+// which it can be neither attached nor detached nor expanded. So backup takes a helper snapshot,
+// makes the backup from the helper, and deletes the helper when the backup is complete. Each call
+// continues from the present state in Cinder, where the helper has the backup's name: nothing runs
+// in the background, and the driver stores nothing.
 //
-// The first call waits for the helper, because the id to return is that of the backup. The backup
-// is not Ready until Cinder says so and the helper is gone.
+// The first call waits for the helper, because it returns the id of the backup. The backup is Ready
+// when Cinder has completed it and the helper is gone; see complete for the exception.
 //
 // Each backup is created with the metadata key Unanswered, which is removed before a call returns
-// the id. If a backup that still has the key fails, nobody knows it and nobody would delete it: the
-// driver deletes it and makes another. A failed backup without the key stays for the caller, who
-// keeps the first id for good and deletes by it.
+// the id. If a backup that still has the key fails, no caller knows its id and would delete it: the
+// driver deletes it and makes another. A failed backup without the key remains: the caller has its
+// id and deletes it.
 func (k creation) backup(ctx context.Context) (volume.Snapshot, error) {
 	var none volume.Snapshot
 	backup, found, err := k.findBackup(ctx)
@@ -42,7 +42,7 @@ func (k creation) backup(ctx context.Context) (volume.Snapshot, error) {
 		if backup, err = k.requestBackup(ctx, helper); err != nil {
 			return none, err
 		}
-		// Whatever its state is by now, the caller must get the id: nobody else would delete the backup.
+		// The caller gets the id in any state of the backup, so that it can delete the backup.
 		return k.answer(ctx, backup)
 	}
 	k.req.NotifyAccepted()
@@ -51,14 +51,14 @@ func (k creation) backup(ctx context.Context) (volume.Snapshot, error) {
 		return k.complete(ctx, backup)
 	case state.Error:
 		if err := k.deleteHelper(ctx, k.cloud, backup); err != nil {
-			k.warnHelper(ctx, backup, err) // the deletion of the backup removes the helper
+			k.warnHelper(ctx, backup, err) // the deletion of the backup will delete the helper
 		}
 		return none, volume.Errorf(volume.KindInternal,
 			"Cinder failed to make the backup %s: %s", backup.ID, failReason(backup)).
-			WithRemedy("delete the snapshot and take another; the log of cinder-backup may have the cause")
+			WithRemedy("delete the VolumeSnapshot and create another; the cause may be in the log of cinder-backup")
 	case state.Deleting, state.ErrorDeleting:
-		return none, volume.Errorf(volume.KindInProgress, "a backup %s of this name is %s", backup.ID, backup.Status).
-			WithRemedy(message.Retries + "; if it lasts, ask an administrator to run: " +
+		return none, volume.Errorf(volume.KindInProgress, "backup %s of this name has the status %s", backup.ID, backup.Status).
+			WithRemedy(message.Retries + "; if the error persists, ask the cloud operator to run: " +
 				"openstack volume backup delete --force " + backup.ID)
 	}
 	return k.answer(ctx, backup)
@@ -75,8 +75,8 @@ func (k creation) answer(ctx context.Context, backup cloud.Backup) (volume.Snaps
 		delete(m, metadata.Unanswered)
 		if err := k.cloud.SetBackupMetadata(ctx, backup.ID, m); err != nil {
 			return volume.Snapshot{}, volume.Errorf(nonFinalKind(err),
-				"the backup %s is not ready yet, and it could not be recorded that its id is in use: %w", backup.ID, err).
-				WithRemedy("no action needed: the backup continues and Kubernetes retries this automatically")
+				"cannot remove the metadata key %s from backup %s, which is not ready yet: %w", metadata.Unanswered, backup.ID, err).
+				WithRemedy(message.Continues)
 		}
 	}
 	s := fromBackup(backup)
@@ -89,8 +89,9 @@ func isUnanswered(backup cloud.Backup) bool {
 	return cloud.MetadataOf(backup)[metadata.Unanswered] != ""
 }
 
-// complete returns a backup that Cinder has made. The backup is Ready without its helper, which
-// would prevent the deletion of the volume.
+// complete returns a backup that Cinder has completed, and deletes its helper, which would prevent
+// the deletion of the volume. The backup is Ready when the helper is gone, or when only a person can
+// make its deletion succeed.
 func (k creation) complete(ctx context.Context, backup cloud.Backup) (volume.Snapshot, error) {
 	s := fromBackup(backup)
 	err := k.deleteHelper(ctx, k.cloud, backup)
@@ -102,15 +103,15 @@ func (k creation) complete(ctx context.Context, backup cloud.Backup) (volume.Sna
 		return k.answer(ctx, backup)
 	case volume.IsKind(err, volume.KindPrecondition):
 		return s, volume.Errorf(volume.KindInProgress,
-			"the backup %s is complete, but the snapshot that it was made from cannot be deleted yet: %w", backup.ID, err)
+			"backup %s is complete, but its helper snapshot cannot be deleted yet: %w", backup.ID, err)
 	}
-	k.warnHelper(ctx, backup, err) // the backup is usable although its helper stays
+	k.warnHelper(ctx, backup, err)
 	s.Ready = true
 	return s, nil
 }
 
 func (k creation) warnHelper(ctx context.Context, backup cloud.Backup, err error) {
-	k.log.WarnContext(ctx, "could not delete a snapshot that was taken only for a backup",
+	k.log.WarnContext(ctx, "cannot delete the helper snapshot of a backup",
 		"backup", backup.ID, "error", err)
 }
 
@@ -122,8 +123,8 @@ func failReason(backup cloud.Backup) string {
 }
 
 // findBackup returns the backup of the request's name: the oldest one whose id a call has returned,
-// else the oldest one. It deletes backups of this cluster that no call has returned and that failed
-// or are being deleted. Kind AlreadyExists: only other volumes have backups of that name.
+// else the oldest one. It deletes this cluster's backups that failed or are being deleted and whose
+// id no call has returned. Kind AlreadyExists: only other volumes have backups of that name.
 func (k creation) findBackup(ctx context.Context) (backup cloud.Backup, found bool, err error) {
 	all, err := k.cloud.BackupsNamed(ctx, k.req.Name)
 	if err != nil || len(all) == 0 {
@@ -153,7 +154,7 @@ func (k creation) findBackup(ctx context.Context) (backup cloud.Backup, found bo
 	return backup, found, nil
 }
 
-// takeHelper returns the helper snapshot when Cinder can make a backup from it.
+// takeHelper returns the helper snapshot when it is available, so that Cinder can make a backup of it.
 func (k creation) takeHelper(ctx context.Context) (cloud.Snapshot, error) {
 	m := map[string]string{metadata.BackupOf: k.req.Name}
 	maps.Copy(m, k.class.Metadata)
@@ -161,13 +162,13 @@ func (k creation) takeHelper(ctx context.Context) (cloud.Snapshot, error) {
 		Description: metadata.Description + ", only for a backup to be made from it", Metadata: m,
 	})
 	if err == nil && s.Status != state.Available {
-		err = volume.Errorf(volume.KindInProgress, "the snapshot %s to make the backup from is %s", s.ID, s.Status)
+		err = volume.Errorf(volume.KindInProgress, "the helper snapshot %s of the backup has the status %s", s.ID, s.Status)
 	}
 	return s, err
 }
 
-// requestBackup asks Cinder for the backup. If Cinder refuses it for good, requestBackup deletes
-// the helper: no call has returned an id by which it could be deleted.
+// requestBackup asks Cinder for the backup. If a retry cannot succeed without a person,
+// requestBackup deletes the helper: no caller has an id with which it could delete the helper.
 func (k creation) requestBackup(ctx context.Context, helper cloud.Snapshot) (cloud.Backup, error) {
 	m := map[string]string{metadata.Unanswered: "true"}
 	maps.Copy(m, k.class.Metadata)
@@ -176,7 +177,7 @@ func (k creation) requestBackup(ctx context.Context, helper cloud.Snapshot) (clo
 		AvailabilityZone: k.class.Zone, Incremental: k.class.Incremental, Metadata: m,
 	})
 	if err == nil {
-		backup, err = k.cloud.Backup(ctx, backup.ID) // the answer to the creation has little more than the id
+		backup, err = k.cloud.Backup(ctx, backup.ID) // the response to the creation lacks most fields
 		return backup, unknownError(err)
 	}
 	err = k.requestError(err)
@@ -185,14 +186,14 @@ func (k creation) requestBackup(ctx context.Context, helper cloud.Snapshot) (clo
 	}
 	if errDelete := k.deleteSnapshot(ctx, k.cloud, helper); !volume.IsKind(errDelete, volume.KindNotFound) {
 		return backup, volume.Errorf(volume.KindUnavailable,
-			"%w; and the snapshot %s to make the backup from could not be deleted: %s", err, helper.ID, errDelete.Error())
+			"%w; the driver cannot delete the helper snapshot %s: %s", err, helper.ID, errDelete.Error())
 	}
 	return backup, err
 }
 
-// deleteHelper deletes the helper snapshot of a backup; nil: it is gone. It tries for a share of
-// the remaining time: right after the backup the storage may still be busy with the helper (kind
-// Precondition).
+// deleteHelper deletes the helper snapshot of a backup and returns nil when it is gone. It retries
+// for a share of the remaining time while the error has kind Precondition: right after the backup
+// the storage may still be using the helper.
 func (s *Service) deleteHelper(ctx context.Context, c *cloud.Cloud, backup cloud.Backup) error {
 	all, err := c.SnapshotsNamed(ctx, backup.Name)
 	if err != nil {
@@ -212,24 +213,24 @@ func (s *Service) deleteHelper(ctx context.Context, c *cloud.Cloud, backup cloud
 			if !volume.IsKind(err, volume.KindPrecondition) || operation.Sleep(limited, helperInterval) != nil {
 				return err
 			}
-			one.Status = state.Available // Cinder has taken the deletion back
+			one.Status = state.Available // Cinder did not complete the deletion
 		}
 	}
 	return nil
 }
 
-// deleteBackup deletes a backup and waits until it is gone: its error is never nil, and of kind
-// NotFound when the backup is gone. It deletes the helper first: without the backup nobody would
+// deleteBackup deletes a backup and waits until it is gone. It always returns an error: kind NotFound
+// means that the backup is gone. It deletes the helper first, because after the backup no call would
 // delete the helper.
 func (s *Service) deleteBackup(ctx context.Context, c *cloud.Cloud, backup cloud.Backup) error {
 	if backup.Status == state.Creating {
-		return volume.Errorf(volume.KindInProgress, "Cinder is still making the backup and deletes it only after that").
+		return volume.Errorf(volume.KindInProgress, "Cinder is still making the backup and can delete it only when it is complete").
 			WithRemedy(message.NoAction)
 	}
 	if err := s.deleteHelper(ctx, c, backup); err != nil {
 		if endsByItself(err) {
 			return volume.Errorf(volume.KindInProgress,
-				"the snapshot that the backup was made from is still being deleted: %w", err)
+				"the helper snapshot of the backup is still being deleted: %w", err)
 		}
 		return err
 	}
@@ -248,7 +249,6 @@ func (s *Service) deleteBackup(ctx context.Context, c *cloud.Cloud, backup cloud
 		return err
 	}
 	return volume.Errorf(volume.KindInternal,
-		"Cinder failed to delete the backup, which is %s: %s", backup.Status, failReason(backup)).
-		WithRemedy("ask an administrator of the cloud to find the cause, then to run: " +
-			"openstack volume backup delete --force " + id)
+		"Cinder failed to delete the backup (status %s): %s", backup.Status, failReason(backup)).
+		WithRemedy("ask the cloud operator to find the cause, then to run: openstack volume backup delete --force " + id)
 }

@@ -105,7 +105,7 @@ func TestFailedBackupWithoutAnswerIsReplaced(t *testing.T) {
 
 	rule := r.cloud.OnCall(fakecloud.DeleteBackup, cindertest.Denied()).Always()
 	_, err = r.CreateSnapshot(cindertest.Within(t, 5*time.Second), class)
-	cindertest.CheckKind(t, err, volume.KindUnavailable, failed[0], "could not be removed")
+	cindertest.CheckKind(t, err, volume.KindUnavailable, failed[0], "cannot remove")
 	rule.Remove()
 
 	s := r.ready(t, class)
@@ -267,9 +267,9 @@ func TestBackupWaitsForABusyHelper(t *testing.T) {
 	rule := r.cloud.OnCall(fakecloud.DeleteSnapshot, fakecloud.Refused()).Always()
 	r.cloud.Release(s.ID)
 	_, err := r.CreateSnapshot(cindertest.Within(t, 2*time.Second), class)
-	cindertest.CheckKind(t, err, volume.KindInProgress, "complete", "cannot be deleted yet", "took it back")
+	cindertest.CheckKind(t, err, volume.KindInProgress, "complete", "cannot be deleted yet", "did not complete the deletion")
 	cindertest.CheckKind(
-		t, r.DeleteSnapshot(cindertest.Within(t, 2*time.Second), s.ID), volume.KindPrecondition, "took it back",
+		t, r.DeleteSnapshot(cindertest.Within(t, 2*time.Second), s.ID), volume.KindPrecondition, "did not complete the deletion",
 	)
 	if _, there := r.cloud.Backup(s.ID); !there {
 		t.Error("the backup is deleted although its helper still exists")
@@ -302,14 +302,14 @@ func TestDeleteBackup(t *testing.T) {
 	r.cloud.OnCall(fakecloud.DeleteSnapshot, fakecloud.Stuck())
 	cindertest.CheckKind(
 		t, r.DeleteSnapshot(cindertest.Within(t, time.Second), s.ID), volume.KindInProgress,
-		"made from is still being deleted",
+		"helper snapshot of the backup is still being deleted",
 	)
 	r.cloud.CheckCalls(t, fakecloud.DeleteBackup, 0)
 	r.cloud.Release(helper.SnapshotID)
 
 	r.cloud.OnCall(fakecloud.DeleteBackup, fakecloud.Stuck())
 	cindertest.CheckKind(
-		t, r.DeleteSnapshot(cindertest.Within(t, time.Second), s.ID), volume.KindDeadline, "backup is still deleting",
+		t, r.DeleteSnapshot(cindertest.Within(t, time.Second), s.ID), volume.KindDeadline, "backup still has the status deleting",
 	)
 	if n := cindertest.CountHelpers(t, r.clouds, id); n != 0 {
 		t.Errorf("%d snapshots are left behind", n)

@@ -16,21 +16,22 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Create returns the snapshot of the request's name, which it creates if necessary. It returns when
-// Cinder has taken the snapshot (CSI v1.13: the call blocks until the snapshot is cut), and no
-// sooner: external-snapshotter keeps the first id that it gets for good, so Create must not return
-// the id of a snapshot that may still fail. Create removes what Cinder failed to take, and the
-// retry takes another. For backups see creation.backup. Kinds: AlreadyExists (the name belongs to
-// another volume), Invalid (parameters), Exhausted (quota), Precondition (of the class), Internal
-// (Cinder failed to take it), InProgress, Deadline.
-func (s *Service) Create(ctx context.Context, req volume.SnapshotRequest) (volume.Snapshot, error) {
+// CreateSnapshot implements volume.Snapshotter: it returns the snapshot of the request's name, and
+// creates it if necessary. It returns only when Cinder has taken the snapshot (CSI v1.13: the call
+// blocks until the snapshot is cut): external-snapshotter keeps the first id that it gets, so
+// CreateSnapshot must not return the id of a snapshot that may still fail. CreateSnapshot removes a
+// snapshot that Cinder failed to take, and the retry takes another. For backups see
+// creation.backup. Kinds: AlreadyExists (the name belongs to another volume, or to a snapshot of
+// another type), Invalid (parameters), Exhausted (quota), Precondition (the volume is in use, which
+// the class forbids), InProgress.
+func (s *Service) CreateSnapshot(ctx context.Context, req volume.SnapshotRequest) (volume.Snapshot, error) {
 	ctx, cancel := poll.WithAnswerMargin(ctx)
 	defer cancel()
 	out, err := s.create(ctx, req)
 	if err == nil {
 		s.attempts.End(req.Name)
 	}
-	return out, s.attempts.Answer(req.Name, err)
+	return out, volume.Wrap(s.attempts.Answer(req.Name, err), "create a snapshot of volume", req.VolumeID)
 }
 
 func (s *Service) create(ctx context.Context, req volume.SnapshotRequest) (out volume.Snapshot, err error) {
@@ -54,11 +55,10 @@ func (s *Service) create(ctx context.Context, req volume.SnapshotRequest) (out v
 	return out, err
 }
 
-// unknownError returns err as an error that leaves open whether there is a snapshot of the
-// request's name. Its kind is not final: after a final error external-snapshotter would not ask for
-// the snapshot again.
+// unknownError returns err as a non-final error, for use while it is not known whether a snapshot of
+// the request's name exists: after a final error external-snapshotter would not retry.
 func unknownError(err error) error {
-	return volume.NonFinal(err, "it is not known whether the snapshot exists")
+	return volume.NonFinal(err, "cannot determine whether the snapshot exists")
 }
 
 // creation is one request for a snapshot or backup.
@@ -69,14 +69,14 @@ type creation struct {
 	class class.Snapshot
 }
 
-// classError returns the error of a request that the class makes impossible. The error is not final
-// while there is a snapshot of the name, which may be the helper of a backup: an earlier call may
-// have created it with the class as it was then.
+// classError returns err, which says that the class is invalid, as a non-final error if a snapshot of
+// the name exists or may exist: an earlier call may have created it, or the helper snapshot of a
+// backup, before the class was changed.
 func (k creation) classError(ctx context.Context, err error) error {
 	found, errFind := k.findByName(ctx)
 	switch {
 	case len(found) > 0:
-		return volume.NonFinal(err, "Cinder has the snapshot "+found[0].ID+" of this name")
+		return volume.NonFinal(err, "Cinder has snapshot "+found[0].ID+" with this name")
 	case errFind != nil && !volume.IsKind(errFind, volume.KindAlreadyExists):
 		return unknownError(err)
 	}
@@ -91,10 +91,10 @@ func (k creation) snapshot(ctx context.Context) (volume.Snapshot, error) {
 	return fromSnapshot(s), nil
 }
 
-// take returns the snapshot of the request's name once Cinder has taken it. If there is none, take
-// asks for one with the description and metadata of order. It first removes snapshots of this
-// cluster that Cinder failed to take or is deleting: no call has returned their ids.
-func (k creation) take(ctx context.Context, order cloud.NewSnapshot) (cloud.Snapshot, error) {
+// take returns the snapshot of the request's name when Cinder has taken it. If there is none, take
+// requests one with the description and metadata of opts. It first removes this cluster's snapshots
+// that Cinder failed to take, and those that Cinder is deleting: no call has returned their ids.
+func (k creation) take(ctx context.Context, opts cloud.NewSnapshot) (cloud.Snapshot, error) {
 	all, err := k.findByName(ctx)
 	if err != nil {
 		return cloud.Snapshot{}, unknownError(err)
@@ -103,7 +103,7 @@ func (k creation) take(ctx context.Context, order cloud.NewSnapshot) (cloud.Snap
 	found := false
 	for _, one := range all {
 		switch {
-		case one.Metadata[metadata.BackupOf] != order.Metadata[metadata.BackupOf]:
+		case one.Metadata[metadata.BackupOf] != opts.Metadata[metadata.BackupOf]:
 			return one, k.otherTypeError(one)
 		case k.isFailedCreation(one) || one.Status == state.Deleting:
 			if err := k.deleteSnapshot(ctx, k.cloud, one); !volume.IsKind(err, volume.KindNotFound) {
@@ -114,7 +114,7 @@ func (k creation) take(ctx context.Context, order cloud.NewSnapshot) (cloud.Snap
 		}
 	}
 	if !found {
-		if s, err = k.request(ctx, order); err != nil {
+		if s, err = k.request(ctx, opts); err != nil {
 			return s, err
 		}
 	}
@@ -123,34 +123,34 @@ func (k creation) take(ctx context.Context, order cloud.NewSnapshot) (cloud.Snap
 	return k.awaitTaken(ctx, s)
 }
 
-// otherTypeError is the error for a name that a snapshot of the other type has.
+// otherTypeError is the error for a name that is taken by a snapshot for the other purpose: a plain
+// snapshot, or the helper of a backup.
 func (k creation) otherTypeError(s cloud.Snapshot) error {
 	if s.Metadata[metadata.BackupOf] != "" {
 		return volume.Errorf(volume.KindAlreadyExists,
 			"snapshot %s has the name %s, but exists only for the backup of that name", s.ID, k.req.Name).
-			WithRemedy("use another name, or the class that the backup was made with")
+			WithRemedy("use the VolumeSnapshotClass that created the backup, or recreate the VolumeSnapshot to get a new name")
 	}
 	return volume.Errorf(volume.KindAlreadyExists,
-		"snapshot %s has the name %s, but was not taken to make a backup from it", s.ID, k.req.Name).
-		WithRemedy("use another name, or the class that the snapshot was made with")
+		"snapshot %s has the name %s, but was not taken for a backup", s.ID, k.req.Name).
+		WithRemedy("use the VolumeSnapshotClass that created the snapshot, or recreate the VolumeSnapshot to get a new name")
 }
 
-// isFailedCreation reports whether a snapshot is what a creation of this cluster leaves when Cinder
-// fails to take it.
+// isFailedCreation reports whether a snapshot was left behind by a failed creation of this cluster.
 func (s *Service) isFailedCreation(snapshot cloud.Snapshot) bool {
 	return snapshot.Status == state.Error && s.isOwn(snapshot.Metadata)
 }
 
-// leftoverError is the error for an object of an earlier attempt that could not be removed. Its
-// kind is not final: after a final error no call would remove the object, which then prevents the
-// deletion of the volume.
+// leftoverError is the error for an object that a failed attempt left behind and that cannot be
+// removed. The error is not final: after a final error no call would remove the object, which
+// prevents the deletion of the volume.
 func leftoverError(object, id, status string, cause error) error {
 	return volume.Errorf(nonFinalKind(cause),
-		"an earlier attempt has left the %s %s in the state %s, and it could not be removed: %w", object, id, status, cause)
+		"cannot remove %s %s (status %s), which an earlier attempt left behind: %w", object, id, status, cause)
 }
 
-// awaitTaken waits until Cinder has taken the snapshot. It removes one that Cinder failed to take,
-// so that the retry takes another.
+// awaitTaken waits until Cinder has taken the snapshot. If Cinder fails to take it, awaitTaken
+// removes it, so that the retry takes another.
 func (k creation) awaitTaken(ctx context.Context, s cloud.Snapshot) (cloud.Snapshot, error) {
 	id := s.ID
 	if s.Status == state.Creating {
@@ -168,31 +168,31 @@ func (k creation) awaitTaken(ctx context.Context, s cloud.Snapshot) (cloud.Snaps
 	case state.Error:
 		return s, k.removeFailed(ctx, s)
 	case state.Deleting, state.ErrorDeleting:
-		return s, volume.Errorf(volume.KindInProgress, "a snapshot %s of this name is %s", id, s.Status).
-			WithRemedy(message.Retries + "; if it lasts, ask an administrator to run: " +
+		return s, volume.Errorf(volume.KindInProgress, "snapshot %s of this name has the status %s", id, s.Status).
+			WithRemedy(message.Retries + "; if the error persists, ask the cloud operator to run: " +
 				"openstack volume snapshot delete --force " + id)
 	}
 	return s, nil
 }
 
-// removeFailed removes a snapshot that Cinder failed to take, if it belongs to this cluster, and
-// returns the error that says why Cinder failed.
+// removeFailed removes a snapshot that Cinder failed to take, if it belongs to this cluster. It
+// returns the error with Cinder's reason.
 func (k creation) removeFailed(ctx context.Context, s cloud.Snapshot) error {
 	failure := volume.Errorf(volume.KindInternal,
 		"Cinder failed to take the snapshot %s: %s", s.ID, k.reasons.OfSnapshot(ctx, k.cloud, s))
 	if !k.isFailedCreation(s) {
-		return failure.WithRemedy("delete the snapshot and take another")
+		return failure.WithRemedy("delete the snapshot and take another: openstack volume snapshot delete " + s.ID)
 	}
 	if err := k.deleteSnapshot(ctx, k.cloud, s); !volume.IsKind(err, volume.KindNotFound) {
-		return volume.Errorf(volume.KindUnavailable, "%w; and it could not be removed: %s", failure, err.Error()).
-			WithRemedy(message.NoAction + " and removes it then")
+		return volume.Errorf(volume.KindUnavailable, "%w; the driver cannot remove it: %s", failure, err.Error()).
+			WithRemedy(message.NoAction)
 	}
 	return failure.WithRemedy(
 		"Kubernetes retries this automatically with a new snapshot; if it fails again, ask the cloud operator for the cause")
 }
 
 // request asks Cinder for the snapshot.
-func (k creation) request(ctx context.Context, order cloud.NewSnapshot) (cloud.Snapshot, error) {
+func (k creation) request(ctx context.Context, opts cloud.NewSnapshot) (cloud.Snapshot, error) {
 	if !k.class.Force {
 		v, err := k.cloud.Volume(ctx, k.req.VolumeID)
 		if err != nil {
@@ -200,18 +200,18 @@ func (k creation) request(ctx context.Context, order cloud.NewSnapshot) (cloud.S
 		}
 		if v.Status == state.InUse {
 			return cloud.Snapshot{}, volume.Errorf(volume.KindPrecondition,
-				"the volume is in use, but the class says %s=false", class.ParamForce).
+				"the volume is in use, but the VolumeSnapshotClass has %s=false", class.ParamForce).
 				WithRemedy("stop the pods that use it, or remove " + class.ParamForce + " from the VolumeSnapshotClass")
 		}
 	}
-	order.Name, order.VolumeID, order.Force = k.req.Name, k.req.VolumeID, k.class.Force
-	s, err := k.cloud.CreateSnapshot(ctx, order)
+	opts.Name, opts.VolumeID, opts.Force = k.req.Name, k.req.VolumeID, k.class.Force
+	s, err := k.cloud.CreateSnapshot(ctx, opts)
 	return s, k.requestError(err)
 }
 
-// requestError records that the answer to a request was lost, if err says so. It gives an exceeded
-// quota the kind that CSI has for snapshots, which have no size that the user could lower (CSI
-// v1.13, CreateSnapshot Errors).
+// requestError returns the error of a request to create an object. If Cinder may carry out the
+// request all the same, requestError records that. For an exceeded quota it changes the kind to
+// Exhausted, as CSI v1.13 (CreateSnapshot Errors) requires: a snapshot has no size to lower.
 func (k creation) requestError(err error) error {
 	if err != nil && cloud.MayBeDone(err) {
 		k.attempts.AddLost(k.req.Name)
@@ -238,8 +238,8 @@ func (k creation) findByName(ctx context.Context) ([]cloud.Snapshot, error) {
 	return all, nil
 }
 
-// sortByAge puts the oldest first, so that all calls use the same one of several objects of a name.
-// A lost answer can leave several.
+// sortByAge sorts objects of one name, the oldest first, so that all calls use the same one. A lost
+// response can leave several.
 func sortByAge[T any](all []T, age func(T) (created time.Time, id string)) {
 	slices.SortFunc(all, func(x, y T) int {
 		createdX, idX := age(x)
@@ -248,14 +248,14 @@ func sortByAge[T any](all []T, age func(T) (created time.Time, id string)) {
 	})
 }
 
-// otherVolumeError is the error for a name that an object of another volume has.
+// otherVolumeError is the error for a name that is taken by an object of another volume.
 func (k creation) otherVolumeError(id, volumeID string) error {
 	return volume.Errorf(volume.KindAlreadyExists,
 		"%s has the name %s, but belongs to volume %s", id, k.req.Name, volumeID).
-		WithRemedy("use another name, or delete the snapshot")
+		WithRemedy("if nothing uses " + id + ", delete it; otherwise recreate the VolumeSnapshot to get a new name")
 }
 
-// endsByItself reports whether a retry may succeed without a person's help.
+// endsByItself reports whether a retry may succeed without the help of a person.
 func endsByItself(err error) bool {
 	return volume.IsKind(err, volume.KindDeadline) || volume.IsKind(err, volume.KindInProgress) ||
 		volume.IsKind(err, volume.KindUnavailable)

@@ -25,7 +25,7 @@ func TestSnapshotIsReadyWhenCinderSaysSo(t *testing.T) {
 		cindertest.CheckKind(t, err, volume.KindDeadline, "creating")
 	}
 	stuck := cindertest.SnapshotsNamed(t, r.clouds, "s")[0].ID
-	if got, err := r.Get(t.Context(), stuck); err != nil || got.ID != stuck || got.Ready {
+	if got, err := r.GetSnapshot(t.Context(), stuck); err != nil || got.ID != stuck || got.Ready {
 		t.Errorf("read %+v, %v; want %s not ready", got, err, stuck)
 	}
 	r.cloud.Release(stuck)
@@ -104,7 +104,7 @@ func TestFailedSnapshotWithoutAnswerIsReplaced(t *testing.T) {
 	failed := cindertest.SnapshotsNamed(t, r.clouds, "s")[0].ID
 	rule := r.cloud.OnCall(fakecloud.DeleteSnapshot, cindertest.Denied()).Always()
 	_, err = r.CreateSnapshot(t.Context(), cindertest.SnapshotRequest("s", id))
-	cindertest.CheckKind(t, err, volume.KindUnavailable, failed, "could not be removed")
+	cindertest.CheckKind(t, err, volume.KindUnavailable, failed, "cannot remove")
 	rule.Remove()
 
 	s := r.ready(t, cindertest.SnapshotRequest("s", id))
@@ -188,7 +188,7 @@ func TestSnapshotOfAnAbsentVolumeFails(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	_, err := r.CreateSnapshot(t.Context(), cindertest.SnapshotRequest("s", "11111111-2222-4333-8444-555555555555"))
 	cindertest.CheckKind(t, err, volume.KindNotFound)
-	_, err = r.Get(t.Context(), "11111111-2222-4333-8444-555555555555")
+	_, err = r.GetSnapshot(t.Context(), "11111111-2222-4333-8444-555555555555")
 	cindertest.CheckKind(t, err, volume.KindNotFound, "no snapshot and no backup")
 	if err := r.DeleteSnapshot(t.Context(), "11111111-2222-4333-8444-555555555555"); err != nil {
 		t.Error(err)

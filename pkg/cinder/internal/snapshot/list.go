@@ -12,19 +12,25 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// section is one of the lists that make up a listing: the snapshots or the backups of a cloud.
+// section is a part of a listing: the snapshots or the backups of one cloud.
 type section struct {
 	cloud *cloud.Cloud
 	kind  string // class.TypeSnapshot or class.TypeBackup
 }
 
-// List returns a page of the snapshots and then the backups of each cloud that belong to this
-// cluster, and the token of the next page. A filter by snapshot or volume shows also those of
-// others. A snapshot that Cinder is still taking is left out (CSI v1.13, ListSnapshots). Kind
-// Stale: the token belongs to no listing.
+// ListSnapshots implements volume.SnapshotLister. Without a filter it lists this cluster's snapshots
+// and backups: for each cloud the snapshots, then the backups. With a filter it also lists those of
+// other clusters. It omits snapshots that Cinder is still taking (CSI v1.13, ListSnapshots).
 //
 // A token is "kind:id@cloud": continue after this object of that section.
-func (s *Service) List(
+func (s *Service) ListSnapshots(
+	ctx context.Context, filter volume.SnapshotFilter, page volume.Page,
+) ([]volume.Snapshot, string, error) {
+	found, next, err := s.list(ctx, filter, page)
+	return found, next, volume.Wrap(err, "list snapshots", "")
+}
+
+func (s *Service) list(
 	ctx context.Context, filter volume.SnapshotFilter, page volume.Page,
 ) (found []volume.Snapshot, next string, err error) {
 	if filter.SnapshotID != "" {
@@ -71,7 +77,7 @@ func (s *Service) List(
 	return found, "", nil
 }
 
-// listOne is List for one snapshot, which may not exist.
+// listOne returns the snapshot that the filter names, if it exists and matches the filter.
 func (s *Service) listOne(ctx context.Context, filter volume.SnapshotFilter) ([]volume.Snapshot, error) {
 	o, err := s.read(ctx, filter.SnapshotID)
 	if err != nil {
@@ -80,7 +86,7 @@ func (s *Service) listOne(ctx context.Context, filter volume.SnapshotFilter) ([]
 		}
 		return nil, volume.Wrap(err, "get snapshot", filter.SnapshotID)
 	}
-	out := o.domain()
+	out := o.toSnapshot()
 	isIncomplete := o.snapshot != nil && o.snapshot.Status == state.Creating
 	if isIncomplete || filter.VolumeID != "" && out.VolumeID != filter.VolumeID {
 		return nil, nil
@@ -88,7 +94,8 @@ func (s *Service) listOne(ctx context.Context, filter volume.SnapshotFilter) ([]
 	return []volume.Snapshot{out}, nil
 }
 
-// sections returns the sections of a listing in order.
+// sections returns the sections of a listing in order: of the cloud that the request names, else of
+// all clouds.
 func (s *Service) sections(ctx context.Context) ([]section, error) {
 	clouds, err := s.locator.Requested(ctx)
 	if err != nil {
@@ -101,12 +108,12 @@ func (s *Service) sections(ctx context.Context) ([]section, error) {
 	return all, nil
 }
 
-// readSection reads a page of a section and returns the snapshots that belong to the listing, and
-// the marker of the next page. A cloud that offers this project no backups has none.
+// readSection reads a page of a section. It returns the snapshots that belong to the listing, and
+// the marker of the next page. A cloud that denies or lacks backups gives an empty page.
 func (s *Service) readSection(
 	ctx context.Context, from section, volumeID, marker string, limit int,
 ) (found []volume.Snapshot, next string, err error) {
-	// A listing has all snapshots of a volume, but only this cluster's of the project.
+	// Unless the listing is of one volume, it omits the objects of other clusters.
 	isListed := func(m map[string]string) bool {
 		return s.clusterID == "" || volumeID != "" || m[metadata.Cluster] == s.clusterID
 	}
@@ -124,7 +131,7 @@ func (s *Service) readSection(
 		return nil, "", nil
 	}
 	for _, one := range all {
-		// Clouds before 3.43 keep no metadata of backups.
+		// Clouds without microversion 3.43 have no metadata of backups.
 		if m := cloud.MetadataOf(one); m == nil || isListed(m) {
 			found = append(found, fromBackup(one))
 		}

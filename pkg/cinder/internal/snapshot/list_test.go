@@ -16,7 +16,7 @@ import (
 func (r *rig) everything(t *testing.T, filter volume.SnapshotFilter, maxEntries int) (ids []string) {
 	t.Helper()
 	for token := ""; ; {
-		page, next, err := r.List(t.Context(), filter, volume.Page{Token: token, Max: maxEntries})
+		page, next, err := r.ListSnapshots(t.Context(), filter, volume.Page{Token: token, Max: maxEntries})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,7 +82,7 @@ func TestListSnapshotsWithAForeignToken(t *testing.T) {
 	for _, token := range []string{
 		"unknown", "snapshot:@elsewhere", "tape:@csi", "snapshot:11111111-2222-4333-8444-555555555555@csi",
 	} {
-		_, _, err := r.List(t.Context(), volume.SnapshotFilter{}, volume.Page{Token: token})
+		_, _, err := r.ListSnapshots(t.Context(), volume.SnapshotFilter{}, volume.Page{Token: token})
 		cindertest.CheckKind(t, err, volume.KindStale)
 	}
 }
@@ -97,14 +97,14 @@ func TestListSnapshotsLeavesOutSnapshotsInCreation(t *testing.T) {
 	cindertest.CheckKind(t, err, volume.KindDeadline)
 	stuck := cindertest.SnapshotsNamed(t, r.clouds, "s")[0].ID
 	for _, filter := range []volume.SnapshotFilter{{}, {SnapshotID: stuck}, {VolumeID: id}} {
-		page, _, err := r.List(t.Context(), filter, volume.Page{})
+		page, _, err := r.ListSnapshots(t.Context(), filter, volume.Page{})
 		if err != nil || len(page) != 0 {
 			t.Errorf("%+v: %+v, %v; want none", filter, page, err)
 		}
 	}
 	r.cloud.SetSnapshotStatus(stuck, "backing-up")
 	for _, filter := range []volume.SnapshotFilter{{}, {SnapshotID: stuck}, {VolumeID: id}} {
-		page, _, err := r.List(t.Context(), filter, volume.Page{})
+		page, _, err := r.ListSnapshots(t.Context(), filter, volume.Page{})
 		if err != nil || len(page) != 1 || page[0].ID != stuck || page[0].Ready {
 			t.Errorf("%+v: %+v, %v; want %s not ready", filter, page, err, stuck)
 		}
@@ -130,6 +130,6 @@ func TestListSnapshotsWorksWithoutBackups(t *testing.T) {
 	}
 	rule.Remove()
 	r.cloud.OnCall(fakecloud.ListBackupDetail, cindertest.Broken()).Always()
-	_, _, err := r.List(cindertest.Within(t, time.Second), volume.SnapshotFilter{}, volume.Page{})
+	_, _, err := r.ListSnapshots(cindertest.Within(t, time.Second), volume.SnapshotFilter{}, volume.Page{})
 	cindertest.CheckKind(t, err, volume.KindUnavailable)
 }

@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"context"
 	"io"
 	"log/slog"
 	"testing"
@@ -40,20 +39,6 @@ func newRigOver(tb testing.TB, fake cindertest.Cloud, clusterID string) *rig {
 func (r *rig) withLog(w io.Writer) *rig {
 	r.log = slog.New(slog.NewTextHandler(w, nil))
 	return r
-}
-
-// CreateSnapshot does what Backend.CreateSnapshot does.
-func (r *rig) CreateSnapshot(ctx context.Context, req volume.SnapshotRequest) (volume.Snapshot, error) {
-	s, err := r.Create(ctx, req)
-	return s, volume.Wrap(err, "snapshot", req.VolumeID)
-}
-
-// DeleteSnapshot does what Backend.DeleteSnapshot does.
-func (r *rig) DeleteSnapshot(ctx context.Context, id string) error {
-	if err := r.Delete(ctx, id); !volume.IsKind(err, volume.KindNotFound) {
-		return volume.Wrap(err, "delete snapshot", id)
-	}
-	return nil
 }
 
 func (r *rig) take(tb testing.TB, req volume.SnapshotRequest) volume.Snapshot {

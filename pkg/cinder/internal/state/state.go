@@ -1,6 +1,5 @@
-// Package state names the states that Cinder shows for its volumes, snapshots and backups,
-// and judges volumes by them. It makes no requests. All packages that decide what to do with
-// an object of Cinder use it.
+// Package state has the states of Cinder's volumes, snapshots and backups, and functions that
+// classify volumes by their state. It makes no requests.
 package state
 
 import (
@@ -29,30 +28,28 @@ const (
 	ErrorRestoring = "error_restoring"
 )
 
-// IsSettled reports whether Cinder does nothing with the volume and nothing is wrong with it.
+// IsSettled reports whether the volume is usable and no operation of Cinder on it is running.
 func IsSettled(v cloud.Volume) bool { return v.Status == Available || v.Status == InUse }
 
-// HasFailed reports whether the volume is in a state that only a deletion or an administrator
+// HasFailed reports whether the volume is in a failed state, which only a deletion or an administrator
 // ends.
 func HasFailed(v cloud.Volume) bool { return strings.HasPrefix(v.Status, Error) }
 
-// IsIdle reports whether Cinder does nothing with the volume except delete it: the volume is
-// settled, has failed, or is being deleted.
+// IsIdle reports whether no operation of Cinder on the volume is running, except a deletion.
 func IsIdle(v cloud.Volume) bool { return IsSettled(v) || HasFailed(v) || v.Status == Deleting }
 
-// IsNot returns a function that reports whether a volume is in another state than the given one.
+// IsNot returns a function that reports whether the state of a volume differs from the given one.
 func IsNot(state string) func(cloud.Volume) bool {
 	return func(v cloud.Volume) bool { return v.Status != state }
 }
 
-// IsFailedCreation reports whether the volume is what a creation or restore leaves when
-// Cinder fails to carry it out.
+// IsFailedCreation reports whether a failed creation or restore may have left the volume behind.
 func IsFailedCreation(v cloud.Volume) bool {
 	return (v.Status == Error || v.Status == ErrorRestoring) && len(v.Attachments) == 0
 }
 
-// Servers returns the ids of the servers that the volume is attached to. An attachment to
-// a host that is no server of Nova has none.
+// Servers returns the ids of the servers that the volume is attached to. It omits attachments to hosts
+// that are not servers of Nova.
 func Servers(v cloud.Volume) []string {
 	var ids []string
 	for _, a := range v.Attachments {
@@ -63,8 +60,8 @@ func Servers(v cloud.Volume) []string {
 	return ids
 }
 
-// Compare sorts volumes of the same name: those that have not failed come first, then the older
-// ones.
+// Compare sorts volumes of the same name: volumes that have not failed before failed ones, then older
+// volumes before newer ones.
 func Compare(x, y cloud.Volume) int {
 	return cmp.Or(FalseLast(!HasFailed(x), !HasFailed(y)), x.CreatedAt.Compare(y.CreatedAt), cmp.Compare(x.ID, y.ID))
 }
