@@ -42,8 +42,8 @@ func (b *Backend) attachment(c *cloud.Cloud, id, server string) attachment.Attac
 	return attachment.Attachment{API: c, Pollers: b.pollers, Log: b.log, VolumeID: id, ServerID: server}
 }
 
-// publishContext returns what the node needs to know about the volume. The device path is a guess of
-// Cinder or Nova.
+// publishContext returns what the node needs to know about the volume. The device path is a guess
+// of Cinder or Nova.
 func publishContext(v cloud.Volume, server string) map[string]string {
 	published := map[string]string{cindercsi.ContextSize: strconv.FormatInt(cloud.SizeOf(v).Bytes(), 10)}
 	if v.Encrypted {

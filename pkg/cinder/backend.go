@@ -143,9 +143,10 @@ func multiNodeModes() []volume.AccessMode {
 	}
 }
 
-// CheckHealth implements volume.Backend: it succeeds if the backend is logged in to the default
-// cloud. Once logged in it sends no request: probes come every few seconds, and an outage of one
-// service is no reason to restart the plugin. Kind InProgress: Keystone has not answered yet.
+// CheckHealth implements volume.Backend: it succeeds if the backend is logged in to the
+// default cloud. Once logged in it sends no request: probes come every few seconds, and an outage
+// of one service is no reason to restart the plugin. Kind InProgress: Keystone has not answered
+// yet.
 func (b *Backend) CheckHealth(ctx context.Context) error { return b.clouds.Ready(ctx) }
 
 // read returns the cloud of a volume, and the volume as Cinder shows it.
@@ -167,7 +168,8 @@ func (b *Backend) awaitIdle(ctx context.Context, c *cloud.Cloud, v cloud.Volume)
 	idle, err := b.pollers.Await(ctx, c, v.ID, v.Status, state.IsIdle)
 	if volume.IsKind(err, volume.KindDeadline) {
 		err = volume.Errorf(volume.KindInProgress, "the volume is %s: %w", v.Status, err).
-			WithRemedy(message.Retries + "; if the error persists, ask the cloud operator which operation keeps the volume in this state")
+			WithRemedy(message.IfPersists + "ask the cloud operator which operation keeps the volume " +
+				"in this state")
 	}
 	return idle, err
 }

@@ -97,7 +97,7 @@ func BenchmarkExpandShort(b *testing.B) {
 // cloud alone: the same two calls, and a reader who sees the end at once.
 func BenchmarkThousandExpands(b *testing.B) {
 	for b.Loop() {
-		own, _ := expandMany(b, 1000, func(r *rig, id string) error {
+		own, _ := expandWithWorkers(b, 1000, func(r *rig, id string) error {
 			c, err := r.clouds.Cloud(b.Context(), "")
 			if err != nil {
 				return err
@@ -115,7 +115,7 @@ func BenchmarkThousandExpands(b *testing.B) {
 			}
 			return nil
 		})
-		wall, r := expandMany(b, 1000, func(r *rig, id string) error {
+		wall, r := expandWithWorkers(b, 1000, func(r *rig, id string) error {
 			_, err := r.Expand(b.Context(), id, 2*volume.GiB)
 			return err
 		})
@@ -129,7 +129,7 @@ func BenchmarkThousandExpands(b *testing.B) {
 // When many volumes grow at once, each takes two calls and a part of the shared pages.
 func TestManyExpandsShareTheirCalls(t *testing.T) {
 	const volumes = 300
-	_, r := expandMany(t, volumes, func(r *rig, id string) error {
+	_, r := expandWithWorkers(t, volumes, func(r *rig, id string) error {
 		_, err := r.Expand(t.Context(), id, 2*volume.GiB)
 		return err
 	})
@@ -139,8 +139,8 @@ func TestManyExpandsShareTheirCalls(t *testing.T) {
 	r.cloud.CheckCalls(t, fakecloud.ExtendVolume, volumes)
 }
 
-// expandMany expands volumes with 100 workers and returns how long that took.
-func expandMany(tb testing.TB, volumes int, expand func(r *rig, id string) error) (time.Duration, *rig) {
+// expandWithWorkers expands volumes with 100 workers and returns how long that took.
+func expandWithWorkers(tb testing.TB, volumes int, expand func(r *rig, id string) error) (time.Duration, *rig) {
 	tb.Helper()
 	r := newRig(tb, fakecloud.Options{})
 	r.cloud.SetLatency(fakecloud.ExtendVolume, fakecloud.Latency{Work: fakecloud.Uniform(ownLow, ownHigh)})

@@ -11,10 +11,10 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Capacity implements volume.CapacityReporter: it reports what the quota of the project leaves. (Only
-// administrators can read what the storage itself has left.) The capacity is zero if Cinder lacks
-// the zone, the StorageClass sets another zone, or the accesses need multiattach and the volume type
-// does not allow it.
+// Capacity implements volume.CapacityReporter: it reports what the quota of the project leaves.
+// (Only administrators can read what the storage itself has left.) The capacity is zero if Cinder
+// lacks the zone, the StorageClass sets another zone, or the accesses need multiattach and the
+// volume type does not allow it.
 func (b *Backend) Capacity(ctx context.Context, req volume.CapacityRequest) (volume.Capacity, error) {
 	capacity, err := b.capacity(ctx, req)
 	return capacity, volume.Wrap(err, "read the capacity", "")
@@ -83,7 +83,8 @@ func remaining(l cloud.Limits) volume.Size {
 	return volume.Size(max(0, l.MaxGiB-max(0, l.GiB))) * granularity
 }
 
-// smallest returns the smallest of the positive limits, which are in GiB; zero: no limit is positive.
+// smallest returns the smallest of the positive limits, which are in GiB; zero: no limit is
+// positive.
 func smallest(limits ...int) volume.Size {
 	var least volume.Size
 	for _, l := range limits {

@@ -106,7 +106,7 @@ func TestRestore(t *testing.T) {
 			t.Fatalf("%s: %+v, %v", name, v, err)
 		}
 		if got, _ := r.cloud.Volume(v.ID); got.Metadata[metadata.Cluster] != cindertest.ClusterID {
-			t.Errorf("%s: the volume has the metadata %v", name, got.Metadata)
+			t.Errorf("%s: the volume carries the metadata %v", name, got.Metadata)
 		}
 		if again, err := r.Restore(t.Context(), req); err != nil || again.ID != v.ID || again.Source != v.Source {
 			t.Errorf("%s: the repetition made %+v, %v", name, again, err)
@@ -133,7 +133,7 @@ func TestRestoreOfAnotherClustersBackupIsFoundAgain(t *testing.T) {
 			Metadata: map[string]string{metadata.Cluster: "other", metadata.PersistentVolume: pv, metadata.RestoredFrom: backup},
 		})
 	}
-	foreignID, ownID := restored("pvc-1"), restored("pvc-0")
+	otherID, ownID := restored("pvc-1"), restored("pvc-0")
 	req := request("pvc-1", volume.GiB, nil)
 	req.Source.SnapshotID = backup
 	for range 2 {
@@ -143,7 +143,7 @@ func TestRestoreOfAnotherClustersBackupIsFoundAgain(t *testing.T) {
 		}
 	}
 	r.cloud.CheckCalls(t, fakecloud.CreateVolume, 0)
-	for id, want := range map[string]string{ownID: cindertest.ClusterID, foreignID: "other"} {
+	for id, want := range map[string]string{ownID: cindertest.ClusterID, otherID: "other"} {
 		if v, _ := r.cloud.Volume(id); v.Metadata[metadata.Cluster] != want {
 			t.Errorf("%+v, want the mark of %s", v, want)
 		}

@@ -130,9 +130,10 @@ func (k *creation) readParameters() error {
 	return err
 }
 
-// answer returns err in the form in which the call may return it: as a non-final error while a volume
-// of the name exists or may still be created. After a final error external-provisioner gives up the
-// claim, or Kubernetes schedules the pod to another zone, and no later call removes the volume.
+// answer returns err in the form in which the call may return it: as a non-final error while a
+// volume of the name exists or may still be created. After a final error external-provisioner gives
+// up the claim, or Kubernetes schedules the pod to another zone, and no later call removes the
+// volume.
 func (k *creation) answer(err error) error {
 	if len(k.known) > 0 {
 		ids := message.JoinAtMost(slices.Sorted(maps.Keys(k.known)))
@@ -179,9 +180,9 @@ func (k *creation) createNew(ctx context.Context) (cloud.Volume, error) {
 			"or use another volume type in the StorageClass")
 }
 
-// notifyAccepted notifies the caller that Cinder has accepted the volume, so that the caller unlocks
-// the source: operations that could harm the copy wait for it (package copies). A backup stays
-// locked until the volume is complete: Cinder refuses a second restore while one is running.
+// notifyAccepted notifies the caller that Cinder has accepted the volume, so that the caller
+// unlocks the source: operations that could harm the copy wait for it (package copies). A backup
+// stays locked until the volume is complete: Cinder refuses a second restore while one is running.
 func (k *creation) notifyAccepted(v cloud.Volume) {
 	if k.want.Metadata[metadata.RestoredFrom] != "" || cloud.BackupIDOf(v) != "" {
 		return
@@ -195,8 +196,8 @@ func (k *creation) notifyAccepted(v cloud.Volume) {
 // sourceID returns the id of the volume's source; empty: it has none.
 func (k *creation) sourceID() string { return cmp.Or(k.req.Source.VolumeID, k.req.Source.SnapshotID) }
 
-// newVolumeOptions returns the options of the request to Cinder, without the zone. It returns an error
-// if no volume can meet the request.
+// newVolumeOptions returns the options of the request to Cinder, without the zone. It returns an
+// error if no volume can meet the request.
 func (k *creation) newVolumeOptions(ctx context.Context) (cloud.NewVolume, error) {
 	opts := cloud.NewVolume{
 		Name: k.req.Name, Description: metadata.Description, Size: int(k.req.Size / granularity),

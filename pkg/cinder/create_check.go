@@ -14,8 +14,8 @@ import (
 )
 
 // checkFeasible returns an error if no volume can meet the request. It runs before the creation,
-// because a copy may outlast the call, and a wrong copy would be left behind. A copy gets the zone of
-// its source, and also the type if the class names none.
+// because a copy may outlast the call, and a wrong copy would be left behind. A copy gets the zone
+// of its source, and also the type if the class names none.
 func (k *creation) checkFeasible(ctx context.Context, from source) error {
 	isShared := isForSeveralNodes(k.req.Accesses)
 	isZoneConstrained := k.zones.allowed != nil && k.want.Zone == ""
@@ -73,8 +73,8 @@ func (k *creation) checkMultiattach(ctx context.Context, origin *cloud.Volume) e
 	return nil
 }
 
-// useExisting returns an existing volume of the requested name when it is usable. Kind AlreadyExists:
-// the volume differs from the request.
+// useExisting returns an existing volume of the requested name when it is usable. Kind
+// AlreadyExists: the volume differs from the request.
 func (k *creation) useExisting(ctx context.Context, v cloud.Volume) (cloud.Volume, error) {
 	difference := ""
 	switch {
@@ -107,8 +107,8 @@ func (k *creation) useExisting(ctx context.Context, v cloud.Volume) (cloud.Volum
 	return k.finish(ctx, v)
 }
 
-// existingRemedy returns the next step for a volume that has the requested name but differs from the
-// request.
+// existingRemedy returns the next step for a volume that has the requested name but differs from
+// the request.
 func existingRemedy(v cloud.Volume) string {
 	return "if nothing uses volume " + v.ID + ", delete it; otherwise recreate the claim to get a new name"
 }
@@ -135,8 +135,8 @@ func (k *creation) resolveIDs(ctx context.Context, parameter string, volumes []s
 	return ids, nil
 }
 
-// isUUID reports whether text has the form of Cinder's ids. (Validate accepts other forms too, which
-// have other lengths.)
+// isUUID reports whether text has the form of Cinder's ids. (Validate accepts other forms too,
+// which have other lengths.)
 func isUUID(text string) bool {
 	return len(text) == len(uuid.Nil.String()) && uuid.Validate(text) == nil
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// finish waits until the volume is usable and checks its zone and multiattach against the request. It
-// removes a volume that Cinder failed to create, so that the retry can create another. It also
+// finish waits until the volume is usable and checks its zone and multiattach against the request.
+// It removes a volume that Cinder failed to create, so that the retry can create another. It also
 // removes a volume that differs from the request, if no pod can have used it and its source exists.
 func (k *creation) finish(ctx context.Context, v cloud.Volume) (cloud.Volume, error) {
 	v, err := k.pollers.Await(ctx, k.cloud, v.ID, k.pollOperation(), state.IsIdle)
@@ -50,8 +50,8 @@ func (k *creation) finish(ctx context.Context, v cloud.Volume) (cloud.Volume, er
 	return v, failure
 }
 
-// isAsRequested reports whether a usable volume is in an allowed zone, and allows multiattach if the
-// request needs it.
+// isAsRequested reports whether a usable volume is in an allowed zone, and allows multiattach if
+// the request needs it.
 func (k *creation) isAsRequested(v cloud.Volume) bool {
 	return k.zones.allows(v.AvailabilityZone) && (v.Multiattach || !isForSeveralNodes(k.req.Accesses))
 }
@@ -60,16 +60,16 @@ func (k *creation) isAsRequested(v cloud.Volume) bool {
 // that the driver removes the volume.
 //
 // A volume is in a zone that the request does not allow if its pod was scheduled to another zone
-// after the creation began, for instance because its node is gone. If the driver does not remove the
-// volume, a pod may have used it before this process started: then the kind must not let Kubernetes
-// schedule the pod again (Exhausted) or forget the claim.
+// after the creation began, for instance because its node is gone. If the driver does not remove
+// the volume, a pod may have used it before this process started: then the kind must not let
+// Kubernetes schedule the pod again (Exhausted) or forget the claim.
 func (k *creation) mismatchError(v cloud.Volume, isRemoved bool) error {
 	zones := fmt.Sprintf("volume %s is in the zone %s, but the request allows only %s",
 		v.ID, v.AvailabilityZone, message.JoinAtMost(k.zones.allowed))
 	switch {
 	case !k.zones.allows(v.AvailabilityZone) && isRemoved:
 		return volume.Errorf(volume.KindExhausted, "%s; the driver removes the volume", zones).
-			WithRemedy(message.Retries + "; if the error persists, schedule the pod to the zone of the volume's source, " +
+			WithRemedy(message.IfPersists + "schedule the pod to the zone of the volume's source, " +
 				"where Cinder creates the volume")
 	case !k.zones.allows(v.AvailabilityZone):
 		return volume.Errorf(volume.KindUnavailable,

@@ -139,7 +139,7 @@ func TestLeftoverOfAnEarlierCallIsReplaced(t *testing.T) {
 	_, err := r.Create(t.Context(), request("pvc-2", volume.GiB, nil))
 	cindertest.CheckKind(t, err, volume.KindUnavailable, static, "error") // not final: it is there
 	if _, there := r.cloud.Volume(static); !there {
-		t.Error("a volume that is not ours was deleted")
+		t.Error("a volume of another cluster was deleted")
 	}
 	r.cloud.OnCall(fakecloud.DeleteVolume, fakecloud.Fails())
 	r.cloud.Add(fakecloud.Volume{Name: "pvc-3", Status: state.Error})
@@ -196,12 +196,12 @@ func TestNamesAreScopedToTheCluster(t *testing.T) {
 	t.Parallel()
 	log := new(cindertest.Text)
 	r := newRig(t, fakecloud.Options{}, withLog(log))
-	foreignID := r.cloud.Add(fakecloud.Volume{Name: "pvc-1", Metadata: map[string]string{metadata.Cluster: "other"}})
+	otherID := r.cloud.Add(fakecloud.Volume{Name: "pvc-1", Metadata: map[string]string{metadata.Cluster: "other"}})
 	if _, found, err := r.Find(t.Context(), request("pvc-1", volume.GiB, nil)); found || err != nil {
 		t.Errorf("another cluster's volume was found: %v", err)
 	}
 	own := r.create(t, request("pvc-1", volume.GiB, nil))
-	if own.ID == foreignID {
+	if own.ID == otherID {
 		t.Error("another cluster's volume was taken")
 	}
 	// A volume without a cluster is used, but one of this cluster is preferred.
@@ -209,14 +209,14 @@ func TestNamesAreScopedToTheCluster(t *testing.T) {
 	if v := r.create(t, request("pvc-2", volume.GiB, nil)); v.ID != old {
 		t.Errorf("got %s, not the volume of that name, %s", v.ID, old)
 	}
-	foundID := r.cloud.Add(fakecloud.Volume{Name: "pvc-2"})
+	ownID := r.cloud.Add(fakecloud.Volume{Name: "pvc-2"})
 	second := r.cloud.Add(fakecloud.Volume{Name: "pvc-2"})
 	for range 3 {
 		v := r.create(t, request("pvc-2", volume.GiB, nil))
-		if v.ID != foundID && v.ID != second || !strings.Contains(log.String(), old) {
-			t.Errorf("got %s, want %s; log %s", v.ID, foundID, log)
+		if v.ID != ownID && v.ID != second || !strings.Contains(log.String(), old) {
+			t.Errorf("got %s, want %s; log %s", v.ID, ownID, log)
 		}
-		foundID, second = v.ID, v.ID // the same each time
+		ownID, second = v.ID, v.ID // the same each time
 	}
 	r.cloud.CheckCalls(t, fakecloud.CreateVolume, 1)
 }

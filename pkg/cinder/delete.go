@@ -63,9 +63,9 @@ func (b *Backend) delete(ctx context.Context, c *cloud.Cloud, id string) error {
 			"the storage may still need its data")
 }
 
-// awaitDeletable returns the volume when it can be deleted or is being deleted: a volume that is not
-// in use may first have to become idle. Kinds: Precondition (the volume is in use), Internal (an
-// earlier deletion failed), InProgress (another operation is running).
+// awaitDeletable returns the volume when it can be deleted or is being deleted: a volume that is
+// not in use may first have to become idle. Kinds: Precondition (the volume is in use), Internal
+// (an earlier deletion failed), InProgress (another operation is running).
 func (b *Backend) awaitDeletable(ctx context.Context, c *cloud.Cloud, v cloud.Volume) (cloud.Volume, error) {
 	if len(v.Attachments) == 0 && v.Status != state.InUse {
 		var err error
@@ -87,8 +87,8 @@ func (b *Backend) awaitDeletable(ctx context.Context, c *cloud.Cloud, v cloud.Vo
 	return v, nil
 }
 
-// awaitGone waits until the deletion ends. If isGone is false, left is the volume that Cinder did not
-// delete.
+// awaitGone waits until the deletion ends. If isGone is false, left is the volume that Cinder did
+// not delete.
 func (b *Backend) awaitGone(
 	ctx context.Context, c *cloud.Cloud, id string,
 ) (left cloud.Volume, isGone bool, err error) {
@@ -105,8 +105,8 @@ func (b *Backend) failedDeletionError(ctx context.Context, c *cloud.Cloud, v clo
 		WithRemedy("ask the cloud operator to find the cause, then to run: openstack volume delete --force " + v.ID)
 }
 
-// snapshotsError returns an error that names the snapshots of the volume if cause, with which Cinder
-// refused the deletion, can be due to them; else it returns cause.
+// snapshotsError returns an error that names the snapshots of the volume if cause, with which
+// Cinder refused the deletion, can be due to them; else it returns cause.
 func snapshotsError(ctx context.Context, c *cloud.Cloud, v cloud.Volume, cause error) error {
 	if kind := volume.KindOf(cause); kind != volume.KindPrecondition && kind != volume.KindInvalid {
 		return cause

@@ -103,15 +103,16 @@ func TestDeleteFailsWhenCinderTakesItBack(t *testing.T) {
 	r.cloud.SetDuration(fakecloud.DeleteVolume, time.Hour)
 	id := r.cloud.Add(fakecloud.Volume{})
 	r.cloud.AfterNext(t, fakecloud.DeleteVolume, func() { r.cloud.SetVolumeStatus(id, state.Available) })
-	cindertest.CheckKind(t, r.Delete(t.Context(), id), volume.KindPrecondition, id, "did not complete the deletion", "available")
+	cindertest.CheckKind(t, r.Delete(t.Context(), id), volume.KindPrecondition, id, "did not complete the deletion",
+		"available")
 
 	// The API may answer once from a replica that lags.
-	lateID := r.cloud.Add(fakecloud.Volume{})
+	delayed := r.cloud.Add(fakecloud.Volume{})
 	r.cloud.AfterNext(t, fakecloud.DeleteVolume, func() {
-		r.cloud.SetVolumeStatus(lateID, state.Available)
-		cindertest.After(t, 400*time.Millisecond, func() { r.cloud.RemoveVolume(lateID) })
+		r.cloud.SetVolumeStatus(delayed, state.Available)
+		cindertest.After(t, 400*time.Millisecond, func() { r.cloud.RemoveVolume(delayed) })
 	})
-	if err := r.Delete(t.Context(), lateID); err != nil {
+	if err := r.Delete(t.Context(), delayed); err != nil {
 		t.Error(err)
 	}
 }

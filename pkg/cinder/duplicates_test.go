@@ -85,15 +85,15 @@ func TestVolumeOfALateRequestIsReportedAsDuplicate(t *testing.T) {
 		listHealth(t, r.Backend, 0)
 		wantDuplicates(t, reg, 1)
 	}
-	lateID := ""
+	duplicate := ""
 	for _, v := range r.cloud.Volumes() {
 		if v.ID != used.ID {
-			lateID = v.ID
+			duplicate = v.ID
 		}
 	}
 	text := log.String()
 	for _, word := range []string{
-		lateID, "claim=shop/data", `"likely in use"=` + used.ID, "it is attached", "kubectl get pv pvc-1",
+		duplicate, "claim=shop/data", `"likely in use"=` + used.ID, "it is attached", "kubectl get pv pvc-1",
 		"openstack volume delete",
 	} {
 		if !strings.Contains(text, word) {
@@ -103,7 +103,7 @@ func TestVolumeOfALateRequestIsReportedAsDuplicate(t *testing.T) {
 	if n := strings.Count(text, duplicatesText); n != 1 {
 		t.Errorf("logged %d times, want once: %s", n, text)
 	}
-	r.cloud.RemoveVolume(lateID)
+	r.cloud.RemoveVolume(duplicate)
 	listHealth(t, r.Backend, 0)
 	wantDuplicates(t, reg, 0)
 	if !strings.Contains(log.String(), "no two volumes of this cluster have the same name any more") {

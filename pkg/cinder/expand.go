@@ -208,7 +208,8 @@ func (e expansion) confirmRefusal(ctx context.Context, before cloud.Volume) (clo
 	remedy := "lower the requested size of the PersistentVolumeClaim, or ask the cloud operator for more storage; " +
 		"if the storage cannot extend volumes in use, detach the volume first"
 	if reason.Kind == volume.KindInternal {
-		remedy = "give this message to the cloud operator; meanwhile you may lower the requested size of the PersistentVolumeClaim"
+		remedy = "give this message to the cloud operator; meanwhile you may lower the requested size of the " +
+			"PersistentVolumeClaim"
 	}
 	return v, volume.Errorf(reason.Kind, "Cinder did not extend the volume from %s to %s: %s (status %s)",
 		cloud.SizeOf(before), e.target, reason.Text, v.Status).

@@ -49,7 +49,8 @@ func TestRefusedExtendIsNeverASuccess(t *testing.T) {
 			prepare(r)
 			for _, id := range []string{used, free} {
 				_, err := r.Expand(t.Context(), id, 30*volume.GiB)
-				cindertest.CheckKind(t, err, volume.KindOutOfRange, id, "1 GiB", "30 GiB", "Cinder says", "lower the requested size")
+				cindertest.CheckKind(t, err, volume.KindOutOfRange, id, "1 GiB", "30 GiB", "Cinder says",
+					"lower the requested size")
 				if got := r.cloud.SizeOf(t, id); got != volume.GiB {
 					t.Errorf("the cloud has %s", got)
 				}

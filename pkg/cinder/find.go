@@ -44,11 +44,11 @@ type match struct {
 	failed []cloud.Volume // left behind by failed creations of this cluster, which may remove them
 }
 
-// findByName finds the volumes of a name in a cloud. It ignores volumes with the metadata of another
-// cluster, and volumes that are being deleted or that Cinder failed to delete. A volume without a
-// cluster counts: cinder-csi-plugin uses any volume of the name, and its early releases wrote no
-// cluster. A restored volume whose metadata come from the backup counts too. But only volumes with
-// the metadata of this cluster count as failed.
+// findByName finds the volumes of a name in a cloud. It ignores volumes with the metadata of
+// another cluster, and volumes that are being deleted or that Cinder failed to delete. A volume
+// without a cluster counts: cinder-csi-plugin uses any volume of the name, and its early releases
+// wrote no cluster. A restored volume whose metadata come from the backup counts too. But only
+// volumes with the metadata of this cluster count as failed.
 func (b *Backend) findByName(ctx context.Context, c *cloud.Cloud, name string) (match, error) {
 	all, err := c.VolumesNamed(ctx, name)
 	if err != nil {
@@ -98,7 +98,8 @@ func hasForeignMetadata(v cloud.Volume) bool {
 	return cloud.BackupIDOf(v) != "" && v.Metadata[metadata.PersistentVolume] != v.Name
 }
 
-// findResult is what find returns: the volumes of a name, and the cloud that has or would have them.
+// findResult is what find returns: the volumes of a name, and the cloud that has or would have
+// them.
 type findResult struct {
 	match
 
@@ -123,9 +124,9 @@ func requestedCloud(ctx context.Context, req volume.CreateRequest) string {
 	return cmp.Or(locate.RequestedName(ctx), req.Parameters[class.ParamCloud])
 }
 
-// find finds the volumes of the request's name in the cloud where Create would create one. Its errors
-// are not final, because a volume may exist all the same. The exception is a request for a cloud
-// that is not configured, if no attempt has begun: then no volume was created.
+// find finds the volumes of the request's name in the cloud where Create would create one. Its
+// errors are not final, because a volume may exist all the same. The exception is a request for a
+// cloud that is not configured, if no attempt has begun: then no volume was created.
 func (b *Backend) find(ctx context.Context, req volume.CreateRequest) (findResult, error) {
 	name := requestedCloud(ctx, req)
 	if name != "" && !slices.Contains(b.clouds.Names(), name) && !b.attempts.Has(req.Name) {
@@ -183,8 +184,8 @@ func (b *Backend) cloudFor(
 // the lock of the name in between.
 const maxFindAge = time.Second
 
-// cacheFind stores the result of Find for the Create that follows, so that it does not ask the cloud
-// again.
+// cacheFind stores the result of Find for the Create that follows, so that it does not ask the
+// cloud again.
 func (b *Backend) cacheFind(ctx context.Context, req volume.CreateRequest, r findResult) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

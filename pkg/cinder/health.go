@@ -8,8 +8,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Health implements volume.VolumeHealthReporter: it derives the conditions from the volume's status.
-// The message of a failure contains Cinder's reason.
+// Health implements volume.VolumeHealthReporter: it derives the conditions from the volume's
+// status. The message of a failure contains Cinder's reason.
 func (b *Backend) Health(ctx context.Context, id string) ([]volume.Condition, error) {
 	c, v, err := b.read(ctx, id)
 	if err != nil {
@@ -22,10 +22,10 @@ func (b *Backend) Health(ctx context.Context, id string) ([]volume.Condition, er
 	return conditions(v, reason), nil
 }
 
-// ListHealth implements volume.VolumeHealthLister for the volumes that ListVolumes lists. Its messages
-// lack Cinder's reason for a failure, which would take a request for each volume. Each call reads
-// one page of Cinder, of the largest size, and returns the volumes of the page that have a
-// condition: an empty page is not necessarily the last.
+// ListHealth implements volume.VolumeHealthLister for the volumes that ListVolumes lists. Its
+// messages lack Cinder's reason for a failure, which would take a request for each volume. Each
+// call reads one page of Cinder, of the largest size, and returns the volumes of the page that have
+// a condition: an empty page is not necessarily the last.
 func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.Health, string, error) {
 	read, err := b.list(ctx, volume.Page{Token: page.Token})
 	if err != nil {

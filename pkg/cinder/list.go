@@ -29,7 +29,8 @@ func (b *Backend) ListVolumes(ctx context.Context, page volume.Page) ([]volume.V
 	return out, read.next, nil
 }
 
-// staticSection is the section of the static volumes. It takes precedence over a cloud of this name.
+// staticSection is the section of the static volumes. It takes precedence over a cloud of this
+// name.
 const staticSection = "*"
 
 // listPage is a page of a listing, which lies in one section.
@@ -85,8 +86,8 @@ func (b *Backend) list(ctx context.Context, page volume.Page) (listPage, error) 
 	return out, nil
 }
 
-// isListed reports whether the listings of the clouds contain a volume: it belongs to this cluster, or
-// there is no cluster id.
+// isListed reports whether the listings of the clouds contain a volume: it belongs to this cluster,
+// or there is no cluster id.
 func (b *Backend) isListed(v cloud.Volume) bool {
 	return b.opts.ClusterID == "" || v.Metadata[metadata.Cluster] == b.opts.ClusterID
 }

@@ -12,9 +12,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Modify implements volume.Modifier: it changes the volume type (Cinder: retype), then adds metadata.
-// It reports success only after reading the new type back: Cinder can accept a new type and then
-// restore the status and leave the type.
+// Modify implements volume.Modifier: it changes the volume type (Cinder: retype), then adds
+// metadata. It reports success only after reading the new type back: Cinder can accept a new type
+// and then restore the status and leave the type.
 func (b *Backend) Modify(ctx context.Context, id string, parameters map[string]string) error {
 	return volume.Wrap(b.modify(ctx, id, parameters), "modify volume", id)
 }
@@ -70,8 +70,8 @@ func (b *Backend) awaitRetypable(ctx context.Context, c *cloud.Cloud, v cloud.Vo
 	return v, err
 }
 
-// retype requests the type and waits for the end. If retype returns a volume of another type without
-// an error, another operation has changed the volume, and the caller tries again.
+// retype requests the type and waits for the end. If retype returns a volume of another type
+// without an error, another operation has changed the volume, and the caller tries again.
 func (b *Backend) retype(
 	ctx context.Context, c *cloud.Cloud, v cloud.Volume, t cloud.VolumeType, policy string,
 ) (cloud.Volume, error) {
@@ -106,8 +106,8 @@ func (b *Backend) retype(
 		WithRemedy(remedy)
 }
 
-// addMetadata sets metadata of a volume, unless it has them already, and reads them back. Other keys
-// stay as they are.
+// addMetadata sets metadata of a volume, unless it has them already, and reads them back. Other
+// keys stay as they are.
 func addMetadata(ctx context.Context, c *cloud.Cloud, v cloud.Volume, want map[string]string) error {
 	if len(metadata.Missing(v.Metadata, want)) == 0 {
 		return nil
@@ -125,5 +125,5 @@ func addMetadata(ctx context.Context, c *cloud.Cloud, v cloud.Volume, want map[s
 	}
 	return volume.Errorf(volume.KindUnavailable,
 		"Cinder accepted the metadata of the volume, but it still lacks %s", message.JoinAtMost(missing)).
-		WithRemedy(message.Retries + "; if the error persists, ask the cloud operator whether the cloud restricts metadata")
+		WithRemedy(message.IfPersists + "ask the cloud operator whether the cloud restricts metadata")
 }

@@ -269,7 +269,8 @@ func TestVolumeIsNotGoneWhenNovaDoesNotFindIt(t *testing.T) {
 
 	r.cloud.OnCall(fakecloud.DetachVolume, gone)
 	cindertest.CheckKind(
-		t, r.Detach(t.Context(), id, server), volume.KindUnavailable, "Nova shows its attachment to server "+server, "nova.conf",
+		t, r.Detach(t.Context(), id, server), volume.KindUnavailable, "Nova shows its attachment to server "+server,
+		"nova.conf",
 	)
 	r.cloud.CheckCalls(t, fakecloud.DeleteAttachmentRecord, 0)
 	r.cloud.CheckAttached(t, id, server)

@@ -53,7 +53,7 @@ func TestVolumesWorkWhileNovaHangs(t *testing.T) {
 	}
 }
 
-// A volume for several nodes is made although Nova does not report whether it can
+// A volume for several nodes is made although Nova does not say whether it can
 // be shared; the creation is not refused for good.
 func TestSharedVolumeIsCreatedWhileNovaHangs(t *testing.T) {
 	t.Parallel()

@@ -21,8 +21,8 @@ const (
 // statics lists the static volumes: volumes that this driver attached and that lack the cluster's
 // metadata, because an administrator created them (static provisioning). If a listing omitted them,
 // external-attacher would take them as detached and attach them again every minute. The list is not
-// persistent: after a restart external-attacher attaches each volume once more, which adds it again.
-// The zero value is ready to use.
+// persistent: after a restart external-attacher attaches each volume once more, which adds it
+// again. The zero value is ready to use.
 type statics struct {
 	mu     sync.Mutex
 	clouds map[string]string // cloud names by volume id
@@ -50,8 +50,8 @@ func (s *statics) all() map[string]string {
 	return maps.Clone(s.clouds)
 }
 
-// listStatics returns a page of the static volumes, sorted by id, that begins behind the id after. The
-// page has at most limit volumes; 0: no limit.
+// listStatics returns a page of the static volumes, sorted by id, that begins behind the id after.
+// The page has at most limit volumes; 0: no limit.
 func (b *Backend) listStatics(ctx context.Context, after string, limit int) (listPage, error) {
 	clouds := b.statics.all()
 	ids := slices.Sorted(maps.Keys(clouds))
@@ -104,9 +104,9 @@ func (b *Backend) readStatic(ctx context.Context, cloudName, id string) (v cloud
 	return v, err == nil, err
 }
 
-// findInLists looks for the volumes in the lists of their clouds, where one request returns many, and
-// returns those that it finds. A volume that it does not find may exist: it may belong to another
-// project, or be on a page that findInLists does not read.
+// findInLists looks for the volumes in the lists of their clouds, where one request returns many,
+// and returns those that it finds. A volume that it does not find may exist: it may belong to
+// another project, or be on a page that findInLists does not read.
 func (b *Backend) findInLists(
 	ctx context.Context, ids []string, clouds map[string]string,
 ) (map[string]cloud.Volume, error) {

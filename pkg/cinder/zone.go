@@ -11,8 +11,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// ignoresZones reports whether the availability zone of a volume does not restrict which servers can
-// reach it, by the options or by cloud.conf.
+// ignoresZones reports whether the availability zone of a volume does not restrict which servers
+// can reach it, by the options or by cloud.conf.
 func (b *Backend) ignoresZones() bool {
 	return b.opts.IgnoreVolumeAZ || b.clouds.Settings().IgnoreVolumeAZ
 }
@@ -49,7 +49,8 @@ func (b *Backend) chooseZones(
 		return z, volume.Errorf(volume.KindExhausted,
 			"the StorageClass sets the availability zone %s, but the request allows only %s",
 			want.Zone, message.JoinAtMost(z.allowed)).
-			WithRemedy("remove the parameter " + class.ParamZone + " from the StorageClass, or allow its zone in allowedTopologies")
+			WithRemedy("remove the parameter " + class.ParamZone +
+				" from the StorageClass, or allow its zone in allowedTopologies")
 	}
 	labels := zoneLabels(slices.Concat(req.Preferred, req.Requisite))
 	if b.ignoresZones() || want.Zone != "" || len(labels) == 0 || !req.Source.IsEmpty() {
@@ -75,7 +76,8 @@ func (b *Backend) chooseZones(
 	return z, nil
 }
 
-// zoneLabels returns the labels of the zones in topologies, without duplicates; nil: there are none.
+// zoneLabels returns the labels of the zones in topologies, without duplicates; nil: there are
+// none.
 func zoneLabels(topologies []volume.Topology) []string {
 	var labels []string
 	for _, t := range topologies {

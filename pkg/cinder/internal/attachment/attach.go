@@ -14,12 +14,12 @@ import (
 
 // Attach attaches the volume to the server and returns the volume as read then. It succeeds when
 // Cinder lists a completed attachment to this server and Nova has the attachment too: Nova accepted
-// the request of this call, or shows the attachment. Unless the volume allows multiattach and Shared
-// is set, only one server may have it. Kinds: NotFound (Nova says that the server, or Cinder that
-// the volume, does not exist), InProgress (the server is busy or locked, or another request for the
-// volume is running), Precondition (attached elsewhere; a state that does not end by itself),
-// Exhausted (the server takes no more volumes), Internal (Nova gave up the attachment), Unavailable
-// (Nova does not find what Cinder shows).
+// the request of this call, or shows the attachment. Unless the volume allows multiattach and
+// Shared is set, only one server may have it. Kinds: NotFound (Nova says that the server, or Cinder
+// that the volume, does not exist), InProgress (the server is busy or locked, or another request
+// for the volume is running), Precondition (attached elsewhere; a state that does not end by
+// itself), Exhausted (the server takes no more volumes), Internal (Nova gave up the attachment),
+// Unavailable (Nova does not find what Cinder shows).
 func (a Attachment) Attach(ctx context.Context) (cloud.Volume, error) {
 	limited, cancel := poll.WithAnswerMargin(ctx)
 	defer cancel()
@@ -57,7 +57,7 @@ func (a Attachment) attach(ctx context.Context) (cloud.Volume, error) {
 			if requests++; requests > maxRequests {
 				return v, volume.Errorf(volume.KindInProgress,
 					"the driver requested the attachment %d times, but the volume has the status %s again", maxRequests, v.Status).
-					WithRemedy(message.Retries + "; if the error persists, check whether another client detaches the volume: " +
+					WithRemedy(message.IfPersists + "check whether another client detaches the volume: " +
 						"openstack server event list " + a.ServerID)
 			}
 			v, isConfirmed, err = a.request(ctx, v)
@@ -77,7 +77,7 @@ func (a Attachment) awaitIdle(ctx context.Context) (cloud.Volume, error) {
 	})
 	if isStalled {
 		err = volume.Errorf(volume.KindInProgress, "the volume still has the status %s", v.Status).
-			WithRemedy(message.Retries + "; if the error persists, check: openstack volume show " + a.VolumeID +
+			WithRemedy(message.IfPersists + "check: openstack volume show " + a.VolumeID +
 				"; openstack server event list " + a.ServerID)
 	}
 	return v, err
@@ -160,9 +160,9 @@ func (a Attachment) request(ctx context.Context, v cloud.Volume) (_ cloud.Volume
 const remedyNovaCinder = "check that nova-api reaches the same Cinder " +
 	"(section [cinder] of nova.conf: catalog_info, os_region_name)"
 
-// notFoundError returns the error for a request to which Nova responded that the server or the volume
-// does not exist. That proves nothing about the volume: Nova responds the same when it cannot reach
-// Cinder, or uses another Cinder. It also returns the volume as last read.
+// notFoundError returns the error for a request to which Nova responded that the server or the
+// volume does not exist. That proves nothing about the volume: Nova responds the same when it
+// cannot reach Cinder, or uses another Cinder. It also returns the volume as last read.
 func (a Attachment) notFoundError(ctx context.Context, v cloud.Volume, cause error) (cloud.Volume, error) {
 	if _, err := a.API.Server(ctx, a.ServerID); err != nil {
 		return v, serverError(err)
@@ -187,8 +187,8 @@ func serverError(err error) error {
 		WithRemedy("make sure that the CSINode's nodeID is the id of a server in this cloud and project")
 }
 
-// awaitAttached waits until an attachment that Nova has begun is complete. Kind Internal: Nova gave it
-// up.
+// awaitAttached waits until an attachment that Nova has begun is complete. Kind Internal: Nova gave
+// it up.
 func (a Attachment) awaitAttached(ctx context.Context) (cloud.Volume, error) {
 	for {
 		v, err := a.await(ctx, "attach", func(v cloud.Volume) bool {
@@ -210,7 +210,8 @@ func (a Attachment) awaitAttached(ctx context.Context) (cloud.Volume, error) {
 		if err := operation.Sleep(ctx, novaInterval); err != nil {
 			return v, volume.Errorf(volume.KindOf(err),
 				"Nova has the attachment to server %s, but Cinder does not list it (status %s)", a.ServerID, v.Status).
-				WithRemedy(message.Retries + "; if the error persists, remove the volume from the server: openstack server remove volume " +
+				WithRemedy(message.IfPersists + "remove the volume from the server: " +
+					"openstack server remove volume " +
 					a.ServerID + " " + a.VolumeID)
 		}
 	}
@@ -224,7 +225,7 @@ func (a Attachment) givenUpError(ctx context.Context, v cloud.Volume) error {
 	reason := message.Finder{Log: a.Log}.OfVolume(ctx, a.API, v, volume.KindInternal)
 	return volume.Errorf(volume.KindInternal,
 		"Nova accepted the attachment, but gave it up: the volume has the status %s; %s", v.Status, reason.Text).
-		WithRemedy(message.Retries + "; if the error persists, look for the cause in the log of nova-compute and with: " +
+		WithRemedy(message.IfPersists + "look for the cause in the log of nova-compute and with: " +
 			"openstack server event list " + a.ServerID)
 }
 
@@ -247,14 +248,17 @@ func (a Attachment) elsewhereError(ctx context.Context, v cloud.Volume) error {
 
 // unusableError is the error for a volume in a state that does not end by itself.
 func unusableError(v cloud.Volume) error {
-	err := volume.Errorf(volume.KindPrecondition, "the volume has the status %s, which does not change by itself", v.Status)
+	err := volume.Errorf(volume.KindPrecondition, "the volume has the status %s, which does not change by itself",
+		v.Status)
 	switch v.Status {
 	case state.Deleting, state.ErrorDeleting:
 		return err.WithRemedy("use another volume: this volume is being deleted, or Cinder failed to delete it")
 	case state.InUse:
-		return volume.Errorf(volume.KindPrecondition, "the volume has the status in-use, but Cinder lists no attachment of it").
+		return volume.Errorf(volume.KindPrecondition,
+			"the volume has the status in-use, but Cinder lists no attachment of it").
 			WithRemedy("ask the cloud operator to run: cinder reset-state --attach-status detached --state available " + v.ID)
 	}
-	return err.WithRemedy("check the cause with: openstack volume message list; then ask the cloud operator to reset the state: " +
-		resetCommand(v.ID, state.Available))
+	return err.WithRemedy(
+		"check the cause with: openstack volume message list; then ask the cloud operator to reset the state: " +
+			resetCommand(v.ID, state.Available))
 }

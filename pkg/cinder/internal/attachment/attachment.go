@@ -1,10 +1,10 @@
 // Package attachment attaches a volume to a server and detaches it, from whatever state the two are
-// in. Nova does the work, and Cinder shows the state of the volume, with completed attachments only;
-// Nova also knows attachments that begin or end. The package relies on neither alone: Attach
+// in. Nova does the work, and Cinder shows the state of the volume, with completed attachments
+// only; Nova also knows attachments that begin or end. The package relies on neither alone: Attach
 // succeeds when both have the attachment, and Detach when neither has it.
 //
-// Begin with Attachment.Attach and Attachment.Detach. Each is a loop: read the volume, determine its
-// stage, make one step, repeat.
+// Begin with Attachment.Attach and Attachment.Detach. Each is a loop: read the volume, determine
+// its stage, make one step, repeat.
 package attachment
 
 import (

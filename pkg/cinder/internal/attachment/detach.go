@@ -32,8 +32,8 @@ func (a Attachment) Detach(ctx context.Context) error {
 	return err
 }
 
-// detachAll detaches the volume from all servers, one after the other, because Cinder does not detach
-// from two servers at the same time.
+// detachAll detaches the volume from all servers, one after the other, because Cinder does not
+// detach from two servers at the same time.
 func (a Attachment) detachAll(ctx context.Context) error {
 	for {
 		v, err := a.API.Volume(ctx, a.VolumeID)
@@ -142,7 +142,8 @@ func (a Attachment) detach(ctx context.Context) error {
 	}
 }
 
-// release asks Nova to detach the volume and waits until Nova has completed or given up the attempt.
+// release asks Nova to detach the volume and waits until Nova has completed or given up the
+// attempt.
 func (a Attachment) release(ctx context.Context, v cloud.Volume) (cloud.Volume, error) {
 	if isBusy(v) {
 		// Cinder detaches only volumes that are in-use.
@@ -196,15 +197,16 @@ func (a Attachment) rereadAfterNotFound(ctx context.Context, cause error) (cloud
 	}
 	if found {
 		return v, volume.Errorf(volume.KindUnavailable,
-			"Cinder shows the volume (status %s) and Nova shows its attachment to server %s, but Nova does not find the volume: %w",
+			"Cinder shows the volume (status %s) and Nova shows its attachment to server %s, but Nova does not find the "+
+				"volume: %w",
 			v.Status, a.ServerID, cause).
 			WithRemedy(remedyNovaCinder)
 	}
 	return a.removeOrphans(ctx, v, attachmentIDs(v, a.ServerID))
 }
 
-// removeOrphans deletes attachments to the server that only Cinder has, and returns the volume as read
-// then. Kind Precondition: the server exists, or Cinder refuses the deletion.
+// removeOrphans deletes attachments to the server that only Cinder has, and returns the volume as
+// read then. Kind Precondition: the server exists, or Cinder refuses the deletion.
 func (a Attachment) removeOrphans(ctx context.Context, v cloud.Volume, ids []string) (cloud.Volume, error) {
 	_, err := a.API.Server(ctx, a.ServerID)
 	if err == nil {
@@ -279,7 +281,7 @@ func (a Attachment) confirmDetached(ctx context.Context, v cloud.Volume) (_ clou
 	if err := operation.Sleep(ctx, novaInterval); err != nil {
 		return v, false, volume.Errorf(volume.KindOf(err),
 			"Cinder lists no attachment to server %s (status %s), but Nova still has it", a.ServerID, v.Status).
-			WithRemedy(message.Retries + "; if the error persists, check: openstack server event list " + a.ServerID)
+			WithRemedy(message.IfPersists + "check: openstack server event list " + a.ServerID)
 	}
 	v, err = a.API.Volume(ctx, a.VolumeID)
 	return v, false, err
@@ -290,6 +292,6 @@ func (a Attachment) heldError(v cloud.Volume) error {
 	return volume.Errorf(volume.KindUnavailable,
 		"Nova tried to detach the disk from server %s, but the guest does not release it: the volume has the status %s again",
 		a.ServerID, v.Status).
-		WithRemedy(message.Retries + "; if the error persists, check whether the guest hangs or still has the disk mounted: " +
+		WithRemedy(message.IfPersists + "check whether the guest hangs or still has the disk mounted: " +
 			"openstack server event list " + a.ServerID + "; if the server cannot be recovered, shut it off or delete it")
 }

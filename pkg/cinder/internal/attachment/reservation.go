@@ -11,10 +11,10 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// awaitReservation waits until a volume is no longer reserved or attaching. If Nova has the attachment
-// to this server, an earlier call began it, and awaitReservation waits until it is complete.
-// Otherwise another client's request is running, or a failed request left the volume reserved: if
-// the wait takes too long, awaitReservation removes the reservations for this server.
+// awaitReservation waits until a volume is no longer reserved or attaching. If Nova has the
+// attachment to this server, an earlier call began it, and awaitReservation waits until it is
+// complete. Otherwise another client's request is running, or a failed request left the volume
+// reserved: if the wait takes too long, awaitReservation removes the reservations for this server.
 func (a Attachment) awaitReservation(ctx context.Context) (v cloud.Volume, isConfirmed bool, err error) {
 	found, err := a.isInNova(ctx)
 	if err != nil {
@@ -82,7 +82,7 @@ func (a Attachment) stalledError(ctx context.Context, v cloud.Volume) error {
 	if err != nil || len(records) == 0 {
 		return volume.Errorf(volume.KindInProgress,
 			"the volume has the status %s, but Nova has no attachment to server %s", v.Status, a.ServerID).
-			WithRemedy(message.Retries + "; if the error persists, find and delete the attachment that no server has: " +
+			WithRemedy(message.IfPersists + "find and delete the attachment that no server has: " +
 				listCommand(a.VolumeID) + "; " + deleteCommand("ATTACHMENT") + "; or ask the cloud operator to run: " +
 				resetCommand(a.VolumeID, state.Available))
 	}
@@ -91,7 +91,7 @@ func (a Attachment) stalledError(ctx context.Context, v cloud.Volume) error {
 		found = append(found, r.Status+" for server "+r.Instance+" (attachment "+r.ID+")")
 	}
 	return volume.Errorf(volume.KindInProgress, "the volume has the status %s: %s", v.Status, strings.Join(found, ", ")).
-		WithRemedy(message.Retries + "; if the error persists, the attachment has failed: " +
+		WithRemedy(message.IfPersists + "the attachment has failed: " +
 			"make sure that the server does not have the volume, then run: " + deleteCommand("ATTACHMENT"))
 }
 

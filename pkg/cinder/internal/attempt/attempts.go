@@ -22,9 +22,9 @@ type attempt struct {
 
 // Attempts lists the unfinished attempts by name. The zero value is ready to use. The list is not
 // persistent: after a restart no object counts as made by this process, so the process removes no
-// object that may have been used. The process also forgets lost responses: a volume that Cinder then
-// creates late is reported as a duplicate (package duplicates), and a snapshot is reported when the
-// deletion of its volume fails.
+// object that may have been used. The process also forgets lost responses: a volume that Cinder
+// then creates late is reported as a duplicate (package duplicates), and a snapshot is reported
+// when the deletion of its volume fails.
 type Attempts struct {
 	mu     sync.Mutex
 	byName map[string]attempt
@@ -67,8 +67,8 @@ func (a *Attempts) RemoveMade(name, id string) {
 	}
 }
 
-// AddLost records that the response to a request for the name was lost. undo removes the record; call
-// it when the object of the request is found.
+// AddLost records that the response to a request for the name was lost. undo removes the record;
+// call it when the object of the request is found.
 func (a *Attempts) AddLost(name string) (undo func()) {
 	var before time.Time
 	a.change(name, func(t *attempt) { before, t.lost = t.lost, time.Now() })
@@ -83,8 +83,8 @@ func (a *Attempts) Has(name string) bool {
 	return ok
 }
 
-// HasMade reports whether Cinder made the object for this process and no call has returned it: then no
-// pod can have used it.
+// HasMade reports whether Cinder made the object for this process and no call has returned it: then
+// no pod can have used it.
 func (a *Attempts) HasMade(name, id string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -93,8 +93,8 @@ func (a *Attempts) HasMade(name, id string) bool {
 }
 
 // Answer returns err in the form in which a call may return it if no object of the name is known to
-// exist: as a non-final error while a request may still be carried out. Otherwise a final error ends
-// the attempt.
+// exist: as a non-final error while a request may still be carried out. Otherwise a final error
+// ends the attempt.
 func (a *Attempts) Answer(name string, err error) error {
 	a.mu.Lock()
 	lost := a.byName[name].lost

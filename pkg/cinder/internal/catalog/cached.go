@@ -21,8 +21,9 @@ func newCached[T any](maxAge time.Duration) *cached[T] {
 	return &cached[T]{maxAge: maxAge, lock: make(chan struct{}, 1)}
 }
 
-// get returns the value, and calls read if the value is too old. Of several calls at the same time one
-// calls read and the others wait. name names the value in the error of a wait that ends with ctx.
+// get returns the value, and calls read if the value is too old. Of several calls at the same time
+// one calls read and the others wait. name names the value in the error of a wait that ends with
+// ctx.
 func (c *cached[T]) get(ctx context.Context, name string, read func() (T, error)) (T, error) {
 	select {
 	case c.lock <- struct{}{}:

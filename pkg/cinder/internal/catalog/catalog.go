@@ -1,6 +1,6 @@
-// Package catalog caches what a cloud offers: its volume types, its availability zones and the limits
-// of the project. Calls that need the same value at the same time make one request. The package
-// only reads.
+// Package catalog caches what a cloud offers: its volume types, its availability zones and the
+// limits of the project. Calls that need the same value at the same time make one request. The
+// package only reads.
 package catalog
 
 import (
@@ -69,8 +69,8 @@ func (k *Catalog) of(api API) *offers {
 	return o
 }
 
-// Type returns the volume type of a name or id. For an empty name it returns the cloud's default type,
-// or the zero value if the cloud has none. Kind Invalid: this project has no such type.
+// Type returns the volume type of a name or id. For an empty name it returns the cloud's default
+// type, or the zero value if the cloud has none. Kind Invalid: this project has no such type.
 func (k *Catalog) Type(ctx context.Context, api API, name string) (cloud.VolumeType, error) {
 	cache := k.of(api).types
 	types, err := cache.get(ctx, "volume types", func() (types, error) { return readTypes(ctx, api) })

@@ -12,8 +12,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// parseMetadata parses the value of ParamMetadata: a JSON object of strings, or nothing. It returns an
-// error if text is something else, or has a key or value that Cinder refuses, or a key that this
+// parseMetadata parses the value of ParamMetadata: a JSON object of strings, or nothing. It returns
+// an error if text is something else, or has a key or value that Cinder refuses, or a key that this
 // driver or Cinder sets. The error does not contain values, which may be secret.
 func parseMetadata(text string) (map[string]string, error) {
 	if strings.TrimSpace(text) == "" {

@@ -77,9 +77,9 @@ func (k *Copies) Of(source string) map[string]Kind {
 }
 
 // Await waits until Cinder has completed, or failed to complete, the copies of a source. It waits
-// only for a share of the remaining time: the caller holds the lock of the source, which other calls
-// may need, and a copy can take hours. reason is a sentence for the error that says why the caller
-// must wait. Kind InProgress: a copy is not complete.
+// only for a share of the remaining time: the caller holds the lock of the source, which other
+// calls may need, and a copy can take hours. reason is a sentence for the error that says why the
+// caller must wait. Kind InProgress: a copy is not complete.
 func (k *Copies) Await(ctx context.Context, api poll.Reader, source, reason string) error {
 	ctx, cancel := poll.WithShare(ctx)
 	defer cancel()
@@ -91,7 +91,7 @@ func (k *Copies) Await(ctx context.Context, api poll.Reader, source, reason stri
 		case volume.IsKind(err, volume.KindDeadline):
 			return volume.Errorf(volume.KindInProgress,
 				"Cinder is still making the %s %s from it; %s: %w", kind, id, reason, err).
-				WithRemedy(message.Retries + "; if the error persists, check the state of the " + string(kind))
+				WithRemedy(message.IfPersists + "check the state of the " + string(kind))
 		default:
 			return err
 		}

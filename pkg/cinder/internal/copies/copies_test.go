@@ -33,7 +33,8 @@ func (c *fakeCloud) Volume(_ context.Context, id string) (cloud.Volume, error) {
 	return cloud.Volume{ID: id, Status: status}, nil
 }
 
-// The first read of the poller may come late, because the poller knows how long clones usually take.
+// The first read of the poller may come late, because the poller knows how long clones usually
+// take.
 func TestAwaitPollsOnlyForCopiesThatAreStillMade(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

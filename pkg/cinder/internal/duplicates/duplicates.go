@@ -108,9 +108,9 @@ type Page struct {
 	Next    string // token of the next page; empty: the last page
 }
 
-// AddPage adds a page to its pass. After the last page of the pass it exports and logs the duplicates.
-// Pages of several passes may come in any order: a pass is identified by the token of its next page,
-// because all passes have read the same pages before a token. Pages may overlap.
+// AddPage adds a page to its pass. After the last page of the pass it exports and logs the
+// duplicates. Pages of several passes may come in any order: a pass is identified by the token of
+// its next page, because all passes have read the same pages before a token. Pages may overlap.
 func (d *Detector) AddPage(ctx context.Context, page Page) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -161,8 +161,8 @@ func (p *pass) add(key nameKey, v cloud.Volume) {
 	p.byName[key] = append(all, m)
 }
 
-// report exports and logs the duplicates of a complete pass, unless a pass that began later was already
-// reported.
+// report exports and logs the duplicates of a complete pass, unless a pass that began later was
+// already reported.
 func (d *Detector) report(ctx context.Context, p *pass) {
 	if p.begun.Before(d.latest) {
 		return
@@ -210,7 +210,8 @@ func (d *Detector) logChanges(ctx context.Context, found map[nameKey][]member) {
 	}
 }
 
-// compare sorts volumes of one name. The first is most likely the one that the PersistentVolume names.
+// compare sorts volumes of one name. The first is most likely the one that the PersistentVolume
+// names.
 func compare(x, y member) int {
 	return cmp.Or(state.FalseLast(x.isAttached(), y.isAttached()), state.Compare(x.volume, y.volume))
 }

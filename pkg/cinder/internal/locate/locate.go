@@ -1,6 +1,6 @@
-// Package locate finds the cloud that has an object, if several clouds are configured: CSI ids do not
-// contain the cloud. A request may name the cloud (secret "cloud"); otherwise a Locator asks each
-// cloud and remembers the result. Begin with Locator.Volume and Locator.Find.
+// Package locate finds the cloud that has an object, if several clouds are configured: CSI ids do
+// not contain the cloud. A request may name the cloud (secret "cloud"); otherwise a Locator asks
+// each cloud and remembers the result. Begin with Locator.Volume and Locator.Find.
 package locate
 
 import (
@@ -35,11 +35,11 @@ func (l *Locator) Volume(ctx context.Context, id string) (*cloud.Cloud, error) {
 }
 
 // Find returns the cloud of an object: the one that the request names, the one where Find found the
-// object before, or the only one. Otherwise it calls read for one cloud after the other, the default
-// first; read returns an error of kind NotFound if the cloud does not have the object. If all clouds
-// lack the object, Find returns the first cloud. If read fails otherwise for a cloud, and no other
-// cloud has the object, Find returns that error: the object may be in that cloud. Each cloud gets
-// only a share of the remaining time, so that time is left for the others.
+// object before, or the only one. Otherwise it calls read for one cloud after the other, the
+// default first; read returns an error of kind NotFound if the cloud does not have the object. If
+// all clouds lack the object, Find returns the first cloud. If read fails otherwise for a cloud,
+// and no other cloud has the object, Find returns that error: the object may be in that cloud. Each
+// cloud gets only a share of the remaining time, so that time is left for the others.
 func (l *Locator) Find(
 	ctx context.Context, id string, read func(context.Context, *cloud.Cloud) error,
 ) (*cloud.Cloud, error) {
@@ -111,7 +111,8 @@ func (l *Locator) All(ctx context.Context) ([]*cloud.Cloud, error) {
 	return clouds, nil
 }
 
-// Home returns the name of an object's cloud ("": the default), and reports whether the cloud is known.
+// Home returns the name of an object's cloud ("": the default), and reports whether the cloud is
+// known.
 func (l *Locator) Home(ctx context.Context, id string) (name string, known bool) {
 	if name = RequestedName(ctx); name == "" {
 		home, _ := l.homes.Load(id)

@@ -7,11 +7,12 @@ import (
 	"strings"
 )
 
-// Next steps of several errors. Retries is to be followed by what to do if the error persists.
+// Next steps of several errors. IfPersists is a beginning: what to do follows it.
 const (
-	Retries   = "Kubernetes retries this automatically"
-	NoAction  = "no action needed: " + Retries
-	Continues = "no action needed: the operation continues and the next retry picks it up"
+	Retries    = "Kubernetes retries this automatically"
+	IfPersists = Retries + "; if the error persists, "
+	NoAction   = "no action needed: " + Retries
+	Continues  = "no action needed: the operation continues and the next retry picks it up"
 )
 
 // JoinAtMost joins names with commas. Of more than five it names the first five and the

@@ -38,8 +38,8 @@ type Finder struct {
 	Log *slog.Logger
 }
 
-// OfVolume returns the reason for the present state of a volume. Its kind is unknown if Cinder gave no
-// reason, or one without a detail that determines the kind.
+// OfVolume returns the reason for the present state of a volume. Its kind is unknown if Cinder gave
+// no reason, or one without a detail that determines the kind.
 func (f Finder) OfVolume(ctx context.Context, api *cloud.Cloud, v cloud.Volume, unknown volume.Kind) Reason {
 	return f.find(ctx, api, v.ID, v.UpdatedAt, "", unknown)
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// The details are those of cinder/message/message_field.py. A user can correct OutOfRange by asking
+// The details are those of cinder/message/message_field.py. A user can fix OutOfRange by asking
 // for less.
 func TestDetailDecidesTheKind(t *testing.T) {
 	t.Parallel()

@@ -16,7 +16,8 @@ type Group struct {
 	pollers map[string]*Poller // by name of the cloud
 }
 
-// NewGroup returns a Group without pollers: Await makes the poller of a cloud when it first needs it.
+// NewGroup returns a Group without pollers: Await makes the poller of a cloud when it first needs
+// it.
 func NewGroup(log *slog.Logger) *Group {
 	return &Group{log: log, pollers: make(map[string]*Poller)}
 }

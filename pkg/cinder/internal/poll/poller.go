@@ -89,10 +89,11 @@ func newPoller(api Reader, log *slog.Logger) *Poller {
 }
 
 // Await waits until done reports true for the volume, and returns the volume as read then. op names
-// the operation ("extend"): the duration of earlier ones decides when Await reads first. If ctx ends
-// first (kind Deadline or Canceled), Await returns the volume as last read, whose status and size
-// are in the error. It retries errors of the kinds Unavailable and Deadline of single requests, and
-// returns others. Kind NotFound: the volume is gone. Await calls done on the caller's goroutine.
+// the operation ("extend"): the duration of earlier ones decides when Await reads first. If ctx
+// ends first (kind Deadline or Canceled), Await returns the volume as last read, whose status and
+// size are in the error. It retries errors of the kinds Unavailable and Deadline of single
+// requests, and returns others. Kind NotFound: the volume is gone. Await calls done on the caller's
+// goroutine.
 func (p *Poller) Await(ctx context.Context, id, op string, done func(cloud.Volume) bool) (cloud.Volume, error) {
 	ctx, cancel := WithAnswerMargin(ctx)
 	defer cancel()
@@ -270,8 +271,8 @@ func (p *Poller) throttle(took time.Duration, hasFailed bool) {
 	p.notBefore = time.Now().Add(pause)
 }
 
-// pageTimeout returns how long the next request for a page may take. A request that hangs delays all
-// waits, so the timeout is short; each failure doubles it, for slow clouds.
+// pageTimeout returns how long the next request for a page may take. A request that hangs delays
+// all waits, so the timeout is short; each failure doubles it, for slow clouds.
 func (p *Poller) pageTimeout() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -283,8 +284,8 @@ func jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64()))
 }
 
-// deliver passes a reading to the waiting goroutine. It replaces an older reading that the goroutine
-// has not received yet.
+// deliver passes a reading to the waiting goroutine. It replaces an older reading that the
+// goroutine has not received yet.
 func (w *wait) deliver(r reading) {
 	for {
 		select {

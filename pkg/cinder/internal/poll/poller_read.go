@@ -77,9 +77,9 @@ func (p *Poller) readPage(ctx context.Context, due, all []*wait) (onPage map[str
 	return onPage, true
 }
 
-// readEach reads volumes one by one, maxReadsPerTick/2 at a time, and reports whether the cloud failed
-// to answer. It returns after slowReadTimeout at the latest, so that a slow read does not delay the
-// waits for other volumes; that read continues on its own goroutine.
+// readEach reads volumes one by one, maxReadsPerTick/2 at a time, and reports whether the cloud
+// failed to answer. It returns after slowReadTimeout at the latest, so that a slow read does not
+// delay the waits for other volumes; that read continues on its own goroutine.
 func (p *Poller) readEach(ctx context.Context, ids map[string][]*wait) (hasFailed bool) {
 	slots := make(chan struct{}, maxReadsPerTick/2)
 	results := make(chan error, len(ids))

@@ -9,9 +9,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// AwaitSnapshot waits until a snapshot is no longer in the given state, and returns it as read then.
-// Kinds: NotFound (the snapshot is gone), Deadline or Canceled (ctx ended). The waits share no
-// requests: snapshots are rare compared with volumes.
+// AwaitSnapshot waits until a snapshot is no longer in the given state, and returns it as read
+// then. Kinds: NotFound (the snapshot is gone), Deadline or Canceled (ctx ended). The waits share
+// no requests: snapshots are rare compared with volumes.
 func AwaitSnapshot(ctx context.Context, api Reader, id, state string) (s cloud.Snapshot, err error) {
 	err = Until(ctx, "snapshot", func() (string, bool, error) {
 		s, err = api.Snapshot(ctx, id)

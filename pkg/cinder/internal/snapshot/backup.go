@@ -14,9 +14,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// backup returns the backup of the request's name, and creates it if necessary. While Cinder makes a
-// backup from the volume itself, possibly for hours, the volume stays in the state "backing-up", in
-// which it can be neither attached nor detached nor expanded. So backup takes a helper snapshot,
+// backup returns the backup of the request's name, and creates it if necessary. While Cinder makes
+// a backup from the volume itself, possibly for hours, the volume stays in the state "backing-up",
+// in which it can be neither attached nor detached nor expanded. So backup takes a helper snapshot,
 // makes the backup from the helper, and deletes the helper when the backup is complete. Each call
 // continues from the present state in Cinder, where the helper has the backup's name: nothing runs
 // in the background, and the driver stores nothing.
@@ -57,8 +57,9 @@ func (k creation) backup(ctx context.Context) (volume.Snapshot, error) {
 			"Cinder failed to make the backup %s: %s", backup.ID, failReason(backup)).
 			WithRemedy("delete the VolumeSnapshot and create another; the cause may be in the log of cinder-backup")
 	case state.Deleting, state.ErrorDeleting:
-		return none, volume.Errorf(volume.KindInProgress, "backup %s of this name has the status %s", backup.ID, backup.Status).
-			WithRemedy(message.Retries + "; if the error persists, ask the cloud operator to run: " +
+		return none, volume.Errorf(volume.KindInProgress, "backup %s of this name has the status %s", backup.ID,
+			backup.Status).
+			WithRemedy(message.IfPersists + "ask the cloud operator to run: " +
 				"openstack volume backup delete --force " + backup.ID)
 	}
 	return k.answer(ctx, backup)
@@ -75,7 +76,8 @@ func (k creation) answer(ctx context.Context, backup cloud.Backup) (volume.Snaps
 		delete(m, metadata.Unanswered)
 		if err := k.cloud.SetBackupMetadata(ctx, backup.ID, m); err != nil {
 			return volume.Snapshot{}, volume.Errorf(nonFinalKind(err),
-				"cannot remove the metadata key %s from backup %s, which is not ready yet: %w", metadata.Unanswered, backup.ID, err).
+				"cannot remove the metadata key %s from backup %s, which is not ready yet: %w", metadata.Unanswered, backup.ID,
+				err).
 				WithRemedy(message.Continues)
 		}
 	}
@@ -90,8 +92,8 @@ func isUnanswered(backup cloud.Backup) bool {
 }
 
 // complete returns a backup that Cinder has completed, and deletes its helper, which would prevent
-// the deletion of the volume. The backup is Ready when the helper is gone, or when only a person can
-// make its deletion succeed.
+// the deletion of the volume. The backup is Ready when the helper is gone, or when only a person
+// can make its deletion succeed.
 func (k creation) complete(ctx context.Context, backup cloud.Backup) (volume.Snapshot, error) {
 	s := fromBackup(backup)
 	err := k.deleteHelper(ctx, k.cloud, backup)
@@ -154,7 +156,8 @@ func (k creation) findBackup(ctx context.Context) (backup cloud.Backup, found bo
 	return backup, found, nil
 }
 
-// takeHelper returns the helper snapshot when it is available, so that Cinder can make a backup of it.
+// takeHelper returns the helper snapshot when it is available, so that Cinder can make a backup of
+// it.
 func (k creation) takeHelper(ctx context.Context) (cloud.Snapshot, error) {
 	m := map[string]string{metadata.BackupOf: k.req.Name}
 	maps.Copy(m, k.class.Metadata)
@@ -219,12 +222,13 @@ func (s *Service) deleteHelper(ctx context.Context, c *cloud.Cloud, backup cloud
 	return nil
 }
 
-// deleteBackup deletes a backup and waits until it is gone. It always returns an error: kind NotFound
-// means that the backup is gone. It deletes the helper first, because after the backup no call would
-// delete the helper.
+// deleteBackup deletes a backup and waits until it is gone. It always returns an error: kind
+// NotFound means that the backup is gone. It deletes the helper first, because after the backup no
+// call would delete the helper.
 func (s *Service) deleteBackup(ctx context.Context, c *cloud.Cloud, backup cloud.Backup) error {
 	if backup.Status == state.Creating {
-		return volume.Errorf(volume.KindInProgress, "Cinder is still making the backup and can delete it only when it is complete").
+		return volume.Errorf(volume.KindInProgress,
+			"Cinder is still making the backup and can delete it only when it is complete").
 			WithRemedy(message.NoAction)
 	}
 	if err := s.deleteHelper(ctx, c, backup); err != nil {

@@ -267,9 +267,11 @@ func TestBackupWaitsForABusyHelper(t *testing.T) {
 	rule := r.cloud.OnCall(fakecloud.DeleteSnapshot, fakecloud.Refused()).Always()
 	r.cloud.Release(s.ID)
 	_, err := r.CreateSnapshot(cindertest.Within(t, 2*time.Second), class)
-	cindertest.CheckKind(t, err, volume.KindInProgress, "complete", "cannot be deleted yet", "did not complete the deletion")
+	cindertest.CheckKind(t, err, volume.KindInProgress, "complete", "cannot be deleted yet",
+		"did not complete the deletion")
 	cindertest.CheckKind(
-		t, r.DeleteSnapshot(cindertest.Within(t, 2*time.Second), s.ID), volume.KindPrecondition, "did not complete the deletion",
+		t, r.DeleteSnapshot(cindertest.Within(t, 2*time.Second), s.ID), volume.KindPrecondition,
+		"did not complete the deletion",
 	)
 	if _, there := r.cloud.Backup(s.ID); !there {
 		t.Error("the backup is deleted although its helper still exists")
@@ -309,7 +311,8 @@ func TestDeleteBackup(t *testing.T) {
 
 	r.cloud.OnCall(fakecloud.DeleteBackup, fakecloud.Stuck())
 	cindertest.CheckKind(
-		t, r.DeleteSnapshot(cindertest.Within(t, time.Second), s.ID), volume.KindDeadline, "backup still has the status deleting",
+		t, r.DeleteSnapshot(cindertest.Within(t, time.Second), s.ID), volume.KindDeadline,
+		"backup still has the status deleting",
 	)
 	if n := cindertest.CountHelpers(t, r.clouds, id); n != 0 {
 		t.Errorf("%d snapshots are left behind", n)

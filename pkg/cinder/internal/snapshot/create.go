@@ -55,8 +55,8 @@ func (s *Service) create(ctx context.Context, req volume.SnapshotRequest) (out v
 	return out, err
 }
 
-// unknownError returns err as a non-final error, for use while it is not known whether a snapshot of
-// the request's name exists: after a final error external-snapshotter would not retry.
+// unknownError returns err as a non-final error, for use while it is not known whether a snapshot
+// of the request's name exists: after a final error external-snapshotter would not retry.
 func unknownError(err error) error {
 	return volume.NonFinal(err, "cannot determine whether the snapshot exists")
 }
@@ -69,8 +69,8 @@ type creation struct {
 	class class.Snapshot
 }
 
-// classError returns err, which says that the class is invalid, as a non-final error if a snapshot of
-// the name exists or may exist: an earlier call may have created it, or the helper snapshot of a
+// classError returns err, which says that the class is invalid, as a non-final error if a snapshot
+// of the name exists or may exist: an earlier call may have created it, or the helper snapshot of a
 // backup, before the class was changed.
 func (k creation) classError(ctx context.Context, err error) error {
 	found, errFind := k.findByName(ctx)
@@ -169,7 +169,7 @@ func (k creation) awaitTaken(ctx context.Context, s cloud.Snapshot) (cloud.Snaps
 		return s, k.removeFailed(ctx, s)
 	case state.Deleting, state.ErrorDeleting:
 		return s, volume.Errorf(volume.KindInProgress, "snapshot %s of this name has the status %s", id, s.Status).
-			WithRemedy(message.Retries + "; if the error persists, ask the cloud operator to run: " +
+			WithRemedy(message.IfPersists + "ask the cloud operator to run: " +
 				"openstack volume snapshot delete --force " + id)
 	}
 	return s, nil

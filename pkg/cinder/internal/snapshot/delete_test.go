@@ -37,7 +37,8 @@ func TestDeleteSnapshotFailsWhenVolumesDependOnIt(t *testing.T) {
 	s := r.ready(t, cindertest.SnapshotRequest("s", r.cloud.Add(fakecloud.Volume{})))
 	r.cloud.OnCall(fakecloud.DeleteSnapshot, fakecloud.Refused())
 	cindertest.CheckKind(
-		t, r.DeleteSnapshot(t.Context(), s.ID), volume.KindPrecondition, "did not complete the deletion", "volumes that were created from this snapshot",
+		t, r.DeleteSnapshot(t.Context(), s.ID), volume.KindPrecondition, "did not complete the deletion",
+		"volumes that were created from this snapshot",
 	)
 	r.cloud.OnCall(fakecloud.DeleteSnapshot, fakecloud.Status(400, "Invalid snapshot: snapshot is in use by volumes"))
 	cindertest.CheckKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.KindPrecondition, "in use by volumes")

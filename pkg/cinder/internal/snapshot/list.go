@@ -18,9 +18,10 @@ type section struct {
 	kind  string // class.TypeSnapshot or class.TypeBackup
 }
 
-// ListSnapshots implements volume.SnapshotLister. Without a filter it lists this cluster's snapshots
-// and backups: for each cloud the snapshots, then the backups. With a filter it also lists those of
-// other clusters. It omits snapshots that Cinder is still taking (CSI v1.13, ListSnapshots).
+// ListSnapshots implements volume.SnapshotLister. Without a filter it lists this cluster's
+// snapshots and backups: for each cloud the snapshots, then the backups. With a filter it also
+// lists those of other clusters. It omits snapshots that Cinder is still taking (CSI v1.13,
+// ListSnapshots).
 //
 // A token is "kind:id@cloud": continue after this object of that section.
 func (s *Service) ListSnapshots(

@@ -147,9 +147,11 @@ func (s *Service) read(ctx context.Context, id string) (object, error) {
 		case volume.IsKind(err, volume.KindNotFound):
 			return volume.Errorf(volume.KindNotFound, "Cinder has no snapshot and no backup of this id")
 		case c.ForbidsBackups(ctx, err):
-			s.log.WarnContext(ctx, "Cinder has no snapshot of the id and denies reading any backup: the driver treats the snapshot as deleted",
+			s.log.WarnContext(ctx,
+				"Cinder has no snapshot of the id and denies reading any backup: the driver treats the snapshot as deleted",
 				"id", id, "error", err,
-				"remedy", "if other credentials created a backup with this id, delete it with those: openstack volume backup delete "+id)
+				"remedy",
+				"if other credentials created a backup with this id, delete it with those: openstack volume backup delete "+id)
 			return volume.Errorf(volume.KindNotFound,
 				"Cinder has no snapshot of this id and denies reading any backup: %s", err.Error())
 		}

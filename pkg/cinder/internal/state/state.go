@@ -31,8 +31,8 @@ const (
 // IsSettled reports whether the volume is usable and no operation of Cinder on it is running.
 func IsSettled(v cloud.Volume) bool { return v.Status == Available || v.Status == InUse }
 
-// HasFailed reports whether the volume is in a failed state, which only a deletion or an administrator
-// ends.
+// HasFailed reports whether the volume is in a failed state, which only a deletion or an
+// administrator ends.
 func HasFailed(v cloud.Volume) bool { return strings.HasPrefix(v.Status, Error) }
 
 // IsIdle reports whether no operation of Cinder on the volume is running, except a deletion.
@@ -48,8 +48,8 @@ func IsFailedCreation(v cloud.Volume) bool {
 	return (v.Status == Error || v.Status == ErrorRestoring) && len(v.Attachments) == 0
 }
 
-// Servers returns the ids of the servers that the volume is attached to. It omits attachments to hosts
-// that are not servers of Nova.
+// Servers returns the ids of the servers that the volume is attached to. It omits attachments to
+// hosts that are not servers of Nova.
 func Servers(v cloud.Volume) []string {
 	var ids []string
 	for _, a := range v.Attachments {
@@ -60,8 +60,8 @@ func Servers(v cloud.Volume) []string {
 	return ids
 }
 
-// Compare sorts volumes of the same name: volumes that have not failed before failed ones, then older
-// volumes before newer ones.
+// Compare sorts volumes of the same name: volumes that have not failed before failed ones, then
+// older volumes before newer ones.
 func Compare(x, y cloud.Volume) int {
 	return cmp.Or(FalseLast(!HasFailed(x), !HasFailed(y)), x.CreatedAt.Compare(y.CreatedAt), cmp.Compare(x.ID, y.ID))
 }
