@@ -147,8 +147,10 @@ func (s *System) checkFormat(ctx context.Context, req FormatRequest, h Header, m
 // format runs cryptsetup and reads the header back.
 func (s *System) format(ctx context.Context, req FormatRequest, f *os.File, uuid string) (Header, error) {
 	s.log.InfoContext(ctx, "making a LUKS2 header", "device", req.Device.Path, "uuid", uuid)
-	stderr, runErr := s.cryptsetup(ctx, req.Device, cryptsetupCommand{Args: formatArgs(uuid), Passphrase: req.Passphrase,
-		Disk: f})
+	stderr, runErr := s.cryptsetup(ctx, req.Device, cryptsetupCommand{
+		Args: formatArgs(uuid), Passphrase: req.Passphrase,
+		Disk: f,
+	})
 	// ctx may have ended while cryptsetup was running.
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), readBackTimeout)
 	defer cancel()

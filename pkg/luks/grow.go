@@ -90,8 +90,10 @@ func (g growth) resize(ctx context.Context, want volume.Size, passphrase []byte)
 	if len(passphrase) > 0 {
 		args = append(args, "--key-file", "-")
 	}
-	stderr, runErr := g.cryptsetup(ctx, g.disk, cryptsetupCommand{Args: append(args, "--", g.name), Passphrase: passphrase,
-		Disk: f})
+	stderr, runErr := g.cryptsetup(ctx, g.disk, cryptsetupCommand{
+		Args: append(args, "--", g.name), Passphrase: passphrase,
+		Disk: f,
+	})
 	st, ok, err := g.mapper.status(g.name)
 	if err == nil && ok {
 		err = g.resume(ctx, st)

@@ -270,10 +270,10 @@ func TestRealDevicesOfOthersAreNotChanged(t *testing.T) {
 		name := MappingName(d.id)
 		mustRun(t, "dmsetup", "create", name, "--table", "0 8 linear "+d.Path+" 0")
 		_, err := d.Open(ctx, d.openRequest(false))
-		wantError(t, err, volume.KindPrecondition, name, "left alone")
+		wantError(t, err, volume.KindPrecondition, name, "was not changed")
 		_, _, err = d.Find(ctx, d.id)
-		wantError(t, err, volume.KindPrecondition, name, "left alone")
-		wantError(t, d.Close(ctx, d.id), volume.KindPrecondition, name, "left alone")
+		wantError(t, err, volume.KindPrecondition, name, "was not changed")
+		wantError(t, d.Close(ctx, d.id), volume.KindPrecondition, name, "was not changed")
 		mustRun(t, "dmsetup", "remove", name)
 	})
 }
