@@ -29,7 +29,8 @@ func TestSeveralDisksOfOneSerialAreAnError(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err = connector.Connect(ctx, volume.ConnectRequest{ID: uuid})
-		volumetest.WantKind(t, err, volume.KindDeadline, "/dev/vdc", "several disks", "about to be unplugged") // not "no disk"
+		// not "no disk"
+		volumetest.WantKind(t, err, volume.KindDeadline, "/dev/vdc", "several disks", "about to be unplugged")
 
 		time.AfterFunc(time.Second, func() {
 			m.mu.Lock()

@@ -22,15 +22,15 @@ func TestCapacity(t *testing.T) {
 		quota     *fakecloud.Quota
 		ask       volume.CapacityRequest
 		available volume.Size
-		maxSize      volume.Size
+		maxSize   volume.Size
 	}{
 		"no quota is not no space": {nil, volume.CapacityRequest{}, unlimited, 0},
-		"what the quota leaves":   {quota(100, -1, 40), volume.CapacityRequest{}, 97 * volume.GiB, 40 * volume.GiB},
-		"nothing left":            {quota(3, -1, -1), volume.CapacityRequest{}, 0, 0},
-		"overcommitted":           {quota(1, -1, -1), volume.CapacityRequest{}, 0, 0},
-		"no volume left":          {quota(100, 1, -1), volume.CapacityRequest{}, 0, 0},
-		"the zone":                {quota(100, -1, -1), volume.CapacityRequest{Topology: zone("west")}, 97 * volume.GiB, 0},
-		"no such zone":            {quota(100, -1, -1), volume.CapacityRequest{Topology: zone("moon")}, 0, 0},
+		"what the quota leaves":    {quota(100, -1, 40), volume.CapacityRequest{}, 97 * volume.GiB, 40 * volume.GiB},
+		"nothing left":             {quota(3, -1, -1), volume.CapacityRequest{}, 0, 0},
+		"overcommitted":            {quota(1, -1, -1), volume.CapacityRequest{}, 0, 0},
+		"no volume left":           {quota(100, 1, -1), volume.CapacityRequest{}, 0, 0},
+		"the zone":                 {quota(100, -1, -1), volume.CapacityRequest{Topology: zone("west")}, 97 * volume.GiB, 0},
+		"no such zone":             {quota(100, -1, -1), volume.CapacityRequest{Topology: zone("moon")}, 0, 0},
 		"another zone of the class": {
 			quota(100, -1, -1),
 			volume.CapacityRequest{Topology: zone("west"), Parameters: map[string]string{class.ParamZone: "nova"}},

@@ -109,7 +109,10 @@ func TestCheckByExitStatus(t *testing.T) {
 			"in use", TypeExt4, busy, volume.KindDeadline,
 			"is still in use, so e2fsck did not check it: /dev/loop0 is in use.", 1,
 		},
-		{"killed by a signal", TypeExt4, unix.EINTR, volume.KindInternal, "cannot check /dev/loop0: cannot run e2fsck: interrupted", 1},
+		{
+			"killed by a signal", TypeExt4, unix.EINTR, volume.KindInternal,
+			"cannot check /dev/loop0: cannot run e2fsck: interrupted", 1,
+		},
 		{"missing tool", TypeExt4, utilexec.ErrExecutableNotFound, volume.KindPrecondition, "not installed", 1},
 		{"XFS", TypeXFS, nil, 0, "", 0},
 		{"btrfs", TypeBtrfs, nil, 0, "", 0},

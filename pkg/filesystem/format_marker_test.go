@@ -34,7 +34,8 @@ func TestFormatContinuesAnInterruptedMkfs(t *testing.T) {
 				cancel()
 				return testingexec.FakeExitError{Status: 137}
 			}
-			volumetest.WantKind(t, r.format(ctx, TypeXFS), volume.KindCanceled, "stopped before it finished", "starts mkfs again")
+			volumetest.WantKind(t, r.format(ctx, TypeXFS), volume.KindCanceled, "stopped before it finished",
+				"starts mkfs again")
 			if r.hasMarker(t) != (name != "nothing") {
 				t.Fatalf("marker: %v", r.hasMarker(t))
 			}

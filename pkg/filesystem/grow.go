@@ -96,8 +96,10 @@ func (s *System) grow(ctx context.Context, f *mountedFilesystem, g grower, req G
 	if err != nil {
 		return Growth{}, err
 	}
-	growth := Growth{Type: current.fsType, Before: current.size(), After: current.size(), DeviceSize: device,
-		Method: MethodNone}
+	growth := Growth{
+		Type: current.fsType, Before: current.size(), After: current.size(), DeviceSize: device,
+		Method: MethodNone,
+	}
 	goal := g.goal(device)
 	if err := checkSizes(req, current, goal, device); err != nil {
 		return growth, err

@@ -180,7 +180,8 @@ func TestGrowRefusesBeforeTheRequest(t *testing.T) {
 		},
 		{
 			"device unreadable", TypeExt4, 2 * volume.GiB, 0,
-			func(k *fakeKernel, _ *fakeMount) { k.errors["read"] = []error{unix.EIO} }, volume.KindInternal, "cannot read device",
+			func(k *fakeKernel, _ *fakeMount) { k.errors["read"] = []error{unix.EIO} }, volume.KindInternal,
+			"cannot read device",
 			"kernel log",
 		},
 		{"device of size zero", TypeExt4, 0, 0, nil, volume.KindInternal, "size of 0 bytes", "still attached"},
@@ -250,7 +251,8 @@ func TestGrowExplainsTheErrno(t *testing.T) {
 		{"btrfs EROFS", TypeBtrfs, "btrfsResize", unix.EROFS, nil, volume.KindPrecondition, "read-only", "writable"},
 		{"btrfs ENOSPC", TypeBtrfs, "btrfsResize", unix.ENOSPC, nil, volume.KindPrecondition, "may be full", "free space"},
 		{
-			"btrfs EFBIG", TypeBtrfs, "btrfsResize", unix.EFBIG, nil, volume.KindInternal, "smaller than its size that was read before",
+			"btrfs EFBIG", TypeBtrfs, "btrfsResize", unix.EFBIG, nil, volume.KindInternal,
+			"smaller than its size that was read before",
 			"size",
 		},
 		{"btrfs EPERM", TypeBtrfs, "btrfsResize", unix.EPERM, nil, volume.KindPrecondition, "CAP_SYS_ADMIN", "privileged"},

@@ -31,7 +31,8 @@ func (b *Backend) CreateSnapshot(ctx context.Context, req volume.SnapshotRequest
 		return volume.Snapshot{}, volume.Errorf(volume.KindAlreadyExists,
 			"the snapshot %s has the name %q and is of volume %s, but the request is for a snapshot %q of volume %s",
 			o.ID, o.Name, o.VolumeID, req.Name, req.VolumeID).
-			WithRemedy("if nothing uses snapshot " + o.ID + ", delete it; otherwise recreate the VolumeSnapshot to get a new name")
+			WithRemedy("if nothing uses snapshot " + o.ID +
+				", delete it; otherwise recreate the VolumeSnapshot to get a new name")
 	}
 	return snapshotOf(o), nil
 }

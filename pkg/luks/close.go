@@ -132,7 +132,8 @@ func (s *System) checkUnused(st dmStatus) error {
 	}
 	return volume.Errorf(volume.KindPrecondition, "the mapping %s (%d:%d) is in use: %s",
 		st.name, st.major, st.minor, strings.Join(holders, ", ")).
-		WithRemedy(fmt.Sprintf("unmount these mounts and remove these devices, or find them with: lsblk /dev/dm-%d", st.minor))
+		WithRemedy(fmt.Sprintf("unmount these mounts and remove these devices, or find them with: lsblk /dev/dm-%d",
+			st.minor))
 }
 
 // awaitUser waits one poll interval for a program that has the mapping open. It returns an

@@ -192,7 +192,8 @@ func filesystemConditions(
 		conditions = append(conditions, degraded(reasonReadOnly, failed))
 	}
 	if f.ErrorCount > 0 {
-		conditions = append(conditions, degraded(reasonErrors, fmt.Sprintf("%d errors are recorded: %s", f.ErrorCount, failed)))
+		conditions = append(conditions, degraded(reasonErrors,
+			fmt.Sprintf("%d errors are recorded: %s", f.ErrorCount, failed)))
 	}
 	// The header of a mapping that another program has opened has an unknown size: only a growth that
 	// failed shows that such a mapping is too small.

@@ -96,7 +96,8 @@ func TestSmallestVolumesInTheReference(t *testing.T) {
 	for _, row := range rows.FindAllStringSubmatch(reference, -1) {
 		for fstype := range strings.SplitSeq(row[1], ", ") {
 			if n++; capability.MinFilesystemSize(fstype).String() != row[2] {
-				t.Errorf("the minimum size of %s: the reference has %s, want %s", fstype, row[2], capability.MinFilesystemSize(fstype))
+				t.Errorf("the minimum size of %s: the reference has %s, want %s", fstype, row[2],
+					capability.MinFilesystemSize(fstype))
 			}
 		}
 	}
