@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
 	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
@@ -173,12 +174,7 @@ func BenchmarkPublish(b *testing.B) {
 	attach, detach, rounds := 0, 0, 0
 	for b.Loop() {
 		r.cloud.ClearRequests()
-		_, err := r.Attach(
-			b.Context(), volume.AttachRequest{
-				VolumeID: id, Node: server,
-				Access: volume.Access{Mode: volume.AccessSingleNodeWriter},
-			},
-		)
+		_, err := r.Attach(b.Context(), cindertest.AttachRequest(id, server))
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -86,11 +86,9 @@ func remaining(l cloud.Limits) volume.Size {
 // smallest returns the smallest of the positive limits, which are in GiB; zero: no limit is
 // positive.
 func smallest(limits ...int) volume.Size {
-	var least volume.Size
-	for _, l := range limits {
-		if size := volume.Size(l) * granularity; l > 0 && (least == 0 || size < least) {
-			least = size
-		}
+	limits = slices.DeleteFunc(limits, func(l int) bool { return l <= 0 })
+	if len(limits) == 0 {
+		return 0
 	}
-	return least
+	return volume.Size(slices.Min(limits)) * granularity
 }

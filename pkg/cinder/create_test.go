@@ -139,7 +139,7 @@ func TestLeftoverOfAnEarlierCallIsReplaced(t *testing.T) {
 	_, err := r.Create(t.Context(), request("pvc-2", volume.GiB, nil))
 	cindertest.CheckKind(t, err, volume.KindUnavailable, static, "error") // not final: it is there
 	if _, there := r.cloud.Volume(static); !there {
-		t.Error("a volume of another cluster was deleted")
+		t.Error("a volume without this cluster's metadata was deleted")
 	}
 	r.cloud.OnCall(fakecloud.DeleteVolume, fakecloud.Fails())
 	r.cloud.Add(fakecloud.Volume{Name: "pvc-3", Status: state.Error})

@@ -83,11 +83,8 @@ func (e expansion) awaitExtendable(ctx context.Context, v cloud.Volume) (cloud.V
 		}
 	}
 	switch {
-	case v.Status == state.ErrorExtending:
-		return v, e.failedExtensionError(ctx, v)
 	case state.HasFailed(v):
-		return v, volume.Errorf(volume.KindInternal, "the volume is in the state %s (size %s)", v.Status, cloud.SizeOf(v)).
-			WithRemedy(repairRemedy(v))
+		return v, e.failedError(ctx, v)
 	case v.Status == state.Deleting:
 		// The error is not final, because Cinder may not complete the deletion.
 		return v, volume.Errorf(volume.KindInProgress, "the volume is being deleted").
@@ -106,11 +103,13 @@ func repairRemedy(v cloud.Volume) string {
 		"openstack volume set --state " + usable + " " + v.ID
 }
 
-// failedExtensionError is the error for a volume that Cinder's driver failed to extend.
-func (e expansion) failedExtensionError(ctx context.Context, v cloud.Volume) error {
-	return volume.Errorf(volume.KindInternal, "the volume is in the state %s (size %s): %s",
-		v.Status, cloud.SizeOf(v), e.reasons.OfExtension(ctx, e.cloud, v, volume.KindInternal).Text).
-		WithRemedy(repairRemedy(v))
+// failedError is the error for a volume in a failed state.
+func (e expansion) failedError(ctx context.Context, v cloud.Volume) error {
+	err := volume.Errorf(volume.KindInternal, "the volume is in the state %s (size %s)", v.Status, cloud.SizeOf(v))
+	if v.Status == state.ErrorExtending {
+		err.Msg += ": " + e.reasons.OfExtension(ctx, e.cloud, v, volume.KindInternal).Text
+	}
+	return err.WithRemedy(repairRemedy(v))
 }
 
 // extend requests the extension and waits for its end. If extend returns a volume below the target
@@ -133,7 +132,7 @@ func (e expansion) extend(ctx context.Context, v cloud.Volume) (cloud.Volume, er
 	case err != nil:
 		return after, err
 	case after.Status == state.ErrorExtending:
-		return after, e.failedExtensionError(ctx, after)
+		return after, e.failedError(ctx, after)
 	case cloud.SizeOf(after) >= e.target:
 		return after, nil
 	}

@@ -104,7 +104,7 @@ type findResult struct {
 	match
 
 	cloud *cloud.Cloud
-	at    time.Time
+	at    time.Time // when the result was cached
 }
 
 // ids returns the ids of all volumes of the match.
@@ -145,7 +145,7 @@ func (b *Backend) findIn(ctx context.Context, name string, req volume.CreateRequ
 		return findResult{}, err
 	}
 	m, err := b.findByName(ctx, c, req.Name)
-	first := findResult{match: m, cloud: c, at: time.Now()}
+	first := findResult{match: m, cloud: c}
 	if err != nil || isCertain || len(m.ids()) > 0 {
 		return first, err
 	}
@@ -155,7 +155,7 @@ func (b *Backend) findIn(ctx context.Context, name string, req volume.CreateRequ
 	}
 	for _, c := range clouds {
 		if m, err = b.findByName(ctx, c, req.Name); err != nil || len(m.ids()) > 0 {
-			return findResult{match: m, cloud: c, at: time.Now()}, err
+			return findResult{match: m, cloud: c}, err
 		}
 	}
 	return first, nil
@@ -190,6 +190,7 @@ func (b *Backend) cacheFind(ctx context.Context, req volume.CreateRequest, r fin
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	maps.DeleteFunc(b.recentFinds, func(_ string, r findResult) bool { return time.Since(r.at) > maxFindAge })
+	r.at = time.Now()
 	b.recentFinds[requestedCloud(ctx, req)+"/"+req.Name] = r
 }
 

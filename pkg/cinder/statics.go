@@ -10,14 +10,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-const (
-	// maxStaticReads bounds how many static volumes a page of the listing reads one by one.
-	maxStaticReads = 50
-	// minStaticsPerPage is the number of static volumes from which reading a page of the project's
-	// volumes, up to a thousand, is cheaper than reading the static volumes one by one.
-	minStaticsPerPage = 4
-)
-
 // statics lists the static volumes: volumes that this driver attached and that lack the cluster's
 // metadata, because an administrator created them (static provisioning). If a listing omitted them,
 // external-attacher would take them as detached and attach them again every minute. The list is not
@@ -27,6 +19,14 @@ type statics struct {
 	mu     sync.Mutex
 	clouds map[string]string // cloud names by volume id
 }
+
+const (
+	// maxStaticReads bounds how many static volumes a page of the listing reads one by one.
+	maxStaticReads = 50
+	// minStaticsPerPage is the number of static volumes from which reading a page of the project's
+	// volumes, up to a thousand, is cheaper than reading the static volumes one by one.
+	minStaticsPerPage = 4
+)
 
 func (s *statics) add(id, cloudName string) {
 	s.mu.Lock()
@@ -110,12 +110,9 @@ func (b *Backend) readStatic(ctx context.Context, cloudName, id string) (v cloud
 func (b *Backend) findInLists(
 	ctx context.Context, ids []string, clouds map[string]string,
 ) (map[string]cloud.Volume, error) {
-	missing := make(map[string]map[string]bool) // ids by cloud
+	missing := make(map[string][]string) // ids by cloud
 	for _, id := range ids {
-		if missing[clouds[id]] == nil {
-			missing[clouds[id]] = make(map[string]bool)
-		}
-		missing[clouds[id]][id] = true
+		missing[clouds[id]] = append(missing[clouds[id]], id)
 	}
 	listed := make(map[string]cloud.Volume)
 	for name, want := range missing {
@@ -130,9 +127,9 @@ func (b *Backend) findInLists(
 				return nil, err
 			}
 			for _, v := range page {
-				if want[v.ID] {
+				if i := slices.Index(want, v.ID); i >= 0 {
 					listed[v.ID] = v
-					delete(want, v.ID)
+					want = slices.Delete(want, i, i+1)
 				}
 			}
 			if marker = next; marker == "" {

@@ -11,12 +11,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// ignoresZones reports whether the availability zone of a volume does not restrict which servers
-// can reach it, by the options or by cloud.conf.
-func (b *Backend) ignoresZones() bool {
-	return b.opts.IgnoreVolumeAZ || b.clouds.Settings().IgnoreVolumeAZ
-}
-
 // zoneChoice has the availability zones of a new volume.
 type zoneChoice struct {
 	order   []string // names of the zones to try, in order; an empty name lets Cinder choose
@@ -26,14 +20,6 @@ type zoneChoice struct {
 // allows reports whether the request allows a volume in the zone.
 func (z zoneChoice) allows(zone string) bool {
 	return z.allowed == nil || slices.Contains(z.allowed, cindercsi.ZoneLabel(zone))
-}
-
-// allowedZones returns the labels of the zones that the request allows; nil: all.
-func (b *Backend) allowedZones(req volume.CreateRequest) []string {
-	if b.ignoresZones() {
-		return nil
-	}
-	return zoneLabels(req.Requisite)
 }
 
 // chooseZones chooses the zones for a new volume: the zone that the StorageClass sets, else those
@@ -74,6 +60,20 @@ func (b *Backend) chooseZones(
 			WithRemedy("if Cinder's zones and Nova's zones are independent, set ignore-volume-az in cloud.conf")
 	}
 	return z, nil
+}
+
+// allowedZones returns the labels of the zones that the request allows; nil: all.
+func (b *Backend) allowedZones(req volume.CreateRequest) []string {
+	if b.ignoresZones() {
+		return nil
+	}
+	return zoneLabels(req.Requisite)
+}
+
+// ignoresZones reports whether the availability zone of a volume does not restrict which servers
+// can reach it, by the options or by cloud.conf.
+func (b *Backend) ignoresZones() bool {
+	return b.opts.IgnoreVolumeAZ || b.clouds.Settings().IgnoreVolumeAZ
 }
 
 // zoneLabels returns the labels of the zones in topologies, without duplicates; nil: there are

@@ -29,13 +29,13 @@ func (a Attachment) awaitReservation(ctx context.Context) (v cloud.Volume, isCon
 		return v, false, err
 	}
 	hasChanged, err := a.removeReservations(ctx)
-	if err != nil {
-		return v, false, err
+	switch {
+	case err != nil:
+	case hasChanged:
+		v, err = a.API.Volume(ctx, a.VolumeID)
+	default:
+		err = a.stalledError(ctx, v)
 	}
-	if !hasChanged {
-		return v, false, a.stalledError(ctx, v)
-	}
-	v, err = a.API.Volume(ctx, a.VolumeID)
 	return v, false, err
 }
 

@@ -24,6 +24,7 @@ import (
 // Kind is the kind of a copy.
 type Kind string
 
+// The kinds of copies.
 const (
 	Volume   Kind = "volume"
 	Snapshot Kind = "snapshot"

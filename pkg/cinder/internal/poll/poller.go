@@ -56,13 +56,14 @@ type Poller struct {
 	api Reader
 	log *slog.Logger
 
+	reading sync.Map // ids of the volumes that a single read is running for
+
 	mu        sync.Mutex
 	waits     map[*wait]struct{}
 	stop      context.CancelFunc       // ends the goroutine; nil: none is running
 	wake      chan struct{}            // tells the goroutine of a new wait, which may be due before the others
 	notBefore time.Time                // earliest time of the next read; protects a slow or failing cloud
 	failures  int                      // in a row
-	reading   map[string]bool          // ids of the volumes that a single read is running for
 	estimates map[string]time.Duration // by operation: how long it usually takes
 }
 
@@ -83,8 +84,7 @@ type reading struct {
 
 func newPoller(api Reader, log *slog.Logger) *Poller {
 	return &Poller{
-		api: api, log: log, waits: make(map[*wait]struct{}),
-		reading: make(map[string]bool), estimates: make(map[string]time.Duration),
+		api: api, log: log, waits: make(map[*wait]struct{}), estimates: make(map[string]time.Duration),
 	}
 }
 

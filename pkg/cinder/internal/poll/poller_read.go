@@ -92,14 +92,14 @@ func (p *Poller) readEach(ctx context.Context, ids map[string][]*wait) (hasFaile
 		case <-timeout.C:
 			return false // the next tick reads the rest
 		}
-		if !p.startRead(id) {
+		if _, isRunning := p.reading.LoadOrStore(id, true); isRunning {
 			<-slots
 			continue
 		}
 		started++
 		go func() {
 			err := p.read(ctx, id, waits)
-			p.finishRead(id)
+			p.reading.Delete(id)
 			<-slots
 			results <- err
 		}()
@@ -134,24 +134,6 @@ func (p *Poller) read(ctx context.Context, id string, waits []*wait) error {
 		w.deliver(r)
 	}
 	return r.err
-}
-
-// startRead marks the volume as being read. It reports false if a read is already running.
-func (p *Poller) startRead(id string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.reading[id] {
-		return false
-	}
-	p.reading[id] = true
-	return true
-}
-
-// finishRead removes the mark of startRead.
-func (p *Poller) finishRead(id string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.reading, id)
 }
 
 // isTransient reports whether another read may succeed: the cloud is unavailable, or did not answer

@@ -25,7 +25,7 @@ import (
 // when Cinder has completed it and the helper is gone; see complete for the exception.
 //
 // Each backup is created with the metadata key Unanswered, which is removed before a call returns
-// the id. If a backup that still has the key fails, no caller knows its id and would delete it: the
+// the id. If a backup that still has the key fails, no caller has its id and could delete it: the
 // driver deletes it and makes another. A failed backup without the key remains: the caller has its
 // id and deletes it.
 func (k creation) backup(ctx context.Context) (volume.Snapshot, error) {

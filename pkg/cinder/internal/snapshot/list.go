@@ -60,11 +60,8 @@ func (s *Service) list(
 			if page.Max > 0 && len(found) == page.Max {
 				return found, token(), nil
 			}
-			limit := 0
-			if page.Max > 0 {
-				limit = page.Max - len(found)
-			}
 			var some []volume.Snapshot
+			limit := max(0, page.Max-len(found)) // 0: no limit
 			some, marker, err = s.readSection(ctx, sections[at], filter.VolumeID, marker, limit)
 			if err != nil {
 				return nil, "", err
