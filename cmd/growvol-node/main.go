@@ -68,9 +68,8 @@ func nodeOptions(c config, log *slog.Logger) (node.Options, error) {
 }
 
 // serve serves the Identity and Node services until ctx ends. Meanwhile it removes the start-up
-// taint and grows volumes whose device has grown, as the command line says.
-// serve opens the backend, checks the requirements, and serves the Identity and Node services until
-// ctx ends.
+// taint and grows volumes whose device has grown, as the command line says. serve opens the
+// backend, checks the requirements, and serves the Identity and Node services until ctx ends.
 func serve(ctx context.Context, c config, log *slog.Logger) error {
 	opts, err := nodeOptions(c, log)
 	if err != nil {

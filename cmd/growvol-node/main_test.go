@@ -111,8 +111,8 @@ func TestNodeLinksNothingOfTheController(t *testing.T) {
 	programtest.CheckDependencies(t, `gophercloud|gcfg|growvol/pkg/((cinder|controller)(/|$)|loop$)`)
 }
 
-// The program over its socket: who it is, what the plugin as a whole can do,
-// and that it serves the node's side alone.
+// The program over its socket: who it is, what the plugin as a whole can do, and that
+// it serves the node's side alone.
 func TestProgramServesIdentityAndNode(t *testing.T) {
 	ctx := t.Context()
 	conn, stop := startProgram(t, []string{"--node-id=node-7"})
@@ -121,8 +121,8 @@ func TestProgramServesIdentityAndNode(t *testing.T) {
 	if err != nil || info.GetName() != "loop.growvol.io" {
 		t.Errorf("info %v, %v", info, err)
 	}
-	// The same set in each part of the plugin: controller service, topology,
-	// expansion online and offline.
+	// The same set in each part of the plugin: controller service, topology, expansion
+	// online and offline.
 	caps, err := identity.GetPluginCapabilities(ctx, &csi.GetPluginCapabilitiesRequest{})
 	if err != nil || len(caps.GetCapabilities()) != 4 {
 		t.Errorf("plugin capabilities %v, %v", caps, err)

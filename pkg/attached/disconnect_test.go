@@ -27,8 +27,7 @@ func TestDisconnectFlushesTheDisk(t *testing.T) {
 	}
 	d.flushErr = volume.Errorf(volume.KindPrecondition, "in use by dm-0")
 	volumetest.WantKind(t, connector.Disconnect(t.Context(), uuid), volume.KindPrecondition, "dm-0", uuid)
-	// An error of a disk that stays is about the disk; one of a disk that goes
-	// is its end.
+	// An error of a disk that stays is about the disk; one of a disk that goes is its end.
 	d.flushErr = volume.Errorf(volume.KindInternal, "flush: %w", unix.EIO)
 	volumetest.WantKind(t, connector.Disconnect(t.Context(), uuid), volume.KindInternal, "flush")
 	m.onFlush = func(m *fakeMachine) { m.unplug("vdb") }

@@ -61,36 +61,36 @@ func (c *Connector) findKnown(ctx context.Context, id string) (findResult, error
 // again can be there before its old disk has gone. The error has kind Precondition when several
 // disks are there after settleGrace, and Deadline (or Canceled) when ctx ends before.
 func (c *Connector) findSettled(ctx context.Context, id string) (findResult, error) {
-	var severalErr error
+	var ambiguityErr error
 	var since time.Time
 	for interval := minPollInterval; ; interval = min(2*interval, maxPollInterval) {
 		found, err := c.find(ctx, id)
-		if severalErr != nil && ctx.Err() != nil {
-			return found, unsettledError(severalErr, ctx.Err())
+		if ambiguityErr != nil && ctx.Err() != nil {
+			return found, unsettledError(ambiguityErr, ctx.Err())
 		}
-		if err == nil && severalErr != nil && len(found.unanswered) > 0 {
-			err = severalErr // the other disk may still be there without answering
+		if err == nil && ambiguityErr != nil && len(found.unanswered) > 0 {
+			err = ambiguityErr // the other disk may still be there without answering
 		}
 		switch {
 		case !volume.IsKind(err, volume.KindPrecondition):
 			return found, err
-		case severalErr == nil:
+		case ambiguityErr == nil:
 			since = time.Now()
 		case time.Since(since) >= settleGrace:
 			return found, err
 		}
-		severalErr = err
+		ambiguityErr = err
 		if err := operation.Sleep(ctx, interval); err != nil {
-			return found, unsettledError(severalErr, err)
+			return found, unsettledError(ambiguityErr, err)
 		}
 	}
 }
 
 // unsettledError is the error for several disks with one serial when the call ends within
 // settleGrace.
-func unsettledError(severalErr, cause error) error {
-	text := severalErr.Error()
-	if e, ok := errors.AsType[*volume.Error](severalErr); ok {
+func unsettledError(ambiguityErr, cause error) error {
+	text := ambiguityErr.Error()
+	if e, ok := errors.AsType[*volume.Error](ambiguityErr); ok {
 		text = e.Msg
 	}
 	return volume.Errorf(volume.KindOf(cause),

@@ -13,8 +13,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
-// Two disks with the volume's serial are never a choice, unless one of them is
-// the volume's old disk, which goes.
+// Two disks with the volume's serial are never a choice, unless one of them is the
+// volume's old disk, which goes.
 func TestSeveralDisksOfOneSerialAreAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &fakeMachine{}

@@ -17,8 +17,8 @@ func hang(c *fakecloud.Cloud, path string) *fakecloud.Rule {
 	return c.On(fakecloud.Match{Path: regexp.MustCompile("^/" + path + "/")}, fakecloud.Hangs()).Always()
 }
 
-// A Nova that hangs stops nothing that is Cinder's, of a backend that has just
-// been started.
+// A Nova that hangs stops nothing that is Cinder's, of a backend that has just been
+// started.
 func TestVolumesWorkWhileNovaHangs(t *testing.T) {
 	t.Parallel()
 	fake := fakecloud.Start(t, fakecloud.Options{})
@@ -53,8 +53,8 @@ func TestVolumesWorkWhileNovaHangs(t *testing.T) {
 	}
 }
 
-// A volume for several nodes is made although Nova does not say whether it can
-// be shared; the creation is not refused for good.
+// A volume for several nodes is made although Nova does not say whether it can be
+// shared; the creation is not refused for good.
 func TestSharedVolumeIsCreatedWhileNovaHangs(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})

@@ -19,8 +19,8 @@ import (
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
-// onlyInfo is a node service that says which server it is, for the tests of
-// the controller; those of the node are skipped.
+// onlyInfo is a node service that says which server it is, for the tests of the
+// controller; those of the node are skipped.
 type onlyInfo struct {
 	csi.UnimplementedNodeServer
 	server string

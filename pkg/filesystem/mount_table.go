@@ -35,9 +35,9 @@ type Mount struct {
 func (m Mount) IsDeviceNode() bool { return m.DeviceNode != blockdev.DeviceNumber{} }
 
 // IsStaleDeviceNode reports whether m shows the node of a block device that was removed
-// after the mount, while the pod used it. The node keeps its number, which
-// the kernel may have given to another disk since, but it no longer leads to any device.
-// The kernel marks the root of a mount whose file was removed (dentry_path in fs/d_path.c).
+// after the mount, while the pod used it. The node keeps its number, which the kernel may
+// have given to another disk since, but it no longer leads to any device. The kernel marks
+// the root of a mount whose file was removed (dentry_path in fs/d_path.c).
 func (m Mount) IsStaleDeviceNode() bool {
 	return m.IsDeviceNode() && strings.HasSuffix(m.Root, deletedSuffix)
 }

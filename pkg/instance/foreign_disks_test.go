@@ -155,8 +155,8 @@ func TestAttachLimitExcludesForeignDisks(t *testing.T) {
 	}
 }
 
-// A foreign disk takes a target of a virtio-scsi controller, and its bus is
-// that of the volumes too.
+// A foreign disk takes a target of a virtio-scsi controller, and its bus is that of the
+// volumes too.
 func TestAttachLimitExcludesForeignDisksOnSCSI(t *testing.T) {
 	m := newMachine(t)
 	m.plug("vda", blockdev.KindVirtioBlk, "", nil) // a config drive

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Any filesystem will do for the way of reading; ISO 9660 and FAT are not in
-// every kernel that runs tests.
+// Any filesystem will do for the way of reading; ISO 9660 and FAT are not in every
+// kernel that runs tests.
 func TestReadFromFilesystemReadsRegularFilesOnly(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root and loop devices")
@@ -31,8 +31,8 @@ func TestReadFromFilesystemReadsRegularFilesOnly(t *testing.T) {
 	}
 	image := filepath.Join(t.TempDir(), "image")
 	command(t, "mke2fs", "-q", "-t", "ext4", "-d", content, image, "8M")
-	// losetup fails when another program takes the free device meanwhile, and
-	// releases it immediately.
+	// losetup fails when another program takes the free device meanwhile, and releases it
+	// immediately.
 	device := command(
 		t, "sh", "-c",
 		`for i in $(seq 20); do d=$(losetup --find --show --read-only "$1" 2>&1) && break; done; r=$?; echo "$d"; exit $r`,

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+	mount "k8s.io/mount-utils"
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/operation"
@@ -161,7 +161,7 @@ func (s *System) holders(st dmStatus) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := mountinfo.GetMounts(nil)
+	mounts, err := mount.ParseMountInfo("/proc/self/mountinfo")
 	if err != nil {
 		return nil, volume.Errorf(volume.KindInternal, "cannot read the mount table: %w", err)
 	}
@@ -170,11 +170,11 @@ func (s *System) holders(st dmStatus) ([]string, error) {
 		// The mount table shows an anonymous number for btrfs, so its source is compared.
 		if m.Major == int(st.major) && m.Minor == int(st.minor) ||
 			m.Source == d.Path || m.Source == filepath.Join(s.nodes, st.name) {
-			found = append(found, "mounted at "+m.Mountpoint)
+			found = append(found, "mounted at "+m.MountPoint)
 		}
-		if m.FSType == "devtmpfs" || m.FSType == "tmpfs" {
-			if number, err := blockdev.NumberOf(m.Mountpoint); err == nil && number == d.Number() {
-				found = append(found, "published as a raw device at "+m.Mountpoint)
+		if m.FsType == "devtmpfs" || m.FsType == "tmpfs" {
+			if number, err := blockdev.NumberOf(m.MountPoint); err == nil && number == d.Number() {
+				found = append(found, "published as a raw device at "+m.MountPoint)
 			}
 		}
 	}

@@ -201,8 +201,8 @@ func (f fakeFilesystems) Bind(ctx context.Context, req filesystem.BindRequest) e
 	return nil
 }
 
-// bindNode makes the target the device node of a disk, or of the mapping on it.
-// The machine is locked.
+// bindNode makes the target the device node of a disk, or of the mapping on it. The
+// machine is locked.
 func (f fakeFilesystems) bindNode(d *fakeDisk, req filesystem.BindRequest) error {
 	number := device(d, req.Source).Number()
 	if err := os.Remove(req.Target); err != nil {

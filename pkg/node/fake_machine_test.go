@@ -189,8 +189,8 @@ func checkInTime(ctx context.Context, what string) error {
 	return volume.Errorf(volume.KindOf(ctx.Err()), "%s: no answer in time: %w", what, ctx.Err())
 }
 
-// diskAt returns the disk with this path, or below the mapping with this path,
-// and whether there is such a device.
+// diskAt returns the disk with this path, or below the mapping with this path, and
+// whether there is such a device.
 func (m *machine) diskAt(path string) (*fakeDisk, bool) {
 	for _, d := range m.disks {
 		switch path {

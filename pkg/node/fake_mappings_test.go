@@ -153,8 +153,8 @@ func (f fakeMappings) Open(ctx context.Context, req luks.OpenRequest) (luks.Mapp
 	return f.mapping(req.ID, d), nil
 }
 
-// openAlready reports whether the mapping is open as asked for. A
-// mapping that is unused, or whose disk is gone, is closed. The machine is locked.
+// openAlready reports whether the mapping is open as asked for. A mapping that is
+// unused, or whose disk is gone, is closed. The machine is locked.
 func (f fakeMappings) openAlready(req luks.OpenRequest, d *fakeDisk) (bool, error) {
 	on := f.mappedDisks[req.ID]
 	switch {
@@ -203,8 +203,8 @@ func (f fakeMappings) Close(ctx context.Context, id string) error {
 	return f.close(id, d)
 }
 
-// close closes a mapping that nobody uses. A device node that a pod has does
-// not keep the mapping open, but it counts as a use. The machine is locked.
+// close closes a mapping that nobody uses. A device node that a pod has does not keep
+// the mapping open, but it counts as a use. The machine is locked.
 func (f fakeMappings) close(id string, d *fakeDisk) error {
 	for _, m := range f.mounts {
 		if f.isOnDisk(m, d) || m.DeviceNode == mappingNumberOf(d) && !m.IsStaleDeviceNode() {

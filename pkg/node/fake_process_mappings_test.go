@@ -23,8 +23,8 @@ func (m processMappings) Header(ctx context.Context, dev blockdev.Device) (luks.
 	return m.fakeMappings.Header(ctx, dev)
 }
 
-// Format leaves a header without a key slot, and its marker, when the process
-// ends before the format is complete.
+// Format leaves a header without a key slot, and its marker, when the process ends
+// before the format is complete.
 func (m processMappings) Format(ctx context.Context, req luks.FormatRequest) (luks.Header, bool, error) {
 	if err := m.p.simulateCall(ctx); err != nil {
 		return luks.Header{}, false, err

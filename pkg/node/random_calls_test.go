@@ -29,8 +29,8 @@ import (
 // In any order: nothing foreign is touched, a success is true, each call ends with its context, and
 // in the end nothing is left.
 //
-// GROWVOL_RANDOM_SEED repeats the choices of a run; the order in which
-// goroutines run is not repeated.
+// GROWVOL_RANDOM_SEED repeats the choices of a run; the order in which goroutines run
+// is not repeated.
 func TestCallsAtRandom(t *testing.T) {
 	requireDeviceNodes(t)
 	seed := uint64(time.Now().UnixNano())

@@ -25,8 +25,8 @@ const (
 
 type taint map[string]any
 
-// apiServer has one Node and its CSINode, and does JSON patches as Kubernetes
-// does: all of it, or nothing and 422.
+// apiServer has one Node and its CSINode, and does JSON patches as Kubernetes does: all
+// of it, or nothing and 422.
 type apiServer struct {
 	*httptest.Server
 	dir string // of the service account
@@ -37,8 +37,8 @@ type apiServer struct {
 	owner   string // UID of the Node that the CSINode is of
 	drivers []string
 	calls   []string
-	// before sees a request first, and may change the server's state or answer;
-	// it is called with the lock held.
+	// before sees a request first, and may change the server's state or answer; it is
+	// called with the lock held.
 	before func(w http.ResponseWriter, r *http.Request) (answered bool)
 }
 

@@ -48,8 +48,8 @@ func writeSynced(path string, data []byte) error {
 // ErrDamaged is wrapped by the error of Read for a file whose content cannot be decoded.
 var ErrDamaged = errors.New("the file is damaged")
 
-// Read fills value from the file at path. It reports false if there is none.
-// The error wraps ErrDamaged when the content cannot be decoded.
+// Read fills value from the file at path. It reports false if there is none. The error
+// wraps ErrDamaged when the content cannot be decoded.
 func Read(path string, value any) (exists bool, err error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -27,8 +27,7 @@ const (
 	// exist. An error about a path that is missing on a node never has this kind: kubelet
 	// takes the kind as "can never work".
 	KindNotFound
-	// KindAlreadyExists: the name is taken by an object that differs from the
-	// request.
+	// KindAlreadyExists: the name is taken by an object that differs from the request.
 	KindAlreadyExists
 	// KindInProgress: an earlier operation on the same volume has not finished; a retry
 	// can succeed.

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Size is an amount of storage in bytes. Zero means "not given" wherever a
-// size is optional.
+// Size is an amount of storage in bytes. Zero means "not given" wherever a size is
+// optional.
 type Size int64
 
 // Binary units. CSI, Kubernetes and Cinder all count in powers of 1024.

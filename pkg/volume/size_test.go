@@ -100,8 +100,8 @@ func TestResolve(t *testing.T) {
 	}
 }
 
-// FuzzResolve checks that every resolved size lies in the range, is a
-// multiple of the granularity and within the backend's bounds.
+// FuzzResolve checks that every resolved size lies in the range, is a multiple of the
+// granularity and within the backend's bounds.
 func FuzzResolve(f *testing.F) {
 	f.Add(int64(GiB), int64(0), int64(GiB), int64(0), int64(0), int64(GiB))
 	f.Fuzz(func(t *testing.T, required, limit, granularity, lo, hi, def int64) {

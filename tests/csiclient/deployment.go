@@ -12,12 +12,12 @@ import (
 	"github.com/growvol/growvol/tests/guest"
 )
 
-// binVariable is the environment variable with the directory of the built
-// plugins, for the tests in a guest.
+// binVariable is the environment variable with the directory of the built plugins, for
+// the tests in a guest.
 const binVariable = "GROWVOL_BIN"
 
-// Main is guest.Main for tests that run the real plugins: it builds them first,
-// on the machine.
+// Main is guest.Main for tests that run the real plugins: it builds them first, on the
+// machine.
 func Main(m interface{ Run() int }, opts guest.Options) int {
 	if !guest.Inside() {
 		bin, err := BuildPlugins(context.Background())
@@ -92,6 +92,6 @@ func (d *Deployment) Kill() {
 	d.ControllerPlugin.Kill()
 }
 
-// Stop ends both plugins with SIGTERM, as Kubernetes does, and returns the
-// errors of their exits.
+// Stop ends both plugins with SIGTERM, as Kubernetes does, and returns the errors of
+// their exits.
 func (d *Deployment) Stop() error { return errors.Join(d.NodePlugin.Stop(), d.ControllerPlugin.Stop()) }

@@ -1,6 +1,6 @@
-// Package csiclient plays the container orchestrator of the CSI specification
-// for tests, benchmarks and the demo: it starts the plugins, calls them in the
-// order of Kubernetes, and writes checksummed data to their volumes meanwhile.
+// Package csiclient plays the container orchestrator of the CSI specification for
+// tests, benchmarks and the demo: it starts the plugins, calls them in the order of
+// Kubernetes, and writes checksummed data to their volumes meanwhile.
 //
 // Deploy starts both plugins with the loop backend and returns a Deployment. Its
 // Driver takes a volume through its life:
@@ -15,6 +15,6 @@
 //	err = d.Release(ctx, v)                       // unpublish, unstage, detach
 //	err = d.Delete(ctx, v)
 //
-// Tests with another backend or another machine start a plugin with StartPlugin,
-// or make a Driver from their own connections.
+// Tests with another backend or another machine start a plugin with StartPlugin, or
+// make a Driver from their own connections.
 package csiclient

@@ -10,8 +10,8 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 )
 
-// Driver calls a CSI driver as Kubernetes does: its methods fill the requests of
-// a volume from the answers of the calls before.
+// Driver calls a CSI driver as Kubernetes does: its methods fill the requests of a
+// volume from the answers of the calls before.
 type Driver struct {
 	Controller csi.ControllerClient
 	Node       csi.NodeClient
@@ -44,8 +44,8 @@ type Volume struct {
 	Secrets        map[string]string // given to every node call that takes some
 }
 
-// MountCapability returns the capability of a filesystem that one node mounts,
-// with the mount flags.
+// MountCapability returns the capability of a filesystem that one node mounts, with the
+// mount flags.
 func MountCapability(fstype string, flags ...string) *csi.VolumeCapability {
 	mount := &csi.VolumeCapability_MountVolume{FsType: fstype, MountFlags: flags}
 	return &csi.VolumeCapability{
@@ -155,8 +155,8 @@ func (d *Driver) Use(ctx context.Context, v *Volume) error {
 	return callInOrder(ctx, v, step{"attach", d.Attach}, step{"stage", d.Stage}, step{"publish", d.Publish})
 }
 
-// Release unpublishes, unstages and detaches the volume, as Kubernetes does after
-// a pod has ended.
+// Release unpublishes, unstages and detaches the volume, as Kubernetes does after a pod
+// has ended.
 func (d *Driver) Release(ctx context.Context, v *Volume) error {
 	return callInOrder(ctx, v, step{"unpublish", d.Unpublish}, step{"unstage", d.Unstage}, step{"detach", d.Detach})
 }
@@ -177,15 +177,14 @@ func callInOrder(ctx context.Context, v *Volume, steps ...step) error {
 	return nil
 }
 
-// Expansion is what the two calls of an expansion answered and how long they
-// took.
+// Expansion is what the two calls of an expansion answered and how long they took.
 type Expansion struct {
 	ControllerSize, NodeSize         int64 // bytes
 	ControllerDuration, NodeDuration time.Duration
 }
 
-// Expand asks the controller, then the node, for at least size bytes: the
-// order of external-resizer and kubelet.
+// Expand asks the controller, then the node, for at least size bytes: the order of
+// external-resizer and kubelet.
 func (d *Driver) Expand(ctx context.Context, v *Volume, size int64) (Expansion, error) {
 	var e Expansion
 	start := time.Now()
@@ -203,8 +202,8 @@ func (d *Driver) Expand(ctx context.Context, v *Volume, size int64) (Expansion, 
 	return e, nil
 }
 
-// ExpandController calls ControllerExpandVolume and sets v.Size from the answer.
-// An answer that needs no expansion on the node is an error.
+// ExpandController calls ControllerExpandVolume and sets v.Size from the answer. An
+// answer that needs no expansion on the node is an error.
 func (d *Driver) ExpandController(ctx context.Context, v *Volume, size int64) error {
 	resp, err := d.Controller.ControllerExpandVolume(ctx, &csi.ControllerExpandVolumeRequest{
 		VolumeId: v.ID, CapacityRange: &csi.CapacityRange{RequiredBytes: size}, VolumeCapability: v.Capability,

@@ -26,8 +26,8 @@ const (
 	firstSize = volume.GiB
 	maxBytes  = 400 << 20 // written per filesystem; the guest keeps them in memory
 	pause     = time.Millisecond
-	// before and after are how long the writer runs alone around an expansion,
-	// so that a stall of the writer falls into the measured time.
+	// before and after are how long the writer runs alone around an expansion, so that a
+	// stall of the writer falls into the measured time.
 	before = 300 * time.Millisecond
 	after  = 700 * time.Millisecond
 )
@@ -41,8 +41,8 @@ type demo struct {
 	start time.Time
 }
 
-// show runs in the guest: it starts both plugins and shows one volume for each
-// type of filesystem.
+// show runs in the guest: it starts both plugins and shows one volume for each type of
+// filesystem.
 func show(ctx context.Context, bin string, types []filesystem.Type) (err error) {
 	dir, err := os.MkdirTemp("", "growvol-demo")
 	if err != nil {
@@ -161,8 +161,8 @@ func printRow(layer string, from, to volume.Size, comment string) {
 	fmt.Printf("              %-11s %10s → %-10s %s\n", layer, formatSize(from), formatSize(to), comment)
 }
 
-// layers are the sizes of a volume's layers. None of them comes from the answer
-// to an expansion.
+// layers are the sizes of a volume's layers. None of them comes from the answer to an
+// expansion.
 type layers struct{ backend, device, filesystem, free volume.Size }
 
 // readLayers reads the sizes of a volume that is published.

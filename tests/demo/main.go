@@ -34,8 +34,8 @@ func main() {
 	os.Exit(code)
 }
 
-// run parses the flags and runs the demo: on the machine it starts this program
-// in a guest, and in the guest it shows the growth. It returns the exit code.
+// run parses the flags and runs the demo: on the machine it starts this program in a
+// guest, and in the guest it shows the growth. It returns the exit code.
 func run(ctx context.Context) (int, error) {
 	bin := flag.String("bin", "bin", "directory with growvol-controller and growvol-node")
 	fs := flag.String("fs", "ext4,xfs", "filesystems to grow: ext2, ext3, ext4, xfs, btrfs")

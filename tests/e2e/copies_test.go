@@ -9,8 +9,8 @@ import (
 	"github.com/growvol/growvol/tests/must"
 )
 
-// copySources returns the sources for a clone of the volume and for a restore of
-// a new snapshot of it, and a function that deletes the snapshot.
+// copySources returns the sources for a clone of the volume and for a restore of a new
+// snapshot of it, and a function that deletes the snapshot.
 func copySources(
 	t *testing.T, d *csiclient.Deployment, v *csiclient.Volume,
 ) (sources map[string]*csi.VolumeContentSource, deleteSnapshot func()) {

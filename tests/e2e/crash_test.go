@@ -14,29 +14,28 @@ import (
 	"github.com/growvol/growvol/tests/must"
 )
 
-// crashTest is a series of volumes, each of which lives from its first stage to
-// its deletion while the node plugin is killed in the middle of every node call.
+// crashTest is a series of volumes, each of which lives from its first stage to its
+// deletion while the node plugin is killed in the middle of every node call.
 type crashTest struct {
 	volumes int // how many there are, one after the other
 	fstype  string
 	size    int64 // in bytes, that each grows to
 	create  func(name string) *csiclient.Volume
-	// header is how many bytes the filesystem's device is smaller than the
-	// volume, mappings the number of dm-crypt devices while it is staged.
+	// header is how many bytes the filesystem's device is smaller than the volume,
+	// mappings the number of dm-crypt devices while it is staged.
 	header   int64
 	mappings int
 	// maxDelays bounds the random time from the start of a call to the kill.
 	maxDelays map[string]time.Duration
 }
 
-// The node plugin is killed without warning in the middle of a call. A new one
-// that gets the same call must complete it, from whatever state the killed one
-// has left: the filesystem is formatted once, mounted once and grown to the full
-// size, and no byte is lost.
+// The node plugin is killed without warning in the middle of a call. A new one that
+// gets the same call must complete it, from whatever state the killed one has left: the
+// filesystem is formatted once, mounted once and grown to the full size, and no byte is
+// lost.
 func TestRetryCompletesCallsOfAKilledNode(t *testing.T) {
-	// The growth must last long enough to be interrupted: that of ext4 does with
-	// 30 GiB. xfs_repair, which checks afterwards, is slow with many allocation
-	// groups.
+	// The growth must last long enough to be interrupted: that of ext4 does with 30 GiB.
+	// xfs_repair, which checks afterwards, is slow with many allocation groups.
 	for fstype, size := range map[string]int64{"ext4": 30 * gib, "xfs": 5 * gib} {
 		t.Run(fstype, func(t *testing.T) {
 			d := deploy(t)
@@ -138,8 +137,8 @@ func killNodeDuring(t *testing.T, d *csiclient.Deployment, delay time.Duration, 
 	return interrupted
 }
 
-// retryWhileInUse repeats a call, as kubelet does, while a mkfs or e2fsck that
-// the killed plugin has left uses the device, for a minute at most.
+// retryWhileInUse repeats a call, as kubelet does, while a mkfs or e2fsck that the
+// killed plugin has left uses the device, for a minute at most.
 func retryWhileInUse(ctx context.Context, call func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

@@ -97,9 +97,9 @@ func TestUnmountRefusesMountsOfOtherVolumes(t *testing.T) {
 	must.Succeed(t, d.Delete(ctx, a))
 }
 
-// The storage below the volume is full: the growth fails, ext4 aborts its
-// journal, but the kernel's superblock already shows the new size. A retry must
-// not take that for a success.
+// The storage below the volume is full: the growth fails, ext4 aborts its journal, but
+// the kernel's superblock already shows the new size. A retry must not take that for a
+// success.
 func TestExpandFailsOnFullStorage(t *testing.T) {
 	storage := filepath.Join(t.TempDir(), "storage")
 	must.Succeed(t, os.Mkdir(storage, 0o700))
@@ -130,8 +130,8 @@ func TestExpandFailsOnFullStorage(t *testing.T) {
 	must.Succeed(t, d.Delete(ctx, v))
 }
 
-// The access mode of ReadWriteOncePod allows one target path, also when the
-// path leads through a symbolic link.
+// The access mode of ReadWriteOncePod allows one target path, also when the path leads
+// through a symbolic link.
 func TestSingleWriterModeBelowASymbolicLink(t *testing.T) {
 	d, ctx := deploy(t), t.Context()
 	capability := csiclient.MountCapability("ext4")
@@ -149,9 +149,9 @@ func TestSingleWriterModeBelowASymbolicLink(t *testing.T) {
 	releaseAndDelete(t, d, v)
 }
 
-// A volume with an unreplayed journal, as a clone of a volume in use has, is
-// staged read-only. The kernel replays the journal, for which it needs a writable
-// device below the read-only mount.
+// A volume with an unreplayed journal, as a clone of a volume in use has, is staged
+// read-only. The kernel replays the journal, for which it needs a writable device below
+// the read-only mount.
 func TestReadOnlyStageReplaysTheJournal(t *testing.T) {
 	for _, fstype := range []string{"ext4", "xfs"} {
 		d, ctx := deploy(t), t.Context()
@@ -178,8 +178,8 @@ func TestReadOnlyStageReplaysTheJournal(t *testing.T) {
 	}
 }
 
-// A filesystem check that takes longer than the call continues after it, and
-// the next call waits for it instead of starting the check again.
+// A filesystem check that takes longer than the call continues after it, and the next
+// call waits for it instead of starting the check again.
 func TestStageContinuesASlowCheck(t *testing.T) {
 	bin := t.TempDir()
 	log, ended := filepath.Join(bin, "log"), filepath.Join(bin, "ended")
@@ -197,8 +197,8 @@ echo end >> %[1]s
 	stageUntil(t, d, v, "checking")
 	must.Succeed(t, os.WriteFile(ended, nil, 0o600))
 	must.Succeed(t, d.Stage(ctx, v))
-	// One check belongs to the call that timed out. The next call may run one
-	// more, of a filesystem that is not mounted yet.
+	// One check belongs to the call that timed out. The next call may run one more, of a
+	// filesystem that is not mounted yet.
 	text := must.Value(os.ReadFile(log))(t)
 	started, finished := bytes.Count(text, []byte("start")), bytes.Count(text, []byte("end"))
 	if started > 2 || finished != started {

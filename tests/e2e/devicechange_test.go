@@ -10,8 +10,8 @@ import (
 	"github.com/growvol/growvol/tests/must"
 )
 
-// awaitFilesystem waits until the filesystem has size bytes, less 1 MiB at most.
-// It returns how long that took, and whether it happened within the timeout.
+// awaitFilesystem waits until the filesystem has size bytes, less 1 MiB at most. It
+// returns how long that took, and whether it happened within the timeout.
 func awaitFilesystem(
 	t *testing.T, v *csiclient.Volume, size int64, timeout time.Duration,
 ) (took time.Duration, hasGrown bool) {
@@ -29,8 +29,8 @@ func awaitFilesystem(
 	}
 }
 
-// The filesystem grows when its device does, without a call of NodeExpandVolume.
-// A later call succeeds.
+// The filesystem grows when its device does, without a call of NodeExpandVolume. A
+// later call succeeds.
 func TestDeviceChangeGrowsTheFilesystem(t *testing.T) {
 	for _, fstype := range []string{"ext4", "xfs", "ext3", "btrfs"} {
 		t.Run(fstype, func(t *testing.T) {
@@ -71,9 +71,9 @@ func TestDeviceChangeWhileThePluginIsDown(t *testing.T) {
 	verifyAndDelete(t, d, v, w, "ext4")
 }
 
-// A device change grows neither a filesystem that is staged read-only nor, with
-// the option off, any other. The growth of a second volume, whose device changed
-// later, shows that the node plugin has seen the first change too.
+// A device change grows neither a filesystem that is staged read-only nor, with the
+// option off, any other. The growth of a second volume, whose device changed later,
+// shows that the node plugin has seen the first change too.
 func TestDeviceChangeGrowsOnlyWhereAllowed(t *testing.T) {
 	t.Run("staged read-only", func(t *testing.T) {
 		d, ctx := deploy(t), t.Context()

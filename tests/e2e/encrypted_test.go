@@ -26,8 +26,8 @@ import (
 // luksHeader is how many bytes a mapping is smaller than its volume.
 const luksHeader = int64(luks.DataOffset)
 
-// createEncrypted creates a volume of a class with the parameter "encrypted".
-// Its calls send the passphrase.
+// createEncrypted creates a volume of a class with the parameter "encrypted". Its calls
+// send the passphrase.
 func createEncrypted(
 	t *testing.T, d *csiclient.Deployment, name string, size int64,
 	capability *csi.VolumeCapability, source *csi.VolumeContentSource,
@@ -46,9 +46,8 @@ func withoutSecrets(v *csiclient.Volume) *csiclient.Volume {
 	return &other
 }
 
-// An encrypted volume grows under a writer without the passphrase, also when
-// the node plugin has been restarted. Nothing that was written is readable in
-// the backing file.
+// An encrypted volume grows under a writer without the passphrase, also when the node
+// plugin has been restarted. Nothing that was written is readable in the backing file.
 func TestExpandEncryptedInUse(t *testing.T) {
 	for _, fstype := range []string{"ext4", "xfs"} {
 		t.Run(fstype, func(t *testing.T) {
@@ -77,9 +76,9 @@ func TestExpandEncryptedInUse(t *testing.T) {
 	}
 }
 
-// wantCiphertext writes a text to the published volume and fails the test if
-// the backing file contains the text, or if the same search does not find the
-// text in the backing file of a volume without encryption.
+// wantCiphertext writes a text to the published volume and fails the test if the
+// backing file contains the text, or if the same search does not find the text in the
+// backing file of a volume without encryption.
 func wantCiphertext(t *testing.T, d *csiclient.Deployment, v *csiclient.Volume) {
 	t.Helper()
 	text := []byte("a text that must not be readable in the backing file, in a block of its own")
@@ -128,9 +127,9 @@ func fileContains(t *testing.T, path string, text []byte) bool {
 	}
 }
 
-// A raw encrypted volume shows its mapping: the mapping grows with the device,
-// what a pod writes is read back after another stage, and the backing file holds
-// only ciphertext.
+// A raw encrypted volume shows its mapping: the mapping grows with the device, what a
+// pod writes is read back after another stage, and the backing file holds only
+// ciphertext.
 func TestExpandEncryptedRawBlock(t *testing.T) {
 	d, ctx := deploy(t), t.Context()
 	v := createEncrypted(t, d, volumeName(t), gib, csiclient.BlockCapability(), nil)
@@ -182,9 +181,9 @@ func TestExpandEncryptedRawBlock(t *testing.T) {
 	must.Succeed(t, d.Delete(ctx, v))
 }
 
-// The mapping of a raw volume that is staged read-only refuses writes. The
-// mapping of a filesystem stays writable, so that the kernel can replay the
-// journal after a crash, but the mount is read-only.
+// The mapping of a raw volume that is staged read-only refuses writes. The mapping of a
+// filesystem stays writable, so that the kernel can replay the journal after a crash,
+// but the mount is read-only.
 func TestReadOnlyStageOfEncryptedVolumes(t *testing.T) {
 	d, ctx := deploy(t), t.Context()
 	readOnly := func(v *csiclient.Volume, capability *csi.VolumeCapability) *csiclient.Volume {
@@ -258,9 +257,9 @@ func waitUntil(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// Stage refuses a wrong passphrase, a missing one, an encrypted volume whose
-// context lacks the parameter, and a plain volume whose context has it. A
-// refused stage changes nothing and leaves nothing behind.
+// Stage refuses a wrong passphrase, a missing one, an encrypted volume whose context
+// lacks the parameter, and a plain volume whose context has it. A refused stage changes
+// nothing and leaves nothing behind.
 func TestStageRefusesWrongPassphrasesAndUnencryptedVolumes(t *testing.T) {
 	d, ctx := deploy(t), t.Context()
 	v := createEncrypted(t, d, volumeName(t), gib, csiclient.MountCapability("ext4"), nil)
@@ -307,8 +306,8 @@ func TestStageRefusesWrongPassphrasesAndUnencryptedVolumes(t *testing.T) {
 	}
 }
 
-// A volume is deleted by force while it is staged. Unstage closes its mapping
-// and frees its device, and succeeds again when it is repeated.
+// A volume is deleted by force while it is staged. Unstage closes its mapping and frees
+// its device, and succeeds again when it is repeated.
 func TestUnstageClosesTheMappingOfADeletedVolume(t *testing.T) {
 	d, ctx := deploy(t), t.Context()
 	v := createEncrypted(t, d, volumeName(t), gib, csiclient.MountCapability("ext4"), nil)

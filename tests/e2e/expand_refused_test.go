@@ -14,9 +14,9 @@ import (
 	"github.com/growvol/growvol/tests/must"
 )
 
-// NodeExpandVolume is called although the volume has not grown. It fails within
-// the caller's time and names both sizes, whatever the filesystem's tools
-// report, and nothing changes.
+// NodeExpandVolume is called although the volume has not grown. It fails within the
+// caller's time and names both sizes, whatever the filesystem's tools report, and
+// nothing changes.
 func TestExpandFailsWhenTheDeviceDoesNotGrow(t *testing.T) {
 	for _, capability := range []*csi.VolumeCapability{
 		csiclient.MountCapability("ext4"), csiclient.MountCapability("xfs"), csiclient.BlockCapability(),
@@ -60,9 +60,8 @@ func TestControllerExpandRefusesImpossibleSizes(t *testing.T) {
 	must.FailWith(t, expand(2*gib, 0), codes.NotFound)
 }
 
-// NodeExpandVolume fails for a plain directory, a missing path and another
-// volume's mount. It touches nothing, least of all the filesystem that contains
-// the path.
+// NodeExpandVolume fails for a plain directory, a missing path and another volume's
+// mount. It touches nothing, least of all the filesystem that contains the path.
 func TestExpandFailsAtPathsThatAreNotTheVolumes(t *testing.T) {
 	d, ctx := deploy(t), t.Context()
 	v := createAndUse(t, d, volumeName(t), gib, csiclient.MountCapability("ext4"))
@@ -92,8 +91,8 @@ func TestExpandFailsAtPathsThatAreNotTheVolumes(t *testing.T) {
 	releaseAndDelete(t, d, v, other)
 }
 
-// A filesystem that is staged read-only cannot grow, and the error names the
-// next step. One that is staged writable and published read-only grows.
+// A filesystem that is staged read-only cannot grow, and the error names the next step.
+// One that is staged writable and published read-only grows.
 func TestExpandRefusesReadOnlyMounts(t *testing.T) {
 	for _, fstype := range []string{"ext4", "xfs"} {
 		t.Run(fstype, func(t *testing.T) {

@@ -13,8 +13,8 @@ import (
 	"github.com/growvol/growvol/tests/must"
 )
 
-// wantExpand expands the volume and fails the test unless both plugins answer
-// with size.
+// wantExpand expands the volume and fails the test unless both plugins answer with
+// size.
 func wantExpand(t *testing.T, d *csiclient.Deployment, v *csiclient.Volume, size int64) {
 	t.Helper()
 	e := must.Value(d.Expand(t.Context(), v, size))(t)
@@ -24,8 +24,8 @@ func wantExpand(t *testing.T, d *csiclient.Deployment, v *csiclient.Volume, size
 	}
 }
 
-// wantExpandNode calls NodeExpandVolume and fails the test unless the node
-// answers with size.
+// wantExpandNode calls NodeExpandVolume and fails the test unless the node answers with
+// size.
 func wantExpandNode(t *testing.T, d *csiclient.Deployment, v *csiclient.Volume, size int64) {
 	t.Helper()
 	if got := must.Value(d.ExpandNode(t.Context(), v, size))(t); got != size {
@@ -33,8 +33,8 @@ func wantExpandNode(t *testing.T, d *csiclient.Deployment, v *csiclient.Volume, 
 	}
 }
 
-// wantStats fails the test unless the filesystem's total is at least 90 % of
-// the volume's size: the rest is the filesystem's own.
+// wantStats fails the test unless the filesystem's total is at least 90 % of the
+// volume's size: the rest is the filesystem's own.
 func wantStats(t *testing.T, d *csiclient.Deployment, v *csiclient.Volume, size int64) {
 	t.Helper()
 	total, _, err := d.Stats(t.Context(), v)
@@ -43,16 +43,16 @@ func wantStats(t *testing.T, d *csiclient.Deployment, v *csiclient.Volume, size 
 	}
 }
 
-// growDevice expands the volume in the controller and makes its device show the
-// new size, as a cloud does. The node plugin gets no call.
+// growDevice expands the volume in the controller and makes its device show the new
+// size, as a cloud does. The node plugin gets no call.
 func growDevice(t *testing.T, d *csiclient.Deployment, v *csiclient.Volume, dev blockdev.Device, size int64) {
 	t.Helper()
 	must.Succeed(t, d.ExpandController(t.Context(), v, size))
 	must.Value(blockdev.New().Rescan(t.Context(), dev))(t)
 }
 
-// Each filesystem grows five times under a writer. After each growth the sizes
-// are read back; at the end every byte is verified and the filesystem checked.
+// Each filesystem grows five times under a writer. After each growth the sizes are read
+// back; at the end every byte is verified and the filesystem checked.
 func TestExpandInUse(t *testing.T) {
 	for _, fstype := range []string{"ext2", "ext3", "ext4", "xfs", "btrfs"} {
 		t.Run(fstype, func(t *testing.T) {

@@ -16,9 +16,9 @@ import (
 	"github.com/growvol/growvol/tests/must"
 )
 
-// wantConditions ends the test unless the node reports exactly the conditions
-// with these reasons within 10 s, and returns their messages by reason. The
-// kernel notices some errors only a moment after they happened.
+// wantConditions ends the test unless the node reports exactly the conditions with
+// these reasons within 10 s, and returns their messages by reason. The kernel notices
+// some errors only a moment after they happened.
 func wantConditions(t *testing.T, d *csiclient.Deployment, v *csiclient.Volume, want ...string) map[string]string {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
@@ -33,10 +33,10 @@ func wantConditions(t *testing.T, d *csiclient.Deployment, v *csiclient.Volume, 
 	}
 }
 
-// A snapshot is restored into a larger claim, and its filesystem cannot grow in
-// use. Kubernetes calls no NodeExpandVolume for it. Stage succeeds, so that the
-// pod has its data, and the node reports the condition until an administrator has
-// grown the filesystem.
+// A snapshot is restored into a larger claim, and its filesystem cannot grow in use.
+// Kubernetes calls no NodeExpandVolume for it. Stage succeeds, so that the pod has its
+// data, and the node reports the condition until an administrator has grown the
+// filesystem.
 func TestStageReportsAFilesystemThatCannotGrow(t *testing.T) {
 	d, ctx := deploy(t), t.Context()
 	v := must.Value(d.Create(ctx, volumeName(t), 2*gib, csiclient.MountCapability("ext4"), nil))(t)
@@ -73,8 +73,8 @@ func TestStageReportsAFilesystemThatCannotGrow(t *testing.T) {
 	releaseAndDelete(t, d, v)
 }
 
-// The node reports what the kernel does to a filesystem after an error, and
-// nothing more once the filesystem is repaired.
+// The node reports what the kernel does to a filesystem after an error, and nothing
+// more once the filesystem is repaired.
 func TestHealthReportsFailedFilesystems(t *testing.T) {
 	t.Run("ext4 with an error on record", func(t *testing.T) {
 		d, ctx := deploy(t), t.Context()
@@ -101,8 +101,8 @@ func TestHealthReportsFailedFilesystems(t *testing.T) {
 	})
 }
 
-// shutDownXFS shuts down the filesystem at path without flushing its log, with
-// the ioctl XFS_IOC_GOINGDOWN of fs/xfs/libxfs/xfs_fs.h.
+// shutDownXFS shuts down the filesystem at path without flushing its log, with the
+// ioctl XFS_IOC_GOINGDOWN of fs/xfs/libxfs/xfs_fs.h.
 func shutDownXFS(t *testing.T, path string) {
 	t.Helper()
 	dir, err := os.Open(path)

@@ -1,6 +1,6 @@
-// Package e2e drives the real plugins over their sockets on a real kernel, in a
-// guest: growth in use, crashes, and every case in which a driver could report
-// a success that has not happened. Volumes are those of the loop backend.
+// Package e2e drives the real plugins over their sockets on a real kernel, in a guest:
+// growth in use, crashes, and every case in which a driver could report a success that
+// has not happened. Volumes are those of the loop backend.
 package e2e
 
 import (
@@ -56,8 +56,7 @@ func deploy(t *testing.T, flags ...string) *csiclient.Deployment {
 	return d
 }
 
-// createAndUse creates a volume of size bytes, attaches, stages and publishes
-// it.
+// createAndUse creates a volume of size bytes, attaches, stages and publishes it.
 func createAndUse(
 	t *testing.T, d *csiclient.Deployment, name string, size int64, capability *csi.VolumeCapability,
 ) *csiclient.Volume {
@@ -76,9 +75,9 @@ func releaseAndDelete(t *testing.T, d *csiclient.Deployment, volumes ...*csiclie
 	}
 }
 
-// verifyAndDelete stops the writer, verifies its data and the filesystem,
-// deletes the volume and returns the number of bytes verified. The data is read
-// after a new mount, so that it comes from the device.
+// verifyAndDelete stops the writer, verifies its data and the filesystem, deletes the
+// volume and returns the number of bytes verified. The data is read after a new mount,
+// so that it comes from the device.
 func verifyAndDelete(
 	t *testing.T, d *csiclient.Deployment, v *csiclient.Volume, w *csiclient.Writer, fstype string,
 ) int64 {
@@ -136,8 +135,8 @@ func isMounted(t *testing.T, path string) bool {
 	return found
 }
 
-// readSizes reads the sizes of the device and of the filesystem of a staged
-// volume, in bytes, whatever the plugins answer.
+// readSizes reads the sizes of the device and of the filesystem of a staged volume, in
+// bytes, whatever the plugins answer.
 func readSizes(t *testing.T, v *csiclient.Volume) (device, fs int64) {
 	t.Helper()
 	dev := mountedDevice(t, v.Staging)
@@ -147,8 +146,8 @@ func readSizes(t *testing.T, v *csiclient.Volume) (device, fs int64) {
 	return must.Value(blockdev.New().Size(dev))(t).Bytes(), m.Size.Bytes()
 }
 
-// wantSize fails the test unless the device has size bytes and the filesystem
-// at most 1 MiB less: a filesystem cannot use a shorter tail.
+// wantSize fails the test unless the device has size bytes and the filesystem at most 1
+// MiB less: a filesystem cannot use a shorter tail.
 func wantSize(t *testing.T, v *csiclient.Volume, size int64) {
 	t.Helper()
 	device, fs := readSizes(t, v)

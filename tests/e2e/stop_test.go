@@ -38,8 +38,8 @@ exec %s "$@"
 	return runs, func() { must.Succeed(t, os.WriteFile(released, nil, 0o600)) }
 }
 
-// stageUntil stages with growing timeouts until the call times out in the step
-// that the message contains. On a busy machine a short timeout ends earlier.
+// stageUntil stages with growing timeouts until the call times out in the step that the
+// message contains. On a busy machine a short timeout ends earlier.
 func stageUntil(t *testing.T, d *csiclient.Deployment, v *csiclient.Volume, message string) {
 	t.Helper()
 	var err error
@@ -54,8 +54,8 @@ func stageUntil(t *testing.T, d *csiclient.Deployment, v *csiclient.Volume, mess
 	must.FailWith(t, err, codes.DeadlineExceeded, message)
 }
 
-// A plugin that gets SIGTERM waits for a format whose call has timed out, and
-// the next plugin does not format again.
+// A plugin that gets SIGTERM waits for a format whose call has timed out, and the next
+// plugin does not format again.
 func TestStopWaitsForAFormat(t *testing.T) {
 	runs, release := pauseMkfs(t)
 	d, ctx := deploy(t), t.Context()
@@ -101,8 +101,7 @@ func TestStopEndsAfterTheGracePeriod(t *testing.T) {
 	releaseAndDelete(t, d, v)
 }
 
-// wantLogged fails the test unless one line of the plugins' log contains all
-// the words.
+// wantLogged fails the test unless one line of the plugins' log contains all the words.
 func wantLogged(t *testing.T, d *csiclient.Deployment, words ...string) {
 	t.Helper()
 	log := string(must.Value(os.ReadFile(filepath.Join(filepath.Dir(d.NodeSocket()), "plugins.log")))(t))

@@ -15,8 +15,8 @@ import (
 	"github.com/growvol/growvol/tests/must"
 )
 
-// mountForeign mounts an ext4 filesystem, on a loop device that the driver did
-// not make, in a new directory and writes a file to it.
+// mountForeign mounts an ext4 filesystem, on a loop device that the driver did not
+// make, in a new directory and writes a file to it.
 func mountForeign(t *testing.T) (dir string) {
 	t.Helper()
 	image, dir := filepath.Join(t.TempDir(), "image"), filepath.Join(t.TempDir(), "foreign")
@@ -128,8 +128,8 @@ func TestUnmountRefusesAStackOverAForeignMount(t *testing.T) {
 }
 
 // A raw volume that is staged writable is published read-only: the device node is
-// mounted read-only, a repeated call succeeds, and a call for a writable one at
-// the same path fails.
+// mounted read-only, a repeated call succeeds, and a call for a writable one at the
+// same path fails.
 func TestRawVolumeIsPublishedReadOnly(t *testing.T) {
 	d, ctx := deploy(t), t.Context()
 	v := createAndUse(t, d, volumeName(t), 64*mib, csiclient.BlockCapability())

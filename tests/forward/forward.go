@@ -16,8 +16,7 @@ type Dial func(context.Context) (net.Conn, error)
 // dialTimeout bounds a connection attempt of To.
 const dialTimeout = 5 * time.Second
 
-// To returns a Dial for an address; network is one of package net ("tcp4",
-// "unix").
+// To returns a Dial for an address; network is one of package net ("tcp4", "unix").
 func To(network, address string) Dial {
 	dialer := net.Dialer{Timeout: dialTimeout}
 	return func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, network, address) }

@@ -11,8 +11,8 @@ import (
 	"github.com/growvol/growvol/tests/forward"
 )
 
-// Serve forwards in both directions, and closes a connection when the server
-// cannot be reached.
+// Serve forwards in both directions, and closes a connection when the server cannot be
+// reached.
 func TestServeForwardsBothWays(t *testing.T) {
 	ctx := t.Context()
 	socket := filepath.Join(t.TempDir(), "s")

@@ -44,8 +44,8 @@ type Options struct {
 	Memory volume.Size
 	// Shares are directories of the machine that the guest sees besides /usr.
 	Shares []Share
-	// Modules are kernel modules to load at boot, besides loop and dm-mod. The
-	// kernel loads most others (dm-crypt, overlay, ciphers) at their first use.
+	// Modules are kernel modules to load at boot, besides loop and dm-mod. The kernel
+	// loads most others (dm-crypt, overlay, ciphers) at their first use.
 	Modules []string
 	// Env is added to the command's environment, "NAME=value".
 	Env []string

@@ -13,8 +13,8 @@ import (
 	"runtime"
 )
 
-// initSources are the sources of the guest's init, whose hash is in the name of
-// the built program.
+// initSources are the sources of the guest's init, whose hash is in the name of the
+// built program.
 //
 //go:embed init/*.go internal/protocol/*.go
 var initSources embed.FS

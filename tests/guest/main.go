@@ -19,8 +19,8 @@ import (
 // shorter than the minute after which the go command kills the test binary.
 const testTimeoutGrace = 30 * time.Second
 
-// Main runs the tests of a package in a guest. TestMain calls it and exits with
-// the code that it returns.
+// Main runs the tests of a package in a guest. TestMain calls it and exits with the
+// code that it returns.
 //
 // On the machine, Main boots a guest and runs the same test binary there, with the
 // same arguments, as root in the same directory. In the guest, Main runs the tests.

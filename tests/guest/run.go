@@ -28,8 +28,8 @@ const (
 	killTimeout = 10 * time.Second
 )
 
-// defectPattern matches the lines in which the guest's kernel reports a defect
-// of its own: never a mere complaint about a disk or a filesystem image.
+// defectPattern matches the lines in which the guest's kernel reports a defect of its
+// own: never a mere complaint about a disk or a filesystem image.
 const defectPattern = `^(\[[ 0-9.]+\] ?)?` +
 	`(BUG: |kernel BUG at |WARNING: |Oops: |Kernel panic|INFO: task .* blocked|UBSAN: |general protection fault)`
 

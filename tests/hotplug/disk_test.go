@@ -48,8 +48,8 @@ func newID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// newVolume returns a volume whose disk is not plugged in yet. The end of the
-// test undoes the calls and unplugs the disk.
+// newVolume returns a volume whose disk is not plugged in yet. The end of the test
+// undoes the calls and unplugs the disk.
 func newVolume(t *testing.T, id string, capability *csi.VolumeCapability) *disk {
 	t.Helper()
 	d := &disk{name: newID()[:13], Volume: &csiclient.Volume{
@@ -99,8 +99,8 @@ func (d *disk) unplug(t *testing.T) {
 	}
 }
 
-// cleanUp unpublishes and unstages the volume and unplugs its disk. If the test
-// has failed, cleanUp logs what growvol-node logged about the volume.
+// cleanUp unpublishes and unstages the volume and unplugs its disk. If the test has
+// failed, cleanUp logs what growvol-node logged about the volume.
 func (d *disk) cleanUp(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), callTimeout)
@@ -276,8 +276,8 @@ func (d *disk) awaitDeviceSize(t *testing.T, size volume.Size) {
 	sh(t, fmt.Sprintf("until [ $(cat %s) = %d ]; do sleep 0.1; done", d.sizeFile(t), size.Bytes()/512))
 }
 
-// df returns the filesystem's size as the pod sees it, without the filesystem's
-// own overhead.
+// df returns the filesystem's size as the pod sees it, without the filesystem's own
+// overhead.
 func (d *disk) df(t *testing.T) volume.Size {
 	t.Helper()
 	var blocks, size int64

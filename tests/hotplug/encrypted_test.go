@@ -52,8 +52,8 @@ func TestExpandEncryptedInUse(t *testing.T) {
 	}
 }
 
-// The disk of a staged encrypted volume is unplugged: unstage removes the mount
-// and the mapping, and succeeds again when it is repeated.
+// The disk of a staged encrypted volume is unplugged: unstage removes the mount and the
+// mapping, and succeeds again when it is repeated.
 func TestUnstageAfterTheEncryptedDiskIsUnplugged(t *testing.T) {
 	for _, fstype := range []string{"ext4", "xfs"} {
 		t.Run(fstype, func(t *testing.T) {

@@ -96,10 +96,10 @@ func (d *disk) growDuringExpand(t *testing.T, size volume.Size) time.Duration {
 	return time.Since(start)
 }
 
-// Cinder has grown the volume, but the hypervisor has not grown the device, so
-// that the filesystem's tools have nothing to do and exit with 0. Other drivers
-// report a success. growvol-node fails within the caller's timeout with both sizes
-// and a next step, changes nothing, and succeeds once the device has grown.
+// Cinder has grown the volume, but the hypervisor has not grown the device, so that the
+// filesystem's tools have nothing to do and exit with 0. Other drivers report a
+// success. growvol-node fails within the caller's timeout with both sizes and a next
+// step, changes nothing, and succeeds once the device has grown.
 func TestExpandFailsUntilTheHypervisorGrowsTheDevice(t *testing.T) {
 	for _, bus := range append(growableBuses(), vm.NVMe) {
 		for _, fstype := range []string{"ext4", "xfs", "block"} {
@@ -169,8 +169,8 @@ func TestExpandRawBlockInUse(t *testing.T) {
 	}
 }
 
-// NodeStageVolume that is called before the guest's kernel has found the disk
-// waits for the disk.
+// NodeStageVolume that is called before the guest's kernel has found the disk waits for
+// the disk.
 func TestStageWaitsForTheDisk(t *testing.T) {
 	for _, bus := range append(growableBuses(), vm.NVMe) {
 		t.Run(string(bus), func(t *testing.T) {
@@ -207,8 +207,8 @@ func TestStageGrowsAfterOfflineExpansion(t *testing.T) {
 	}
 }
 
-// The plugin is killed while it waits for the device. The same call to a new
-// plugin succeeds.
+// The plugin is killed while it waits for the device. The same call to a new plugin
+// succeeds.
 func TestRetryCompletesTheExpandOfAKilledPlugin(t *testing.T) {
 	d := plugVolume(t, vm.VirtioSCSISilent, csiclient.MountCapability("ext4"))
 	d.stageAndPublish(t)

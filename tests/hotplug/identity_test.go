@@ -82,8 +82,8 @@ func TestStageIgnoresLinksToOtherDisks(t *testing.T) {
 }
 
 // On a bus that shows 20 characters of the serial, two disks show the same ones.
-// Nothing shows which of them is the volume, so stage refuses and touches none.
-// The test runs alone: under load a disk may answer too late to be counted.
+// Nothing shows which of them is the volume, so stage refuses and touches none. The
+// test runs alone: under load a disk may answer too late to be counted.
 func TestStageRefusesAmbiguousSerials(t *testing.T) {
 	id := newID()
 	similarID := id[:len(id)-8] + "00000000"
@@ -112,8 +112,8 @@ func TestStageRefusesAmbiguousSerials(t *testing.T) {
 	d.unpublishAndUnstage(t)
 }
 
-// On a bus that shows the whole serial, two volumes whose ids begin alike get
-// their own disks, and an equal beginning alone is no match.
+// On a bus that shows the whole serial, two volumes whose ids begin alike get their own
+// disks, and an equal beginning alone is no match.
 func TestStageComparesWholeSerials(t *testing.T) {
 	t.Parallel()
 	d := plugVolume(t, vm.VirtioSCSI, csiclient.MountCapability("xfs"))
@@ -126,9 +126,9 @@ func TestStageComparesWholeSerials(t *testing.T) {
 	}
 }
 
-// The disk is unplugged under a pod, and another volume's disk gets the same
-// device number. The volume must not grow on that disk or touch it, and unpublish
-// and unstage must succeed.
+// The disk is unplugged under a pod, and another volume's disk gets the same device
+// number. The volume must not grow on that disk or touch it, and unpublish and unstage
+// must succeed.
 func TestExpandFailsWhenAnotherDiskTakesThePlace(t *testing.T) {
 	for _, bus := range []vm.Bus{vm.VirtioBlk, vm.VirtioSCSI} {
 		for _, kind := range []string{"ext4", "xfs", "block"} {
@@ -196,8 +196,8 @@ func TestExpandRefusesThePathOfAnotherVolume(t *testing.T) {
 	}
 }
 
-// Every call fails for an id that no disk has, whatever its form. No call makes
-// the plugin crash or touches another volume's disk.
+// Every call fails for an id that no disk has, whatever its form. No call makes the
+// plugin crash or touches another volume's disk.
 func TestCallsRefuseShortAndOddIDs(t *testing.T) {
 	t.Parallel()
 	other := plugVolume(t, vm.VirtioSCSI, csiclient.BlockCapability())

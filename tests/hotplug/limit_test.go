@@ -31,8 +31,8 @@ func TestAttachLimitIsExact(t *testing.T) {
 	if want < 5 || want > 40 {
 		t.Fatalf("got the limit %d, want 5 to 40: a PC has 32 PCI slots, some of them in use", want)
 	}
-	// A mounted volume of the cluster still counts as one. A disk that another
-	// program mounts reduces the limit by one.
+	// A mounted volume of the cluster still counts as one. A disk that another program
+	// mounts reduces the limit by one.
 	staged := plugVolume(t, vm.VirtioBlk, csiclient.MountCapability("ext4"))
 	staged.stageAndPublish(t)
 	if got := limit(); got != want {

@@ -11,8 +11,8 @@ import (
 	"github.com/growvol/growvol/tests/vm"
 )
 
-// awaitDF waits until the pod sees a filesystem of about the size, and returns
-// how long that took. It ends the test after the timeout.
+// awaitDF waits until the pod sees a filesystem of about the size, and returns how long
+// that took. It ends the test after the timeout.
 func (d *disk) awaitDF(t *testing.T, size volume.Size, timeout time.Duration) time.Duration {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)

@@ -82,8 +82,8 @@ func connectCloud(t *testing.T, images ...string) cloudCluster {
 			}
 		})
 	}
-	// A killed run may have left its growvol, which would remove the taint of the
-	// new node, and its node, which has the new one's name.
+	// A killed run may have left its growvol, which would remove the taint of the new
+	// node, and its node, which has the new one's name.
 	_, err = runInCluster(ctx, "",
 		"helm", "uninstall", cinderRelease, "--namespace", cinderRelease, "--ignore-not-found", "--wait")
 	must.Succeed(t, err)

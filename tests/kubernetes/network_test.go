@@ -37,8 +37,8 @@ func (n network) run(f func() error) error {
 	}
 	result := make(chan error)
 	go func() {
-		// Without an unlock the thread, which cannot leave the namespace, ends with
-		// the goroutine.
+		// Without an unlock the thread, which cannot leave the namespace, ends with the
+		// goroutine.
 		runtime.LockOSThread()
 		result <- func() error {
 			namespace, err := os.Open(n.path)

@@ -199,8 +199,8 @@ func selectImports(imports map[string][]string, prefix string) map[string][]stri
 	return selected
 }
 
-// drawImports returns the imports as a Mermaid flowchart, without those that
-// the others imply.
+// drawImports returns the imports as a Mermaid flowchart, without those that the others
+// imply.
 func drawImports(imports map[string][]string) string {
 	var nodes, arrows strings.Builder
 	for _, from := range slices.Sorted(maps.Keys(imports)) {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// Relative links of every page lead to a file of the tree, and those with an
-// anchor to a heading of it.
+// Relative links of every page lead to a file of the tree, and those with an anchor to
+// a heading of it.
 func TestLinks(t *testing.T) {
 	pages, links := readPages(t), 0
 	all := readTree(t, func(string) bool { return true })
@@ -98,8 +98,8 @@ func checkLink(page file, target string, all []file) string {
 	return ""
 }
 
-// anchors returns the anchors that GitHub gives the headings of a page: lower
-// case, without punctuation, with a number from the second of a name on.
+// anchors returns the anchors that GitHub gives the headings of a page: lower case,
+// without punctuation, with a number from the second of a name on.
 func anchors(text string) []string {
 	var all []string
 	seen := map[string]int{}

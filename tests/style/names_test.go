@@ -54,8 +54,8 @@ var (
 	makeTarget     = regexp.MustCompile(`\bmake ([a-z][a-z-]*)`)
 )
 
-// checkNames returns what a page names that is not there, and how many names
-// it checked.
+// checkNames returns what a page names that is not there, and how many names it
+// checked.
 func checkNames(text string, all []file) (problems []string, names int) {
 	for _, match := range functionInFile.FindAllStringSubmatch(text, -1) {
 		names++

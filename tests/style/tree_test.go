@@ -1,6 +1,6 @@
-// Package style_test checks how the tree reads: its words, the links between
-// its pages, and what its pages say about packages and files. It needs no
-// network and no privileges. `make lint` runs it.
+// Package style_test checks how the tree reads: its words, the links between its pages,
+// and what its pages say about packages and files. It needs no network and no
+// privileges. `make lint` runs it.
 package style_test
 
 import (
@@ -14,8 +14,8 @@ import (
 // file is a file of the tree; path is relative to its root.
 type file struct{ path, text string }
 
-// readTree returns the files for which want returns true. It leaves out what
-// git does not have (bin) or does not show (.git).
+// readTree returns the files for which want returns true. It leaves out what git does
+// not have (bin) or does not show (.git).
 func readTree(t *testing.T, want func(path string) bool) []file {
 	t.Helper()
 	root, err := filepath.Abs("../..")

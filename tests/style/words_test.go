@@ -114,8 +114,8 @@ func (w *words) forStrings() []word { return slices.Concat(w.Words, w.Phrases) }
 
 func (w *words) forProse() []word { return slices.Concat(w.Words, w.Phrases, w.Prose) }
 
-// readWords returns the word list, its patterns compiled: words match between
-// word boundaries, parts and names as a whole.
+// readWords returns the word list, its patterns compiled: words match between word
+// boundaries, parts and names as a whole.
 func readWords(t *testing.T) *words {
 	t.Helper()
 	w := &words{}

@@ -43,8 +43,8 @@ type Agent struct {
 	http        http.Client
 }
 
-// Dial returns a client of the agent. The two addresses (host:port) of this
-// machine lead to AgentPort and NodePort of the guest. Dial sends nothing.
+// Dial returns a client of the agent. The two addresses (host:port) of this machine
+// lead to AgentPort and NodePort of the guest. Dial sends nothing.
 func Dial(agent, node string) *Agent {
 	transport := &http.Transport{MaxIdleConnsPerHost: 2}
 	return &Agent{url: "http://" + agent, nodeAddress: node, http: http.Client{Transport: transport}}
@@ -68,8 +68,7 @@ func (a *Agent) AwaitReady(ctx context.Context) (kernel string, uptime time.Dura
 	}
 }
 
-// Command is a program to execute in the guest, as root, with the guest's
-// PATH.
+// Command is a program to execute in the guest, as root, with the guest's PATH.
 type Command struct {
 	Argv    []string
 	Env     []string // besides PATH and HOME, "NAME=value"
@@ -132,8 +131,8 @@ func (a *Agent) Start(ctx context.Context, c Command) (*Process, error) {
 
 func (p *Process) path() string { return fmt.Sprintf("%s/%d", protocol.PathProcesses, p.id) }
 
-// Signal sends a signal to the process and its children. It succeeds when they
-// have ended.
+// Signal sends a signal to the process and its children. It succeeds when they have
+// ended.
 func (p *Process) Signal(ctx context.Context, sig syscall.Signal) error {
 	return p.agent.call(ctx, http.MethodPost, p.path()+"/signal", protocol.Signal{Number: int(sig)}, nil)
 }

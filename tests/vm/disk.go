@@ -44,9 +44,9 @@ type Disk struct {
 	Bus    Bus
 	Serial string // Nova sets the whole volume id
 	Size   volume.Size
-	// Encrypted makes QEMU encrypt the disk's file with LUKS, as Nova does for
-	// encrypted volumes. The guest's disk is smaller than Size by LUKSHeaderSize,
-	// and blocks that were never written read as random data.
+	// Encrypted makes QEMU encrypt the disk's file with LUKS, as Nova does for encrypted
+	// volumes. The guest's disk is smaller than Size by LUKSHeaderSize, and blocks that
+	// were never written read as random data.
 	Encrypted bool
 
 	slot int // of the PCI bus; 0 if QEMU chooses it or the disk has none

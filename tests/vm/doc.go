@@ -12,13 +12,13 @@
 //	out, err := m.Run(ctx, vm.Command{Argv: []string{"ls", "/sys/block"}})
 //	err = m.ResizeDisk(ctx, "data", 2*volume.GiB)
 //
-// An image is the kernel and an initial RAM filesystem with the agent as process
-// 1, kernel modules, the filesystem tools that growvol-node calls, growvol-node
-// and what the caller adds. It also boots as a Nova instance, with the kernel
-// parameters of CommandLine; Dial then connects to its agent.
+// An image is the kernel and an initial RAM filesystem with the agent as process 1,
+// kernel modules, the filesystem tools that growvol-node calls, growvol-node and what
+// the caller adds. It also boots as a Nova instance, with the kernel parameters of
+// CommandLine; Dial then connects to its agent.
 //
-// The agent configures every network interface for QEMU's user-mode network
-// (address 10.0.2.15), executes programs on request and forwards connections to
-// the socket of the node plugin. It has no authentication: it runs in guests of
-// tests only, whose ports QEMU opens on loopback.
+// The agent configures every network interface for QEMU's user-mode network (address
+// 10.0.2.15), executes programs on request and forwards connections to the socket of
+// the node plugin. It has no authentication: it runs in guests of tests only, whose
+// ports QEMU opens on loopback.
 package vm

@@ -46,10 +46,10 @@ const (
 	nodePackage  = modulePath + "/cmd/growvol-node"
 )
 
-// BuildImage builds growvol-node, the agent and the other packages from the
-// present sources and writes vmlinuz and initrd to dir. Equal inputs give equal
-// files. It takes about a second once the kernel is downloaded and the programs
-// are in Go's build cache.
+// BuildImage builds growvol-node, the agent and the other packages from the present
+// sources and writes vmlinuz and initrd to dir. Equal inputs give equal files. It takes
+// about a second once the kernel is downloaded and the programs are in Go's build
+// cache.
 func BuildImage(ctx context.Context, dir string, opts ImageOptions) (image Image, err error) {
 	k, err := findKernel(ctx)
 	if err != nil {

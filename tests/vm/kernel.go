@@ -12,8 +12,7 @@ import (
 	"time"
 )
 
-// kernelPackage is the Debian package that depends on the newest kernel for
-// clouds.
+// kernelPackage is the Debian package that depends on the newest kernel for clouds.
 const kernelPackage = "linux-image-cloud-amd64"
 
 // kernel is an unpacked kernel package.
@@ -23,9 +22,9 @@ type kernel struct {
 	modules string // directory of this version's modules, with depmod's files
 }
 
-// findKernel returns the newest kernel of the Debian archive. It downloads and
-// unpacks the package into the user's cache and installs nothing. Without access
-// to the archive it returns the newest kernel of the cache.
+// findKernel returns the newest kernel of the Debian archive. It downloads and unpacks
+// the package into the user's cache and installs nothing. Without access to the archive
+// it returns the newest kernel of the cache.
 func findKernel(ctx context.Context) (kernel, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
@@ -51,8 +50,8 @@ func findKernel(ctx context.Context) (kernel, error) {
 		kernelPackage, err)
 }
 
-// findPackage returns the name and version of the package with the kernel, on
-// which kernelPackage depends.
+// findPackage returns the name and version of the package with the kernel, on which
+// kernelPackage depends.
 func findPackage(ctx context.Context) (name, version string, err error) {
 	for _, update := range []bool{false, true} {
 		if update { // container images come without package lists
@@ -156,8 +155,7 @@ func findNewestCached(dir string) (k kernel, found bool) {
 	return kernel{}, false
 }
 
-// runProgram runs a program of this machine in dir and returns its standard
-// output.
+// runProgram runs a program of this machine in dir and returns its standard output.
 func runProgram(ctx context.Context, dir, program string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = dir

@@ -30,8 +30,8 @@ const (
 // bootTimeout bounds Start, which takes about ten seconds on an idle machine.
 const bootTimeout = 3 * time.Minute
 
-// defectPattern matches the lines in which the guest's kernel reports a defect
-// of its own, and the one in which the agent reports that it cannot continue.
+// defectPattern matches the lines in which the guest's kernel reports a defect of its
+// own, and the one in which the agent reports that it cannot continue.
 const defectPattern = `^(\[[ 0-9.]+\] ?)?` +
 	`(BUG: |kernel BUG at |Oops: |Kernel panic|general protection fault|` + protocol.FailedLine + `)`
 
@@ -185,10 +185,9 @@ func (m *Machine) boot(ctx context.Context) error {
 	return err
 }
 
-// ParseForwardedPorts returns the addresses of this machine by the port of the
-// guest that they lead to. The table is the answer of QEMU's monitor to
-// "info usernet", with lines such as
-// "TCP[HOST_FORWARD]  13  127.0.0.1 38121  10.0.2.15  9000  0  0".
+// ParseForwardedPorts returns the addresses of this machine by the port of the guest
+// that they lead to. The table is the answer of QEMU's monitor to "info usernet", with
+// lines such as "TCP[HOST_FORWARD]  13  127.0.0.1 38121  10.0.2.15  9000  0  0".
 func ParseForwardedPorts(table string) map[int]string {
 	addresses := map[int]string{}
 	for line := range strings.Lines(table) {
@@ -232,12 +231,11 @@ func (m *Machine) Err() error {
 	}
 }
 
-// Failed returns a channel that is closed when the guest's kernel reports a
-// defect.
+// Failed returns a channel that is closed when the guest's kernel reports a defect.
 func (m *Machine) Failed() <-chan struct{} { return m.console.Failed() }
 
-// withConsole adds the result of Err, or the end of the console, to an error of
-// the start.
+// withConsole adds the result of Err, or the end of the console, to an error of the
+// start.
 func (m *Machine) withConsole(err error) error {
 	if guestErr := m.Err(); guestErr != nil {
 		return errors.Join(err, guestErr)

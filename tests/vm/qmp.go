@@ -118,8 +118,8 @@ func (m *monitor) execute(ctx context.Context, command string, arguments map[str
 		m.idle <- struct{}{}
 		return nil, fmt.Errorf("QMP %s: %w", command, m.err)
 	case <-ctx.Done():
-		// The answer is still to come and must not be taken for that of the next
-		// command, which waits for idle.
+		// The answer is still to come and must not be taken for that of the next command,
+		// which waits for idle.
 		go func() {
 			select {
 			case <-m.answers:

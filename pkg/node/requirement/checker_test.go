@@ -34,8 +34,8 @@ func requirementsMet(t *testing.T, reg *prometheus.Registry) map[string]float64 
 	return met
 }
 
-// What is missing is in the answer, the metric and, once, in the log; it is
-// checked again each time.
+// What is missing is in the answer, the metric and, once, in the log; it is checked
+// again each time.
 func TestCheckHealthReportsEachMissingRequirement(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer

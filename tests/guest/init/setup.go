@@ -76,8 +76,8 @@ func mountShare(m protocol.Mount) error {
 	if err := os.MkdirAll(m.Guest, 0o755); err != nil {
 		return fmt.Errorf("mount point for share: %w", err)
 	}
-	// Without root on the machine, files of the machine's root belong to nobody in
-	// the guest, and a setuid mount(8) would run as nobody.
+	// Without root on the machine, files of the machine's root belong to nobody in the
+	// guest, and a setuid mount(8) would run as nobody.
 	var flags uintptr = unix.MS_NOSUID | unix.MS_RDONLY
 	if m.Writable {
 		flags = unix.MS_NOSUID

@@ -56,8 +56,8 @@ func TestMachineIsReadOnly(t *testing.T) {
 			t.Errorf("write %s: %v, want EROFS", path, err)
 		}
 	}
-	// Root in the guest can mount every directory of the machine, but always
-	// read-only and with the rights of the user that started the guest.
+	// Root in the guest can mount every directory of the machine, but always read-only and
+	// with the rights of the user that started the guest.
 	mnt := t.TempDir()
 	must.Succeed(t, unix.Mount("host", mnt, "hostfs", 0, "/"))
 	t.Cleanup(func() {

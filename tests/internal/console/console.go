@@ -1,7 +1,6 @@
-// Package console follows what a test guest prints on its console: it keeps
-// the end for error messages and notices when the guest's kernel reports a
-// defect of its own. The User-Mode Linux guests (tests/guest) and the QEMU
-// machines (tests/vm) share it.
+// Package console follows what a test guest prints on its console: it keeps the end for
+// error messages and notices when the guest's kernel reports a defect of its own. The
+// User-Mode Linux guests (tests/guest) and the QEMU machines (tests/vm) share it.
 package console
 
 import (
@@ -12,8 +11,7 @@ import (
 	"sync"
 )
 
-// maxLines is the number of lines that Tail returns at most, besides an
-// unfinished one.
+// maxLines is the number of lines that Tail returns at most, besides an unfinished one.
 const maxLines = 60
 
 // Console is the writer that a guest's console is connected to.
@@ -28,8 +26,8 @@ type Console struct {
 	defect     string
 }
 
-// New returns a console that copies all it gets to copyTo, unless that is nil.
-// A line that matches the pattern is a defect.
+// New returns a console that copies all it gets to copyTo, unless that is nil. A line
+// that matches the pattern is a defect.
 func New(copyTo io.Writer, pattern string) *Console {
 	return &Console{copyTo: copyTo, pattern: regexp.MustCompile(pattern), failed: make(chan struct{})}
 }

@@ -98,8 +98,8 @@ func parseState(state string) State {
 	}
 }
 
-// newSpec parses the texts of a spec's containers: the first is
-// "[Testpattern: PATTERN] SUITE [LABEL]...", and the others precede the name.
+// newSpec parses the texts of a spec's containers: the first is "[Testpattern: PATTERN]
+// SUITE [LABEL]...", and the others precede the name.
 func newSpec(containers []string, name string) Spec {
 	pattern, suite, found := strings.Cut(strings.TrimPrefix(containers[0], "[Testpattern: "), "] ")
 	if !found {

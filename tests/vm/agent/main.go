@@ -20,8 +20,7 @@ func main() {
 	if os.Getpid() == 1 {
 		err := runInit()
 		fmt.Fprintln(os.Stderr, protocol.FailedLine, err)
-		// Without power-off the kernel would panic, and its message would hide the
-		// cause.
+		// Without power-off the kernel would panic, and its message would hide the cause.
 		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 		return
 	}

@@ -42,8 +42,8 @@ type tuning struct {
 type shared[T any] struct{ group singleflight.Group }
 
 // do runs work, or joins the work that is under way, and waits for the result for as long as ctx
-// lasts; then it returns ctx's error, and the work goes on. A ctx that has ended begins no work. The
-// context of work has the values of ctx, and ends after timeout or with Clouds.Close.
+// lasts; then it returns ctx's error, and the work goes on. A ctx that has ended begins no work.
+// The context of work has the values of ctx, and ends after timeout or with Clouds.Close.
 func (s *shared[T]) do(
 	ctx context.Context, cs *Clouds, timeout time.Duration, work func(context.Context) (T, error),
 ) (T, error) {

@@ -73,8 +73,8 @@ func specials() []string {
 	}
 }
 
-// A password is never quoted, whatever is wrong with the file around it or with
-// its own characters.
+// A password is never quoted, whatever is wrong with the file around it or with its own
+// characters.
 func TestSyntaxErrorsOfCloudConfQuoteNoValue(t *testing.T) {
 	errors := 0
 	for _, around := range []string{

@@ -55,7 +55,8 @@ type Options struct {
 
 const (
 	maxAttempts = 6
-	// maxPause is the longest time between two attempts; a server that asks for more is not waited for.
+	// maxPause is the longest time between two attempts; a server that asks for more is not waited
+	// for.
 	maxPause = 30 * time.Second
 )
 

@@ -1,6 +1,5 @@
-// Command growvol-vm-image writes the kernel and the initial RAM filesystem
-// of a test guest into a directory, as vmlinuz and initrd, and prints the
-// image's key.
+// Command growvol-vm-image writes the kernel and the initial RAM filesystem of a test
+// guest into a directory, as vmlinuz and initrd, and prints the image's key.
 package main
 
 import (

@@ -35,8 +35,8 @@ func writeArchive(to io.Writer, entries []entry) error {
 		if e.mode&typeMask == typeDir {
 			links = 2
 		}
-		// magic, ino, mode, uid, gid, nlink, mtime, filesize, devmajor,
-		// devminor, rdevmajor, rdevminor, namesize, check
+		// magic, ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor, rdevmajor,
+		// rdevminor, namesize, check
 		_, err := fmt.Fprintf(w, "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X",
 			i+1, e.mode, 0, 0, links, 0, len(e.content), 0, 0, e.major, e.minor, len(e.name)+1, 0)
 		if err != nil {
@@ -53,8 +53,8 @@ func writeArchive(to io.Writer, entries []entry) error {
 	return w.Flush()
 }
 
-// writePadded writes data and then zeros, so that data and the bytes before it
-// have a length that is a multiple of four.
+// writePadded writes data and then zeros, so that data and the bytes before it have a
+// length that is a multiple of four.
 func writePadded(w *bufio.Writer, data []byte, before int) error {
 	if _, err := w.Write(data); err != nil {
 		return err

@@ -47,8 +47,8 @@ func (t *Tree) AddFile(path string, mode os.FileMode, content []byte) {
 	t.add(entry{name: archiveName(path), mode: typeFile | permissions(mode), content: content})
 }
 
-// AddCopy adds a file at path with the content of the file from of this machine.
-// It follows links.
+// AddCopy adds a file at path with the content of the file from of this machine. It
+// follows links.
 func (t *Tree) AddCopy(path, from string, mode os.FileMode) error {
 	content, err := os.ReadFile(from)
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// libraryDirs returns the directories that Debian's dynamic loader searches
-// without its cache, which is not part of the image.
+// libraryDirs returns the directories that Debian's dynamic loader searches without its
+// cache, which is not part of the image.
 func libraryDirs() []string {
 	return []string{"/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib"}
 }

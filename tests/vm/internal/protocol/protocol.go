@@ -35,8 +35,8 @@ type Command struct {
 	Argv  []string `json:"argv"`
 	Env   []string `json:"env,omitempty"` // besides PATH and HOME
 	Stdin []byte   `json:"stdin,omitempty"`
-	// TimeoutMS bounds PathRun in milliseconds; the program is then killed. 0 means
-	// a minute.
+	// TimeoutMS bounds PathRun in milliseconds; the program is then killed. 0 means a
+	// minute.
 	TimeoutMS int64 `json:"timeout_ms,omitempty"`
 }
 
