@@ -17,8 +17,10 @@ func ExampleSerialMatches() {
 		fmt.Printf("%q: %t\n", serial, blockdev.SerialMatches(serial, id))
 	}
 	// Output:
-	// "d25f9882-eb5a-41ea-8d0c-7a1f0c0a9d11": true "d25f9882-eb5a-41ea-8": true
-	// "d25f9882": false "": false
+	// "d25f9882-eb5a-41ea-8d0c-7a1f0c0a9d11": true
+	// "d25f9882-eb5a-41ea-8": true
+	// "d25f9882": false
+	// "": false
 }
 
 // NumberOf refuses every file that is not the node of a block device.
@@ -27,7 +29,8 @@ func ExampleNumberOf() {
 	fmt.Println(err)
 	fmt.Println(errors.Is(err, unix.ENOTBLK))
 	// Output:
-	// stat /dev/null: block device required true
+	// stat /dev/null: block device required
+	// true
 }
 
 // A size event names the device; the caller reads the size itself. After a loss of
@@ -41,5 +44,6 @@ func ExampleSizeEvent() {
 		fmt.Println("read the size of", blockdev.DeviceNumber{Major: event.Major, Minor: event.Minor})
 	}
 	// Output:
-	// read the sizes of all devices read the size of 252:16
+	// read the sizes of all devices
+	// read the size of 252:16
 }

@@ -234,7 +234,7 @@ func TestCreateChecksCopy(t *testing.T) {
 	req.CapacityRange, req.VolumeContentSource = nil, fromVolume(source)
 	s := New(wrongBackend{fake, volume.Volume{ID: "x", Size: volume.GiB}}, Options{})
 	_, err := s.CreateVolume(t.Context(), req)
-	volumetest.WantKind(t, err, volume.KindUnavailable, "1 GiB, less than the 2 GiB required")
+	volumetest.WantKind(t, err, volume.KindUnavailable, "1 GiB, less than the required 2 GiB")
 	s = New(wrongBackend{fake, volume.Volume{ID: "x", Size: 2 * volume.GiB}}, Options{})
 	resp, err := s.CreateVolume(t.Context(), req)
 	if got := resp.GetVolume().GetContentSource().GetVolume().GetVolumeId(); err != nil || got != source {

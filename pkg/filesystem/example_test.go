@@ -40,7 +40,9 @@ func ExampleSystem_Probe() {
 		fmt.Println(signature, signature.State == filesystem.StateBlank, err)
 	}
 	// Output:
-	// nothing true <nil> LUKS encryption false <nil> unknown data false <nil>
+	// nothing true <nil>
+	// LUKS encryption false <nil>
+	// unknown data false <nil>
 }
 
 // Format refuses a device that is not blank, and says what it holds.
@@ -55,8 +57,9 @@ func ExampleSystem_Format() {
 		fmt.Println(strings.ReplaceAll(e.Msg, "; ", "\n"))
 	}
 	// Output:
-	// precondition cannot format device /dev/vdb (1 MiB) as ext4: it is not blank: it holds
-	// LUKS encryption this driver does not overwrite data of others
+	// precondition
+	// cannot format device /dev/vdb (1 MiB) as ext4: it is not blank: it holds LUKS encryption
+	// this driver does not overwrite data of others
 }
 
 // A volume that is requested as one type may hold another one that the kernel mounts as well.
@@ -65,7 +68,8 @@ func ExampleType_Accepts() {
 	fmt.Println(wanted, err)
 	fmt.Println(wanted.Accepts(filesystem.TypeExt3), wanted.Accepts(filesystem.TypeXFS))
 	// Output:
-	// ext4 <nil> true false
+	// ext4 <nil>
+	// true false
 }
 
 // The last one of "ro" and "rw" counts.
@@ -73,5 +77,6 @@ func ExampleRequestsReadOnly() {
 	fmt.Println(filesystem.RequestsReadOnly([]string{"noatime,ro"}))
 	fmt.Println(filesystem.RequestsReadOnly([]string{"ro", "rw"}))
 	// Output:
-	// true false
+	// true
+	// false
 }

@@ -14,7 +14,9 @@ func ExampleSize_String() {
 	fmt.Println(1536 * volume.MiB)
 	fmt.Println(6*volume.GiB + 1)
 	// Output:
-	// 6 GiB 1536 MiB 6 GiB (6442450945 B)
+	// 6 GiB
+	// 1536 MiB
+	// 6 GiB (6442450945 B)
 }
 
 // A backend that makes volumes of whole GiB rounds the requested size up.
@@ -26,7 +28,8 @@ func ExampleRange_Resolve() {
 	_, err = volume.Range{Required: 1536 * volume.MiB, Limit: 1700 * volume.MiB}.Resolve(limits)
 	fmt.Println(volume.KindOf(err))
 	// Output:
-	// 2 GiB <nil> out_of_range
+	// 2 GiB <nil>
+	// out_of_range
 }
 
 // An error has a kind, from which the gRPC code follows, and the next step for a person.
