@@ -62,7 +62,7 @@ func (r *rig) testRefused(t *testing.T) {
 	id := must.Value(c.CreateVolume(ctx, createRequest(testName(t), gib)))(t).GetVolume().GetVolumeId()
 	// The size is within the quota, but beyond what Cinder overcommits of the rig's 40 GiB.
 	_, err := expand(ctx, c, id, 900*gib)
-	must.FailWith(t, err, codes.OutOfRange, id, "1 GiB", "900 GiB", "refused", "next step")
+	must.FailWith(t, err, codes.OutOfRange, id, "1 GiB", "900 GiB", "did not extend", "next step")
 	t.Logf("expansion beyond the capacity: %v", err)
 	r.wantSize(t, id, gib, "available")
 	if got := must.Value(expand(ctx, c, id, 2*gib))(t); got != 2*gib {
