@@ -68,7 +68,6 @@ type Backend struct {
 	clouds  *cloud.Clouds
 	locator *locate.Locator
 	pollers *poll.Group
-	reasons message.Finder
 
 	catalog    catalog.Catalog
 	copies     *copies.Copies
@@ -105,7 +104,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	}
 	b := &Backend{
 		opts: o, log: o.Log, clouds: clouds, locator: locate.New(clouds), pollers: poll.NewGroup(o.Log),
-		reasons: message.Finder{Log: o.Log}, duplicates: detector, recentFinds: make(map[string]findResult),
+		duplicates: detector, recentFinds: make(map[string]findResult),
 	}
 	b.copies = copies.New(b.pollers)
 	b.snapshots = snapshot.New(o.ClusterID, b.locator, b.copies, o.Log)

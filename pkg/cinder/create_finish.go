@@ -25,7 +25,7 @@ func (k *creation) finish(ctx context.Context, v cloud.Volume) (cloud.Volume, er
 	switch {
 	case state.HasFailed(v):
 		isRemovable = isRemovable || state.IsFailedCreation(v) && k.isOwn(v)
-		reason := k.reasons.OfVolume(ctx, k.cloud, v, volume.KindInternal)
+		reason := message.VolumeReason(ctx, k.log, k.cloud, v, volume.KindInternal)
 		failure = volume.Errorf(reason.Kind,
 			"Cinder failed to create volume %s (status %s): %s", v.ID, v.Status, reason.Text).
 			WithRemedy("check the reason; if the storage has no space, request a smaller volume, " +

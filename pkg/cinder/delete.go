@@ -58,7 +58,7 @@ func (b *Backend) delete(ctx context.Context, c *cloud.Cloud, id string) error {
 	}
 	return volume.Errorf(volume.KindPrecondition,
 		"Cinder did not complete the deletion: the volume has the status %s again; %s",
-		left.Status, b.reasons.OfVolume(ctx, c, left, volume.KindPrecondition).Text).
+		left.Status, message.VolumeReason(ctx, b.log, c, left, volume.KindPrecondition).Text).
 		WithRemedy("first delete the volumes and snapshots that were created from this volume: " +
 			"the storage may still need its data")
 }
@@ -101,7 +101,7 @@ func (b *Backend) awaitGone(
 
 func (b *Backend) failedDeletionError(ctx context.Context, c *cloud.Cloud, v cloud.Volume) error {
 	return volume.Errorf(volume.KindInternal, "Cinder failed to delete the volume (status %s): %s",
-		v.Status, b.reasons.OfVolume(ctx, c, v, volume.KindInternal).Text).
+		v.Status, message.VolumeReason(ctx, b.log, c, v, volume.KindInternal).Text).
 		WithRemedy("ask the cloud operator to find the cause, then to run: openstack volume delete --force " + v.ID)
 }
 

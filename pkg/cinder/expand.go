@@ -107,7 +107,7 @@ func repairRemedy(v cloud.Volume) string {
 func (e expansion) failedError(ctx context.Context, v cloud.Volume) error {
 	err := volume.Errorf(volume.KindInternal, "the volume is in the state %s (size %s)", v.Status, cloud.SizeOf(v))
 	if v.Status == state.ErrorExtending {
-		err.Msg += ": " + e.reasons.OfExtension(ctx, e.cloud, v, volume.KindInternal).Text
+		err.Msg += ": " + message.ExtensionReason(ctx, e.log, e.cloud, v, volume.KindInternal).Text
 	}
 	return err.WithRemedy(repairRemedy(v))
 }
@@ -203,7 +203,7 @@ func (e expansion) confirmRefusal(ctx context.Context, before cloud.Volume) (clo
 	if err != nil || cloud.SizeOf(v) > cloud.SizeOf(before) || !state.IsSettled(v) {
 		return v, err
 	}
-	reason := e.reasons.OfExtension(ctx, e.cloud, v, volume.KindOutOfRange)
+	reason := message.ExtensionReason(ctx, e.log, e.cloud, v, volume.KindOutOfRange)
 	remedy := "lower the requested size of the PersistentVolumeClaim, or ask the cloud operator for more storage; " +
 		"if the storage cannot extend volumes in use, detach the volume first"
 	if reason.Kind == volume.KindInternal {

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/cinder/internal/message"
 	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -17,7 +18,7 @@ func (b *Backend) Health(ctx context.Context, id string) ([]volume.Condition, er
 	}
 	reason := ""
 	if state.HasFailed(v) {
-		reason = b.reasons.OfVolume(ctx, c, v, volume.KindInternal).Text
+		reason = message.VolumeReason(ctx, b.log, c, v, volume.KindInternal).Text
 	}
 	return conditions(v, reason), nil
 }

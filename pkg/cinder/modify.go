@@ -93,7 +93,7 @@ func (b *Backend) retype(
 	if err != nil || again.VolumeType == t.Name || !state.IsSettled(again) {
 		return again, err
 	}
-	reason := b.reasons.OfVolume(ctx, c, again, volume.KindInvalid)
+	reason := message.VolumeReason(ctx, b.log, c, again, volume.KindInvalid)
 	remedy := "use another volume type in the VolumeAttributesClass, or ask the cloud operator for more storage"
 	if policy == class.PolicyNever {
 		// A retry cannot succeed until the class is changed.

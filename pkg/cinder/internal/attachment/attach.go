@@ -222,7 +222,7 @@ func (a Attachment) givenUpError(ctx context.Context, v cloud.Volume) error {
 	if a.stageOf(v) == stageAttachedElsewhere {
 		return a.elsewhereError(ctx, v)
 	}
-	reason := message.Finder{Log: a.Log}.OfVolume(ctx, a.API, v, volume.KindInternal)
+	reason := message.VolumeReason(ctx, a.Log, a.API, v, volume.KindInternal)
 	return volume.Errorf(volume.KindInternal,
 		"Nova accepted the attachment, but gave it up: the volume has the status %s; %s", v.Status, reason.Text).
 		WithRemedy(message.IfPersists + "look for the cause in the log of nova-compute and with: " +

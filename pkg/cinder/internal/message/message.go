@@ -1,5 +1,5 @@
 // Package message has common parts of the errors of this backend: Cinder's reasons for a failure
-// (Finder), phrases for next steps, and lists of names.
+// (VolumeReason), phrases for next steps, and lists of names.
 package message
 
 import (

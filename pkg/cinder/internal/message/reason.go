@@ -33,33 +33,34 @@ type Reason struct {
 	Kind volume.Kind // of an error with this reason
 }
 
-// Finder finds the message that Cinder writes when asynchronous work fails.
-type Finder struct {
-	Log *slog.Logger
+// VolumeReason returns the reason for the present state of a volume, from the messages that Cinder
+// writes when asynchronous work fails. Its kind is unknown if Cinder gave no reason, or one without
+// a detail that determines the kind.
+func VolumeReason(
+	ctx context.Context, log *slog.Logger, api *cloud.Cloud, v cloud.Volume, unknown volume.Kind,
+) Reason {
+	return findReason(ctx, log, api, v.ID, v.UpdatedAt, "", unknown)
 }
 
-// OfVolume returns the reason for the present state of a volume. Its kind is unknown if Cinder gave
-// no reason, or one without a detail that determines the kind.
-func (f Finder) OfVolume(ctx context.Context, api *cloud.Cloud, v cloud.Volume, unknown volume.Kind) Reason {
-	return f.find(ctx, api, v.ID, v.UpdatedAt, "", unknown)
+// ExtensionReason is VolumeReason restricted to messages about extensions.
+func ExtensionReason(
+	ctx context.Context, log *slog.Logger, api *cloud.Cloud, v cloud.Volume, unknown volume.Kind,
+) Reason {
+	return findReason(ctx, log, api, v.ID, v.UpdatedAt, eventExtend, unknown)
 }
 
-// OfExtension is OfVolume restricted to messages about extensions.
-func (f Finder) OfExtension(ctx context.Context, api *cloud.Cloud, v cloud.Volume, unknown volume.Kind) Reason {
-	return f.find(ctx, api, v.ID, v.UpdatedAt, eventExtend, unknown)
+// SnapshotReason returns the text of the reason for the present state of a snapshot.
+func SnapshotReason(ctx context.Context, log *slog.Logger, api *cloud.Cloud, s cloud.Snapshot) string {
+	return findReason(ctx, log, api, s.ID, s.CreatedAt, "", volume.KindInternal).Text
 }
 
-// OfSnapshot returns the text of the reason for the present state of a snapshot.
-func (f Finder) OfSnapshot(ctx context.Context, api *cloud.Cloud, s cloud.Snapshot) string {
-	return f.find(ctx, api, s.ID, s.CreatedAt, "", volume.KindInternal).Text
-}
-
-func (f Finder) find(
-	ctx context.Context, api *cloud.Cloud, id string, changed time.Time, event string, unknown volume.Kind,
+func findReason(
+	ctx context.Context, log *slog.Logger, api *cloud.Cloud, id string, changed time.Time, event string,
+	unknown volume.Kind,
 ) Reason {
 	messages, err := api.Messages(ctx, id)
 	if err != nil {
-		f.Log.WarnContext(ctx, "cannot read Cinder's reason for a failure", "id", id, "error", err)
+		log.WarnContext(ctx, "cannot read Cinder's reason for a failure", "id", id, "error", err)
 		return Reason{Text: fmt.Sprintf("cannot read Cinder's reason: %v", err), Kind: unknown}
 	}
 	for _, m := range messages { // newest first

@@ -179,7 +179,7 @@ func (k creation) awaitTaken(ctx context.Context, s cloud.Snapshot) (cloud.Snaps
 // returns the error with Cinder's reason.
 func (k creation) removeFailed(ctx context.Context, s cloud.Snapshot) error {
 	failure := volume.Errorf(volume.KindInternal,
-		"Cinder failed to take the snapshot %s: %s", s.ID, k.reasons.OfSnapshot(ctx, k.cloud, s))
+		"Cinder failed to take the snapshot %s: %s", s.ID, message.SnapshotReason(ctx, k.log, k.cloud, s))
 	if !k.isFailedCreation(s) {
 		return failure.WithRemedy("delete the snapshot and take another: openstack volume snapshot delete " + s.ID)
 	}

@@ -29,13 +29,12 @@ type Service struct {
 	locator   *locate.Locator
 	copies    *copies.Copies
 	log       *slog.Logger
-	reasons   message.Finder
 	attempts  attempt.Attempts
 }
 
 // New returns the Service of a cluster.
 func New(clusterID string, locator *locate.Locator, c *copies.Copies, log *slog.Logger) *Service {
-	return &Service{clusterID: clusterID, locator: locator, copies: c, log: log, reasons: message.Finder{Log: log}}
+	return &Service{clusterID: clusterID, locator: locator, copies: c, log: log}
 }
 
 // GetSnapshot implements volume.Snapshotter. id may be the id of a backup. Kind NotFound: neither a
@@ -99,7 +98,7 @@ func (s *Service) deleteSnapshot(ctx context.Context, c *cloud.Cloud, snapshot c
 	if err != nil {
 		return err
 	}
-	reason := s.reasons.OfSnapshot(ctx, c, snapshot)
+	reason := message.SnapshotReason(ctx, s.log, c, snapshot)
 	if snapshot.Status == state.ErrorDeleting {
 		return volume.Errorf(volume.KindInternal, "Cinder failed to delete the snapshot: %s", reason).
 			WithRemedy("ask the cloud operator to find the cause, then to run: openstack volume snapshot delete --force " + id)
