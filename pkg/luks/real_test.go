@@ -181,9 +181,9 @@ func TestRealReadOnlyMapping(t *testing.T) {
 	mustRun(t, "blockdev", "--setro", d.Path)
 	t.Cleanup(func() { mustRun(t, "blockdev", "--setrw", d.Path) })
 	_, err = d.Open(t.Context(), d.openRequest(false))
-	wantError(t, err, volume.KindInternal, "read-only is true")
+	wantError(t, err, volume.KindInternal, "it has read-only=true")
 	if _, ok, err := d.Find(t.Context(), d.id); ok || err != nil {
-		t.Errorf("a mapping that is not what was asked for stays open: %t, %v", ok, err)
+		t.Errorf("a mapping that is not the requested one is still open: %t, %v", ok, err)
 	}
 	if m := d.mustOpen(true); !m.ReadOnly {
 		t.Errorf("got %+v", m)
