@@ -47,21 +47,21 @@ func (c *config) register(fs *flag.FlagSet) {
 	fs.StringVar(&c.loopDir, "loop-dir", loopcsi.DefaultDir,
 		"directory of the loop backend's volumes, shared with the controller plugin")
 	fs.StringVar(&c.zone, "zone", "", "availability zone of this node (cinder); empty: according to OpenStack")
-	fs.BoolVar(&c.withTopology, "with-topology", true, "report the zone of this node to the orchestrator (cinder)")
+	fs.BoolVar(&c.withTopology, "with-topology", true, "report the zone of this node to Kubernetes (cinder)")
 	fs.Func("additional-topology",
 		"additional topology segment `key=value` of this node (cinder); may be repeated", c.addTopology)
 	fs.Int64Var(&c.maxVolumes, "max-volumes", 0,
-		"how many volumes can be attached to this node (cinder); 0: found out")
+		"how many volumes can be attached to this node (cinder); 0: detected")
 	fs.Int64Var(&c.reservedVolumes, "reserved-volumes", 0,
-		"how many of the volumes that are found out to fit are left to disks that others attach to this node (cinder); "+
-			"at least one stays; not together with --max-volumes")
+		"how much to subtract from the detected limit of volumes, for disks that others attach to this node (cinder); "+
+			"the limit stays at least one; not together with --max-volumes")
 	fs.StringVar(&c.stateDir, "state-dir", "/var/lib/growvol/node",
 		"directory for records of staged volumes and markers of formats; must survive a restart of the plugin")
 	fs.StringVar(&c.defaultFSType, "default-fstype", string(filesystem.TypeExt4),
 		"filesystem of volumes whose class names none")
 	isContainer := isInContainer()
 	fs.StringVar(&c.kubeletDir, "kubelet-dir", "/var/lib/kubelet",
-		"directory below which the orchestrator has volumes mounted; see --require-shared-mounts")
+		"directory below which kubelet has volumes mounted; see --require-shared-mounts")
 	fs.BoolVar(&c.requireShared, "require-shared-mounts", isContainer,
 		"refuse to mount where the mount would be visible in this process's mount namespace only, "+
 			"and be not healthy if that is so below --kubelet-dir; the default is true in a container")
@@ -69,7 +69,7 @@ func (c *config) register(fs *flag.FlagSet) {
 		"be not healthy without CAP_SYS_RESOURCE, without which no mounted ext2, ext3 or ext4 grows; "+
 			"the default is true in a container")
 	fs.BoolVar(&c.growOnChange, "grow-on-device-change", true,
-		"grow a staged volume as soon as its device becomes larger, before the orchestrator asks for it")
+		"grow a staged volume as soon as its device becomes larger, before kubelet asks for it")
 	fs.StringVar(&c.taintedNode, "startup-taint-node", "",
 		"`name` of this node in Kubernetes: remove the taint DRIVER/agent-not-ready from it "+
 			"once kubelet has registered the driver; empty: do not")

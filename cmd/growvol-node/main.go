@@ -68,8 +68,7 @@ func nodeOptions(c config, log *slog.Logger) (node.Options, error) {
 }
 
 // serve serves the Identity and Node services until ctx ends. Meanwhile it removes the start-up
-// taint and grows volumes whose device has grown, as the command line says. serve opens the
-// backend, checks the requirements, and serves the Identity and Node services until ctx ends.
+// taint and grows volumes whose device has grown, as the command line says.
 func serve(ctx context.Context, c config, log *slog.Logger) error {
 	opts, err := nodeOptions(c, log)
 	if err != nil {
@@ -105,7 +104,7 @@ func newOptions(
 	options = c.Options()
 	options.Log, options.Metrics, options.Detached = opts.Log, csiserver.NewMetrics(), opts.Detached
 	filesystems := filesystem.New(filesystem.Options{Log: opts.Log})
-	requirements := checkRequirements(ctx, c, filesystems, backend.connector, options.Metrics.Registerer(), opts.Log)
+	requirements := newRequirementChecker(ctx, c, filesystems, backend.connector, options.Metrics.Registerer(), opts.Log)
 	opts.Metrics = node.NewMetrics(options.Metrics.Registerer())
 	opts.ID, opts.Connector, opts.Filesystems = backend.nodeID, backend.connector, filesystems
 	server, err := node.New(opts)

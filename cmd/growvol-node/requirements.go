@@ -16,19 +16,20 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// firstCheckTimeout bounds the check at the start. It normally takes milliseconds.
+// firstCheckTimeout bounds the first check, which normally takes milliseconds.
 const firstCheckTimeout = 10 * time.Second
 
-// filesystems is what the requirements need of *filesystem.System.
+// filesystems is the part of *filesystem.System that the requirements use.
 type filesystems interface {
 	CheckGrowExt() error
 	Propagates(path string) (bool, error)
 }
 
-// checkRequirements returns the checker behind Probe: whether the node has what the plugin needs.
-// The checker has run once, so that the log shows at the start what is missing.
-func checkRequirements(
-	ctx context.Context, c config, fs filesystems, connector volume.Connector,
+// newRequirementChecker returns the checker behind Probe: it checks that the node
+// has what the plugin needs. The checker has run once, so that the log shows at the start what is
+// missing.
+func newRequirementChecker(
+	ctx context.Context, c config, system filesystems, connector volume.Connector,
 	reg prometheus.Registerer, log *slog.Logger,
 ) *requirement.Checker {
 	var checks []requirement.Check
@@ -40,12 +41,12 @@ func checkRequirements(
 		add("backend", checker.CheckHealth)
 	}
 	if c.requireShared {
-		add("shared_mounts", func(context.Context) error { return checkSharedMounts(fs, c.kubeletDir) })
+		add("shared_mounts", func(context.Context) error { return checkSharedMounts(system, c.kubeletDir) })
 	}
 	if c.requireSysRes {
-		add("cap_sys_resource", func(context.Context) error { return checkSysResource(fs) })
-	} else if err := fs.CheckGrowExt(); err != nil {
-		log.WarnContext(ctx, "mounted ext2, ext3 and ext4 may not grow on this node", "cause", err)
+		add("cap_sys_resource", func(context.Context) error { return checkSysResource(system) })
+	} else if err := system.CheckGrowExt(); err != nil {
+		log.WarnContext(ctx, "mounted ext2, ext3 and ext4 possibly cannot be grown on this node", "cause", err)
 	}
 	checker := requirement.NewChecker(reg, log, checks...)
 	ctx, cancel := context.WithTimeout(ctx, firstCheckTimeout)
@@ -54,9 +55,9 @@ func checkRequirements(
 	return checker
 }
 
-// checkSysResource returns an error when ext2, ext3 and ext4 cannot grow while they are mounted.
-func checkSysResource(fs filesystems) error {
-	err := fs.CheckGrowExt()
+// checkSysResource returns an error if the plugin cannot grow a mounted ext2, ext3 or ext4.
+func checkSysResource(system filesystems) error {
+	err := system.CheckGrowExt()
 	if e, ok := errors.AsType[*volume.Error](err); ok && e.Kind == volume.KindPrecondition {
 		return e.WithRemedy(e.Remedy + "; if only XFS and btrfs must grow on this node, set --require-sys-resource=false " +
 			"(Helm value node.requireSysResource: false)")
@@ -64,10 +65,11 @@ func checkSysResource(fs filesystems) error {
 	return err
 }
 
-// checkSharedMounts returns an error when mounts below the orchestrator's directory are not visible
-// outside of the plugin.
-func checkSharedMounts(fs filesystems, dir string) error {
-	propagates, err := fs.Propagates(filepath.Join(dir, "plugins"))
+// checkSharedMounts returns an error unless a mount that the plugin makes below kubelet's directory
+// dir would also appear outside of the plugin. It checks dir/plugins, where kubelet has volumes
+// staged: if the mount that contains it is not shared, kubelet and the pods do not see the volumes.
+func checkSharedMounts(system filesystems, dir string) error {
+	propagates, err := system.Propagates(filepath.Join(dir, "plugins"))
 	if err != nil || propagates {
 		return err
 	}
@@ -77,8 +79,8 @@ func checkSharedMounts(fs filesystems, dir string) error {
 			"and set --kubelet-dir to it (Helm value kubeletDir)")
 }
 
-// checkStateDir returns an error unless the directory can be written to, or made if it does not
-// exist.
+// checkStateDir returns an error unless the directory can be written to or, if it does not exist,
+// can be created.
 func checkStateDir(dir string) error {
 	for path := dir; ; path = filepath.Dir(path) {
 		err := unix.Access(path, unix.W_OK|unix.X_OK)

@@ -169,7 +169,7 @@ func TestStartLogsWhatIsMissing(t *testing.T) {
 				stateDir: t.TempDir(), kubeletDir: "/var/lib/kubelet", requireShared: c.shared, requireSysRes: c.resource,
 			}
 			logger := slog.New(slog.NewTextHandler(&log, nil))
-			checkRequirements(t.Context(), options, &c.fs, nil, reg, logger)
+			newRequirementChecker(t.Context(), options, &c.fs, nil, reg, logger)
 			if lines := strings.Count(log.String(), "\n"); lines != min(1, len(c.log)) {
 				t.Errorf("%d lines in the log:\n%s", lines, &log)
 			}

@@ -42,7 +42,7 @@ func TestFormatContinuesAnInterruptedMkfs(t *testing.T) {
 			r.mkfs = nil
 			if name != "nothing" {
 				err := r.system.Format(t.Context(), FormatRequest{Device: r.device, Type: TypeXFS})
-				volumetest.WantKind(t, err, volume.KindPrecondition, "no record on this node proves", "wipefs")
+				volumetest.WantKind(t, err, volume.KindPrecondition, "no marker on this node proves", "wipefs")
 			}
 			if err := r.format(t.Context(), TypeXFS); err != nil {
 				t.Fatal(err)
@@ -90,7 +90,7 @@ func TestFormatRemovesTheMarkerOfAMkfsThatWroteNothing(t *testing.T) {
 	}
 	r.device.head[70000] = 7 // a user's data
 	r.mkfs = nil
-	volumetest.WantKind(t, r.format(t.Context(), TypeXFS), volume.KindPrecondition, "no record on this node proves",
+	volumetest.WantKind(t, r.format(t.Context(), TypeXFS), volume.KindPrecondition, "no marker on this node proves",
 		"wipefs")
 	r.device.head[70000] = 0
 	r.mkfs = func([]string) error { r.device.head[70000] = 7; return testingexec.FakeExitError{Status: 1} }
@@ -127,5 +127,5 @@ func TestRemoveMarker(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(path, "below"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	volumetest.WantKind(t, RemoveMarker(path), volume.KindInternal, "record of a running mkfs", "state directory")
+	volumetest.WantKind(t, RemoveMarker(path), volume.KindInternal, "marker of an unfinished mkfs", "state directory")
 }

@@ -168,7 +168,7 @@ func TestFormatRefusesADeviceThatIsNotBlank(t *testing.T) {
 		},
 		{
 			"unknown data", func(r *formatTest) { r.device.head[70000] = 1 }, volume.KindPrecondition,
-			"unknown data; no record on this node proves", nil,
+			"unknown data; no marker on this node proves", nil,
 		},
 		{
 			"unknown data, marked for xfs", func(r *formatTest) { r.device.head[70000] = 1 }, volume.KindPrecondition,
@@ -252,7 +252,7 @@ func TestFormatRefusesADeviceThatIsNotBlank(t *testing.T) {
 	t.Run("marker cannot be written", func(t *testing.T) {
 		r := newFormatTest(t)
 		r.marker = filepath.Join(r.marker, "missing", "marker")
-		volumetest.WantKind(t, r.format(t.Context(), TypeExt4), volume.KindInternal, "record of a running mkfs",
+		volumetest.WantKind(t, r.format(t.Context(), TypeExt4), volume.KindInternal, "marker of an unfinished mkfs",
 			"state directory")
 		if len(r.commands) != 0 {
 			t.Errorf("ran %q, but the marker could not be written", r.commands)
@@ -313,13 +313,13 @@ func TestFormatKeepsTheMarkerOfADeviceInUse(t *testing.T) {
 func TestFormatTakesRandomBytesForBlankWhenEncrypted(t *testing.T) {
 	sig := Signature{State: StateForeign, Content: unknownContent, IsRandom: true}
 	req := FormatRequest{Device: newFakeKernel(t).addDevice(testDevice, 0, volume.GiB), Type: TypeXFS}
-	volumetest.WantKind(t, checkMayFormat(req, sig, volume.GiB, time.Now()), volume.KindPrecondition, "random bytes")
+	volumetest.WantKind(t, checkOverwritable(req, sig, volume.GiB, time.Now()), volume.KindPrecondition, "random bytes")
 	req.IsEncrypted = true
-	if err := checkMayFormat(req, sig, volume.GiB, time.Now()); err != nil {
+	if err := checkOverwritable(req, sig, volume.GiB, time.Now()); err != nil {
 		t.Error(err)
 	}
 	sig.IsRandom = false
-	volumetest.WantKind(t, checkMayFormat(req, sig, volume.GiB, time.Now()), volume.KindPrecondition, "unknown data")
+	volumetest.WantKind(t, checkOverwritable(req, sig, volume.GiB, time.Now()), volume.KindPrecondition, "unknown data")
 }
 
 func TestFormatLogsWhatItCleared(t *testing.T) {
@@ -339,7 +339,7 @@ func TestFormatLogsWhatItCleared(t *testing.T) {
 		r.system.log = slog.New(slog.NewTextHandler(&log, nil))
 		r.mkfs = func([]string) error { return nil } // without a filesystem Format fails, after it has cleared the device
 		_ = r.system.Format(t.Context(), FormatRequest{Device: r.device, Type: TypeXFS, Marker: r.marker, IsEncrypted: true})
-		if text := log.String(); !strings.Contains(text, `of="`+what+`"`) || strings.Count(text, "cleared ") != 1 {
+		if text := log.String(); !strings.Contains(text, `content="`+what+`"`) || strings.Count(text, "cleared ") != 1 {
 			t.Errorf("the log does not say once that the device was cleared of %s: %s", what, text)
 		}
 	}

@@ -50,7 +50,7 @@ type Growth struct {
 // than 64 XFS blocks, or than one block.
 //
 // Before the request Grow refuses each state to which the kernel would react with damage,
-// with a crash, or with an errno that does not tell the cause. Kinds:
+// with a crash, or with an errno that does not show the cause. Kinds:
 //
 //   - Precondition: nothing, or another device, is mounted there; the filesystem is larger
 //     than its device (XFS and btrfs would shrink); it or its mount is read-only; ext has

@@ -38,7 +38,7 @@ func (s *System) CheckHealth(ctx context.Context, dev Device, mountPoint string)
 // state in memory, its size included, may differ from that on the device.
 func (f *mountedFilesystem) checkHealth() error {
 	switch {
-	case f.hasShutDown():
+	case f.isListedAsShutDown():
 		return newShutDownError(f.mountPoint, errors.New("the mount table lists it as shut down"))
 	case f.becameReadOnly():
 		return volume.Errorf(volume.KindPrecondition,
@@ -51,9 +51,9 @@ func (f *mountedFilesystem) checkHealth() error {
 	return nil
 }
 
-// hasShutDown reports whether the mount table lists the filesystem as shut down, as newer
+// isListedAsShutDown reports whether the mount table lists the filesystem as shut down, as newer
 // kernels do.
-func (f *mountedFilesystem) hasShutDown() bool {
+func (f *mountedFilesystem) isListedAsShutDown() bool {
 	return slices.Contains(f.entry.SuperOptions, "shutdown")
 }
 

@@ -7,13 +7,13 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// marker proves that a mkfs of this driver was begun on a volume that was blank. It is a
-// file on the node, outside of the volume. It exists from before mkfs starts until the
-// finished filesystem was read back, or until mkfs is known to have written nothing.
+// marker proves that Format began a mkfs on a volume that held no user's data. It is a file
+// on the node, outside of the volume. It exists from before mkfs starts until the finished
+// filesystem was read back, or until mkfs is known to have written nothing.
 type marker struct {
-	Type   Type        `json:"type"`
-	Device volume.Size `json:"deviceBytes"`
-	Begun  time.Time   `json:"begun"`
+	Type       Type        `json:"type"`
+	DeviceSize volume.Size `json:"deviceBytes"`
+	Begun      time.Time   `json:"begun"`
 }
 
 // writeMarker writes the marker, unless path is empty. It returns once the marker would
@@ -36,6 +36,6 @@ func markerError(err error) error {
 	if err == nil {
 		return nil
 	}
-	return volume.Errorf(volume.KindInternal, "cannot use the record of a running mkfs: %w", err).
+	return volume.Errorf(volume.KindInternal, "cannot use the marker of an unfinished mkfs: %w", err).
 		WithRemedy("check that the state directory of the driver on this node can be read and written")
 }

@@ -65,7 +65,7 @@ func (f *mountedFilesystem) measure(g grower, current geometry, device volume.Si
 	goal := g.goal(device)
 	m := Measurement{
 		Type: current.fsType, Size: current.size(), DeviceSize: device, FillsDevice: current.blocks >= goal.full,
-		IsShutDown: f.hasShutDown(), BecameReadOnly: f.becameReadOnly(), Failure: g.checkHealth(),
+		IsShutDown: f.isListedAsShutDown(), BecameReadOnly: f.becameReadOnly(), Failure: g.checkHealth(),
 	}
 	if goal.limit != nil {
 		m.FormatLimit = goal.limit.size

@@ -26,17 +26,18 @@ type Mount struct {
 	IsShared     bool                  // mounts made below it also appear in its peers (mount_namespaces(7))
 	// DeviceNode is the number of the block device whose node is mounted, which is how raw
 	// volumes are published; zero if no node is mounted. Only FindMount and MountsOf set it.
-	// They read it from the inode, because the mount table shows a directory or a file of
-	// the same tmpfs in the same way.
+	// They read it from the inode, because a line of the mount table does not distinguish a
+	// device node from a directory or a file of the same tmpfs.
 	DeviceNode blockdev.DeviceNumber
 }
 
 // IsDeviceNode reports whether m shows the node of a block device, not a filesystem.
 func (m Mount) IsDeviceNode() bool { return m.DeviceNode != blockdev.DeviceNumber{} }
 
-// IsStaleDeviceNode reports whether m shows the node of a block device that was removed
-// after the mount, while the pod used it. The node keeps its number, which the kernel may
-// have given to another disk since, but it no longer leads to any device. The kernel marks
+// IsStaleDeviceNode reports whether m shows a device node that was removed from its
+// filesystem after the mount, as happens when the device is unplugged while a pod uses it.
+// The node keeps its number, but the kernel can since have given the number to another
+// device, so the number no longer identifies the device that was mounted. The kernel marks
 // the root of a mount whose file was removed (dentry_path in fs/d_path.c).
 func (m Mount) IsStaleDeviceNode() bool {
 	return m.IsDeviceNode() && strings.HasSuffix(m.Root, deletedSuffix)
@@ -45,7 +46,7 @@ func (m Mount) IsStaleDeviceNode() bool {
 const deletedSuffix = "//deleted"
 
 // isSame reports whether o is the same mount, read at another time. The kernel gives the id
-// of a removed mount to the next one, so the id alone does not tell.
+// of a removed mount to the next one, so equal ids alone prove nothing.
 func (m Mount) isSame(o Mount) bool {
 	return m.ID == o.ID && m.MountPoint == o.MountPoint && m.Device == o.Device
 }
@@ -116,8 +117,9 @@ func (s *System) resolveMountPoint(path string) (string, mountStat, error) {
 	return filepath.Join(parent, filepath.Base(abs)), mountStat{}, err
 }
 
-// findMount returns the mount that st shows; for kernels that do not report mount ids, the
-// mount at path that no other mount at path covers.
+// findMount returns the mount whose id is in st. Where st has no mount id, because the kernel
+// is older than 5.8 or the filesystem has shut down, findMount returns the topmost mount at
+// path: the one that no other mount at path covers.
 func findMount(mounts []Mount, st mountStat, path string) (Mount, bool) {
 	i := slices.IndexFunc(mounts, func(m Mount) bool {
 		if st.mountID != 0 {
@@ -174,7 +176,10 @@ func (m Mount) canBeDeviceNode() bool {
 // deviceNodeOf returns the number of the block device whose node m shows, or zero. A node
 // that is hidden below other mounts is read where the whole filesystem is mounted. If there
 // is no such mount, the node cannot be read here and deviceNodeOf returns zero, although a
-// process in another mount namespace (a pod with a raw volume) may still use the node.
+// process in another mount namespace (a pod with a raw volume) might still use the node.
+//
+// Kernels before 5.8 do not report which mount a path leads to. With them deviceNodeOf returns
+// the node to which the mount point leads, and cannot find a node that is hidden.
 func (s *System) deviceNodeOf(m Mount, mounts []Mount) (blockdev.DeviceNumber, error) {
 	st, err := s.kernel.statMount(m.MountPoint)
 	switch {
@@ -198,8 +203,8 @@ func (s *System) deviceNodeOf(m Mount, mounts []Mount) (blockdev.DeviceNumber, e
 	return blockdev.DeviceNumber{}, nil
 }
 
-// isUnreachable reports whether err says that a path does not exist, or that it leads
-// through a filesystem that has shut down, so that a mount below it cannot be reached.
+// isUnreachable reports whether err means that a path leads nowhere: it does not exist, its
+// device is gone, or a filesystem on the way has shut down.
 func isUnreachable(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || isShutDownErrno(err)
 }

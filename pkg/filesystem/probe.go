@@ -79,14 +79,14 @@ const (
 	metadataLength = 8 << 10
 )
 
-// Probe reads the superblocks of a block device itself, and tells a known filesystem, a
-// blank device and foreign data apart. A device that cannot be read is an error, never
-// blank. The device may be mounted.
+// Probe reads the superblocks of a block device itself, and distinguishes a known
+// filesystem, a blank device and foreign data. A device that cannot be read is an error,
+// never blank. The device is allowed to be mounted.
 //
 // Before it reports a device as blank, Probe reads the first and the last MiB, the places of
 // backup superblocks, and 4 KiB at every 1/256 of the device; it reads all of a device of up
 // to 16 MiB. So it finds every run of bytes other than zero that is longer than 1/256 of the
-// device. It may miss a shorter run without a signature in the middle of the device: if a
+// device. It can miss a shorter run without a signature in the middle of the device: if a
 // user ever had the device as a raw volume, a blank result alone does not allow a format.
 //
 // Kinds: Internal; Deadline or Canceled when the device does not answer before ctx ends.

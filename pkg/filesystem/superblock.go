@@ -151,7 +151,7 @@ func (es extSuperblock) isComplete() bool {
 
 func (es extSuperblock) size() volume.Size { return volume.Size(es.blocks * uint64(es.blockSize)) }
 
-// fsType tells ext2, ext3 and ext4 apart by the features that the older drivers lack, as
+// fsType distinguishes ext2, ext3 and ext4 by the features that the older drivers lack, as
 // blkid does. It reports false for an external journal.
 func (es extSuperblock) fsType() (t Type, ok bool) {
 	const (

@@ -19,7 +19,7 @@ import (
 // cinder-csi-plugin documents, and the number of targets of a virtio-scsi controller.
 const maxDisks = 256
 
-// Limit is how many volumes can be attached to this machine, and why.
+// Limit says how many volumes can be attached to this machine, and why.
 type Limit struct {
 	Volumes int64
 	Reason  string // for the log
@@ -31,7 +31,7 @@ type LimitOptions struct {
 	// OwnPaths are paths on the node's own disks, such as the state directory. Their disks do not
 	// count as volumes, even if they are volumes.
 	OwnPaths []string
-	// Staged returns the ids of the volumes that are staged on this node; nil: none are known.
+	// Staged returns the ids of the volumes that are staged on this node. With nil none are known.
 	Staged func() []string
 	// Reserved is how many of the volumes that can be attached are left to others.
 	Reserved int64
@@ -40,8 +40,8 @@ type LimitOptions struct {
 	proc  string // "/proc" when empty
 }
 
-// AttachLimit returns how many volumes the orchestrator may have attached to this machine at a
-// time, including those that are attached now.
+// AttachLimit returns how many volumes can be attached to this machine at a time, including
+// those that are attached now.
 //
 // A virtio-blk disk takes a PCI slot of its own. The kernel lists the slots into which the
 // hypervisor can plug something: on the machine type pc the slots of the bus, on q35 the root
@@ -53,12 +53,12 @@ type LimitOptions struct {
 // known here: what Nova itself allows ([compute]max_disk_devices_to_attach) shows only when Nova
 // refuses.
 //
-// A disk that may be a volume does not count as one if it is used by something other than the
+// A disk that could be a volume does not count as one if it is used by something other than the
 // cluster; see isForeign.
 //
 // When a disk does not answer, the disks cannot be counted. The limit is then the number of all
-// slots if any disk is virtio-blk: the orchestrator asks once, and with a limit that is too high it
-// has volumes attached that never arrive.
+// slots if any disk is virtio-blk: kubelet asks only once, and with a limit that is too high
+// Kubernetes attaches volumes that never appear on this machine.
 //
 // Reserved is subtracted at the end. The limit is at least one, because zero means "no limit" in
 // CSI.

@@ -26,7 +26,7 @@ type deviceUses struct {
 // isForeign reports whether a disk with a volume's serial is used by something other than the
 // cluster, such as a data disk that Terraform has attached and that the host has mounted. A disk is
 // used if a filesystem on the disk, on a partition of it or on a mapping above it is mounted
-// anywhere on the machine, or if one of these is swap space. An unused disk may be one that is
+// anywhere on the machine, or if one of these is swap space. An unused disk might be one that is
 // about to be staged, so it counts as the cluster's.
 //
 // A disk whose volume is staged is the cluster's. So is a disk that kubelet's directories of CSI

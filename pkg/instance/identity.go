@@ -25,33 +25,34 @@ type Disks interface {
 	MountedFilesystem(d blockdev.Device) (fsType string)
 }
 
-// Options are what the operator has set of the identity, and where Identify reads the rest.
+// Options are the parts of the identity that the operator has set, and where Identify reads the
+// rest.
 type Options struct {
 	ID        string       // the server's id if the operator has set it
 	Zone      string       // the availability zone if the operator has set it
 	NeedsZone bool         // without a zone, Identify fails
 	Disks     Disks        // required; the config drive is one of them
-	Log       *slog.Logger // nil: none
+	Log       *slog.Logger // nil means no log
 
 	sysfs    string                                                         // "/sys" when empty
 	metadata metadataService                                                // defaultMetadataService when empty
 	readFile func(device, fstype, name string, maxSize int) ([]byte, error) // readFromFilesystem when nil
 }
 
-// Identity is which server this machine is and where it is, with the sources of both.
+// Identity says which server this machine is and where it is, with the sources of both.
 type Identity struct {
 	ID, IDSource     string // the server's id in Nova
 	Zone, ZoneSource string // its availability zone, as Nova spells it; empty when not needed
 }
 
-// facts are what one source has told; unknown fields are empty.
+// facts is what one source reported; the fields that it does not know are empty.
 type facts struct{ id, zone string }
 
 // Identify finds the identity of this machine. It takes id and zone from the first source that
 // knows them, and asks no source for what is known:
 //
 //  1. the operator (Options.ID, Options.Zone);
-//  2. the config drive, a small disk that Nova may have plugged in;
+//  2. the config drive, a small disk that Nova can have plugged in;
 //  3. the DMI table, for the id: Nova writes it there as the product's UUID. Only if vendor or
 //     product is "OpenStack": the UUID of any other machine is not a server's id;
 //  4. the metadata service at 169.254.169.254.

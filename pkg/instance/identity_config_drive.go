@@ -47,7 +47,7 @@ func (o Options) readConfigDrive(ctx context.Context) (facts, error) {
 	})
 }
 
-// configDriveType returns the type of the filesystem on a disk that may be the config drive, empty
+// configDriveType returns the type of the filesystem on a disk that can be the config drive, empty
 // if the disk is not. A volume never is, whatever its label: otherwise the user of a volume could
 // give this machine the identity of another one.
 func (o Options) configDriveType(d blockdev.Device) string {

@@ -51,7 +51,7 @@ func defaultMetadataService() metadataService {
 	}
 }
 
-// read gets meta_data.json. It retries after errors that may pass by themselves.
+// read gets meta_data.json. It retries after errors that can be transient.
 func (s metadataService) read(ctx context.Context) (facts, error) {
 	client := &http.Client{
 		Timeout: s.timeout,
@@ -72,7 +72,7 @@ func (s metadataService) read(ctx context.Context) (facts, error) {
 	}
 }
 
-// get reads the document at url. canRetry reports whether the error may pass: there was no
+// get reads the document at url. canRetry reports whether the error can be transient: there was no
 // complete answer, or its status was 429 or 5xx.
 func get(ctx context.Context, client *http.Client, url string) (data []byte, canRetry bool, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)

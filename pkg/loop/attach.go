@@ -46,8 +46,8 @@ func (b *Backend) Attach(ctx context.Context, req volume.AttachRequest) (publish
 	return map[string]string{loopcsi.ContextSize: strconv.FormatInt(o.Size.Bytes(), 10)}, nil
 }
 
-// Detach implements volume.Attacher. Kind Precondition: a loop device still has the
-// volume's file, so the node can reach the volume.
+// Detach implements volume.Attacher. The error is of kind Precondition while a loop device
+// still has the volume's file, because the node can then write to the volume.
 func (b *Backend) Detach(ctx context.Context, id, node string) (err error) {
 	defer func() { err = volume.Wrap(err, "detach", id) }()
 	o, unlock, err := b.store.Lock(ctx, volumedir.Volumes, id)

@@ -22,7 +22,8 @@ import (
 )
 
 // Backend keeps volumes as files. It implements volume.Backend, Snapshotter, Cloner,
-// Attacher, Lister, SnapshotLister, CapacityReporter and HealthLister.
+// Attacher, Lister, SnapshotLister, CapacityReporter, VolumeHealthReporter and
+// VolumeHealthLister.
 type Backend struct {
 	opts     Options
 	store    store
@@ -38,14 +39,14 @@ type Backend struct {
 
 // Options configure a Backend.
 type Options struct {
-	Dir           string      // of the volumes and snapshots; on one filesystem; created if missing
+	Dir           string      // directory of the volumes and snapshots, all on one filesystem
 	Node          string      // name of the node that has the directory
-	MaxVolumeSize volume.Size // largest volume; 0: DefaultMaxVolumeSize
-	// PoolSize bounds the sum of the sizes of all volumes and snapshots. With 0 the
-	// sum may exceed the filesystem: the files are sparse.
+	MaxVolumeSize volume.Size // 0 means DefaultMaxVolumeSize
+	// PoolSize bounds the sum of the sizes of all volumes and snapshots. With 0 there is no
+	// bound: the sum can exceed the filesystem, because the files are sparse.
 	PoolSize volume.Size
-	Detached *operation.Tracker // tracks copies that continue after their calls; nil: nothing does
-	Log      *slog.Logger       // nil: no log
+	Detached *operation.Tracker // tracks copies that continue after their calls
+	Log      *slog.Logger       // nil means no log
 }
 
 const (
@@ -96,7 +97,8 @@ func (b *Backend) Limits() volume.Limits {
 	}
 }
 
-// AccessModes implements volume.Backend: those of a single node, which has the file.
+// AccessModes implements volume.Backend. It returns the modes of a single node, because only
+// one node has the files.
 func (*Backend) AccessModes() []volume.AccessMode {
 	return []volume.AccessMode{
 		volume.AccessSingleNodeWriter, volume.AccessSingleNodeReaderOnly,
@@ -104,11 +106,12 @@ func (*Backend) AccessModes() []volume.AccessMode {
 	}
 }
 
-// HasTopology implements volume.Backend: only the node that has the directory can
-// reach a volume.
+// HasTopology implements volume.Backend. It is true because only the node that has the
+// directory can reach a volume.
 func (*Backend) HasTopology() bool { return true }
 
-// CheckHealth implements volume.Backend: the directories exist and are writable.
+// CheckHealth implements volume.Backend. It returns an error unless the directories exist
+// and are writable.
 func (b *Backend) CheckHealth(context.Context) error {
 	for _, dir := range b.store.dirs() {
 		if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
@@ -124,7 +127,8 @@ func (b *Backend) topology() volume.Topology {
 	return volume.Topology{loopcsi.TopologyKey: b.opts.Node}
 }
 
-// checkRequisite returns an error of kind Exhausted unless the volume may be on this node.
+// checkRequisite returns an error of kind Exhausted unless requisite allows the volume to be
+// on this node. An empty requisite allows every node.
 func (b *Backend) checkRequisite(requisite []volume.Topology) error {
 	if len(requisite) == 0 || slices.ContainsFunc(requisite, b.topology().IsWithin) {
 		return nil

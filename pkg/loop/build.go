@@ -17,7 +17,8 @@ import (
 // has ended, at most for b.buildTimeout. It keeps the lease's locks (so that the source
 // neither changes nor disappears) and the lock of the object's directory in pending, for
 // which the next call waits. If the process ends, the next New removes the unfinished
-// object. Kind Deadline: the creation continues. errExists: the object exists.
+// object. The error is of kind Deadline if the creation continues after the call, and
+// errExists if the object exists.
 func (b *Backend) build(
 	ctx context.Context, lease *operation.Lease, o volumedir.Object, write func(ctx context.Context, data *os.File) error,
 ) error {
@@ -29,11 +30,11 @@ func (b *Backend) build(
 	lease.Add(unlock)
 	if err := b.takeFailure(o.ID); err != nil {
 		err = fmt.Errorf("an earlier attempt, which continued after its call, failed: %w", err)
-		return volume.Join(err, b.store.disk.removeAll(pending))
+		return volume.Join(err, b.store.ops.removeAll(pending))
 	}
 	release, err := b.reserve(o.ID, o.Size)
 	if err != nil {
-		return volume.Join(err, b.store.disk.removeAll(pending))
+		return volume.Join(err, b.store.ops.removeAll(pending))
 	}
 	lease.Add(release)
 	what := "creating the " + o.Collection.Noun() + " " + o.ID

@@ -28,7 +28,7 @@ func openSlowBackend(t *testing.T) *slowBackend {
 	s := &slowBackend{Backend: openBackend(t), results: make(chan error)}
 	s.shareBlocks = noReflink
 	createAAndSnapshot(t, s.Backend)
-	s.store.disk.beforeStep = func(step, _ string) error {
+	s.store.ops.beforeStep = func(step, _ string) error {
 		if step != "copy" {
 			return nil
 		}

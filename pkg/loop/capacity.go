@@ -20,8 +20,8 @@ type pool struct {
 	reserved map[string]volume.Size // by id
 }
 
-// reserve reserves size for the object until release. Kind OutOfRange: the pool has not
-// enough space.
+// reserve reserves size for the object until release is called. The error is of kind
+// OutOfRange if the pool does not have enough space.
 func (b *Backend) reserve(id string, size volume.Size) (release func(), err error) {
 	if b.opts.PoolSize == 0 {
 		return func() {}, nil

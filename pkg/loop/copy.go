@@ -44,9 +44,9 @@ func (b *Backend) copyFile(ctx context.Context, from source, src, dst *os.File) 
 	return sparseCopy(ctx, src, dst)
 }
 
-// copyChunk is the number of bytes between two checks of the context. It bounds how long a
+// copyChunkSize is the number of bytes between two checks of the context. It bounds how long a
 // copy continues after its context has ended.
-const copyChunk = 64 << 20
+const copyChunkSize = 64 << 20
 
 func ficlone(dst, src *os.File) error { return unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) }
 
@@ -92,11 +92,11 @@ func copyRange(ctx context.Context, src, dst *os.File, start, end int64) error {
 			return err
 		}
 	}
-	for ; start < end; start += copyChunk {
+	for ; start < end; start += copyChunkSize {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if _, err := io.CopyN(dst, src, min(end-start, copyChunk)); err != nil {
+		if _, err := io.CopyN(dst, src, min(end-start, copyChunkSize)); err != nil {
 			return err
 		}
 	}

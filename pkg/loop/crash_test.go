@@ -23,7 +23,7 @@ var errCrash = errors.New("the process died")
 // process had died before it; n < 0: no step fails. It returns the number of steps so far.
 func crashAt(b *Backend, n int) (steps *int) {
 	steps = new(int)
-	b.store.disk.beforeStep = func(step, path string) error {
+	b.store.ops.beforeStep = func(step, path string) error {
 		if *steps++; n >= 0 && *steps > n {
 			return fmt.Errorf("%s %s: %w", step, path, errCrash)
 		}
@@ -130,7 +130,7 @@ func crashCases() []crashCase {
 			prepare: func(t *testing.T, b *Backend) {
 				t.Helper()
 				createA(t, b)
-				if err := b.store.disk.mkdir(b.store.PendingPath(volA)); err != nil {
+				if err := b.store.ops.mkdir(b.store.PendingPath(volA)); err != nil {
 					t.Fatal(err)
 				}
 				writeHalf(t, filepath.Join(b.store.PendingPath(volA), volumedir.DataFile))
@@ -242,7 +242,7 @@ func TestDeleteAfterCrashLeavesNothing(t *testing.T) {
 // A creation that fails without a crash (disk full) removes its files.
 func TestFailedCreateLeavesNothing(t *testing.T) {
 	b := openBackend(t)
-	b.store.disk.beforeStep = func(step, _ string) error {
+	b.store.ops.beforeStep = func(step, _ string) error {
 		if step == "sync" {
 			return errCrash
 		}
@@ -305,8 +305,8 @@ func TestDeleteWaitsForPendingDirectory(t *testing.T) {
 
 func TestDeleteWorksWithoutRenameNoReplace(t *testing.T) {
 	b := openBackend(t)
-	b.store.disk.beforeStep = func(step, _ string) error {
-		if step == "rename new" {
+	b.store.ops.beforeStep = func(step, _ string) error {
+		if step == "rename no-replace" {
 			return unix.EINVAL
 		}
 		return nil

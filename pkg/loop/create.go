@@ -14,7 +14,7 @@ import (
 )
 
 // Create implements volume.Backend: it creates a blank volume, or returns the existing one
-// of that name.
+// that has the name.
 func (b *Backend) Create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
 	v, err := b.create(ctx, req, nil)
 	return v, volume.Wrap(err, "create", req.Name)
@@ -26,7 +26,7 @@ type source struct {
 	id         string
 }
 
-// create creates a volume with the content of source; nil: a blank volume.
+// create creates a volume with the content of from, or a blank one if from is nil.
 func (b *Backend) create(ctx context.Context, req volume.CreateRequest, from *source) (volume.Volume, error) {
 	forNode, err := nodeParameters(req.Parameters)
 	if err != nil {
@@ -53,7 +53,7 @@ func (b *Backend) create(ctx context.Context, req volume.CreateRequest, from *so
 	return b.volumeOf(o), nil
 }
 
-// loadOrBuild returns the object of the name, and builds it first if it does not exist.
+// loadOrBuild returns the object that has the name, and builds it first if it does not exist.
 func (b *Backend) loadOrBuild(
 	c volumedir.Collection, name string, build func(id string) error,
 ) (volumedir.Object, error) {
@@ -135,7 +135,7 @@ func (b *Backend) buildVolume(
 				return err
 			}
 		}
-		return b.store.disk.truncate(data, size)
+		return b.store.ops.truncate(data, size)
 	})
 }
 
@@ -146,7 +146,7 @@ func (b *Backend) copy(ctx context.Context, from source, dst *os.File) error {
 		return err
 	}
 	defer src.Close() //nolint:errcheck // nothing was written
-	return b.store.disk.do("copy", filepath.Clean(src.Name()), func() error {
+	return b.store.ops.do("copy", filepath.Clean(src.Name()), func() error {
 		// The copy must include the pages of the file that are not written back yet.
 		if err := src.Sync(); err != nil {
 			return err

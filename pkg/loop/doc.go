@@ -7,7 +7,7 @@
 // New opens the directory and returns a Backend, the volume.Backend that
 // growvol-controller serves. To follow one call, begin with Backend.Create (create.go):
 // store.go creates and removes objects so that a crash at any step leaves complete
-// objects only, disk.go makes the single steps, and build.go lets a copy of a large
+// objects only, file_ops.go makes the single steps, and build.go lets a copy of a large
 // volume continue after its call has ended.
 //
 // What a crash leaves unfinished is in the directory pending, where the next call for

@@ -50,9 +50,9 @@ func (b *Backend) extendFile(path string, size volume.Size) error {
 	if err != nil {
 		return err
 	}
-	err = b.store.disk.truncate(f, size)
+	err = b.store.ops.truncate(f, size)
 	if err == nil {
-		err = b.store.disk.sync(f)
+		err = b.store.ops.sync(f)
 	}
 	return volume.Join(err, f.Close())
 }

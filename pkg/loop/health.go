@@ -28,7 +28,8 @@ func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.He
 }
 
 // conditions returns what is wrong with a volume's files. An I/O error, which may pass,
-// is returned as an error, not as a condition. Kind NotFound: there is no such volume.
+// is returned as an error, not as a condition. The error is of kind NotFound if there is no
+// such volume.
 func (b *Backend) conditions(id string) ([]volume.Condition, error) {
 	o, err := b.store.Load(volumedir.Volumes, id)
 	_, isDamaged := errors.AsType[volumedir.DamageError](err)

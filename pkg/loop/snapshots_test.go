@@ -178,8 +178,8 @@ func TestCopyRangeCopiesEveryChunk(t *testing.T) {
 	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
 	}
-	const text, start, end = "end of the first chunk", 4096, copyChunk + 1<<20
-	for _, at := range []int64{0, copyChunk - 4000, start + copyChunk - 10, end - int64(len(text)), end} {
+	const text, start, end = "end of the first chunk", 4096, copyChunkSize + 1<<20
+	for _, at := range []int64{0, copyChunkSize - 4000, start + copyChunkSize - 10, end - int64(len(text)), end} {
 		if _, err := src.WriteAt([]byte(text), at); err != nil {
 			t.Fatal(err)
 		}
@@ -248,7 +248,7 @@ func TestPoolSizeBoundsVolumesAndSnapshots(t *testing.T) {
 func TestConcurrentCreatesDoNotExceedPool(t *testing.T) {
 	b := openBackend(t, func(o *Options) { o.PoolSize = 4 * volume.GiB })
 	gate := make(chan struct{})
-	b.store.disk.beforeStep = func(step, _ string) error {
+	b.store.ops.beforeStep = func(step, _ string) error {
 		if step == "create" {
 			<-gate // every call that got a reservation waits here
 		}

@@ -14,12 +14,11 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// store writes the directory of the volumes: it creates objects completely or not at
-// all, and removes them without needing free space. The embedded Dir reads and locks
-// objects.
+// store writes the directory of the volumes: it creates and removes objects so that a crash
+// at any step leaves complete objects only. The embedded Dir reads and locks objects.
 type store struct {
 	volumedir.Dir
-	disk disk
+	ops fileOps
 }
 
 // errExists says that the object to be created exists.
@@ -36,8 +35,8 @@ func (s *store) dirs() []string {
 	}
 }
 
-// createDirs creates the directories. Only their owner can read them, and with them the
-// content of the volumes.
+// createDirs creates the missing directories, readable by their owner only, because they hold
+// the content of the volumes. It leaves the mode of an existing directory unchanged.
 func (s *store) createDirs() error {
 	for _, dir := range s.dirs() {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -62,13 +61,15 @@ func (s *store) ids(c volumedir.Collection) ([]string, error) {
 	return ids, nil
 }
 
-// create creates an object in its directory in pending, which the caller has locked.
-// write writes the content into the open data file. errExists: the object exists.
+// create writes an object into its directory in pending, which the caller has locked, and then
+// renames that directory to the object's path. write writes the content into the open data
+// file. If anything fails, create removes the directory in pending. It returns errExists if
+// the object exists.
 func (s *store) create(o volumedir.Object, write func(data *os.File) error) (err error) {
 	pending, path := s.PendingPath(o.ID), s.Path(o.Collection, o.ID)
 	defer func() {
 		if err != nil {
-			err = volume.Join(err, s.disk.removeAll(pending)) // an unfinished copy may be large
+			err = volume.Join(err, s.ops.removeAll(pending)) // an unfinished copy may be large
 		}
 	}()
 	if _, err := os.Lstat(path); err == nil {
@@ -80,7 +81,7 @@ func (s *store) create(o volumedir.Object, write func(data *os.File) error) (err
 	if err := s.saveJSON(filepath.Join(pending, volumedir.RecordFile), o.Record); err != nil {
 		return err
 	}
-	if err := s.disk.rename(pending, path); err != nil {
+	if err := s.ops.rename(pending, path); err != nil {
 		return err
 	}
 	return s.syncDirs(o.Collection)
@@ -88,31 +89,32 @@ func (s *store) create(o volumedir.Object, write func(data *os.File) error) (err
 
 // createFile creates a file and makes its content survive a power failure.
 func (s *store) createFile(path string, write func(*os.File) error) error {
-	f, err := s.disk.create(path)
+	f, err := s.ops.create(path)
 	if err != nil {
 		return err
 	}
 	err = write(f)
 	if err == nil {
-		err = s.disk.sync(f)
+		err = s.ops.sync(f)
 	}
 	return volume.Join(err, f.Close())
 }
 
-// saveJSON writes a file. Readers see the previous file or the complete new one.
+// saveJSON writes value as JSON to the file at path. Readers see the previous file or the
+// complete new one.
 func (s *store) saveJSON(path string, value any) error {
 	text, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
 		return err
 	}
-	err = s.createFile(path+tempSuffix, func(f *os.File) error { return s.disk.write(f, append(text, '\n')) })
+	err = s.createFile(path+tempSuffix, func(f *os.File) error { return s.ops.write(f, append(text, '\n')) })
 	if err == nil {
-		err = s.disk.rename(path+tempSuffix, path)
+		err = s.ops.rename(path+tempSuffix, path)
 	}
 	if err == nil {
-		return s.disk.syncDir(filepath.Dir(path))
+		return s.ops.syncDir(filepath.Dir(path))
 	}
-	return volume.Join(err, s.disk.removeFile(path+tempSuffix))
+	return volume.Join(err, s.ops.removeFile(path+tempSuffix))
 }
 
 func (s *store) attachmentPath(id string) string {
@@ -120,19 +122,18 @@ func (s *store) attachmentPath(id string) string {
 }
 
 // removeAttachment removes a volume's attachment, and the temporary file of an
-// interrupted one. It needs no free space.
+// interrupted one.
 func (s *store) removeAttachment(id string) error {
 	path := s.attachmentPath(id)
 	for _, p := range []string{path + tempSuffix, path} {
-		if err := s.disk.removeFile(p); err != nil {
+		if err := s.ops.removeFile(p); err != nil {
 			return err
 		}
 	}
-	return s.disk.syncDir(filepath.Dir(path))
+	return s.ops.syncDir(filepath.Dir(path))
 }
 
-// remove removes an object that the caller has locked. It needs no free space, so that a
-// full filesystem can be emptied.
+// remove removes an object that the caller has locked.
 func (s *store) remove(ctx context.Context, c volumedir.Collection, id string) error {
 	if err := s.moveToPending(ctx, c, id); err != nil {
 		return err
@@ -142,7 +143,7 @@ func (s *store) remove(ctx context.Context, c volumedir.Collection, id string) e
 	if err := s.syncDirs(c); err != nil {
 		return err
 	}
-	return s.disk.removeAll(s.PendingPath(id))
+	return s.ops.removeAll(s.PendingPath(id))
 }
 
 // moveToPending moves an object to its directory in pending. If that directory exists,
@@ -150,7 +151,7 @@ func (s *store) remove(ctx context.Context, c volumedir.Collection, id string) e
 // that the object exists, or removes what an interrupted creation left.
 func (s *store) moveToPending(ctx context.Context, c volumedir.Collection, id string) error {
 	for {
-		err := s.disk.renameNew(s.Path(c, id), s.PendingPath(id))
+		err := s.ops.renameNoReplace(s.Path(c, id), s.PendingPath(id))
 		if errors.Is(err, unix.EINVAL) {
 			return s.replacePending(ctx, c, id)
 		}
@@ -172,17 +173,17 @@ func (s *store) replacePending(ctx context.Context, c volumedir.Collection, id s
 		return err
 	}
 	defer unlock()
-	if err := s.disk.removeFiles(pending); err != nil {
+	if err := s.ops.removeFiles(pending); err != nil {
 		return err
 	}
-	return s.disk.rename(s.Path(c, id), pending)
+	return s.ops.rename(s.Path(c, id), pending)
 }
 
 // lockPending creates the object's directory in pending if it does not exist, and locks it.
 func (s *store) lockPending(ctx context.Context, id string) (unlock func(), err error) {
 	pending := s.PendingPath(id)
 	for {
-		if err := s.disk.mkdir(pending); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := s.ops.mkdir(pending); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
 		unlock, err := volumedir.LockPath(ctx, pending)
@@ -205,7 +206,7 @@ func (s *store) discardPending(ctx context.Context, id string) error {
 		return err
 	}
 	defer unlock()
-	return s.disk.removeAll(pending)
+	return s.ops.removeAll(pending)
 }
 
 // discardAllPending removes every directory in pending that no other process uses, and
@@ -220,7 +221,7 @@ func (s *store) discardAllPending() []error {
 		pending := s.PendingPath(e.Name())
 		unlock, ok, err := volumedir.TryLockPath(pending)
 		if ok {
-			err = s.disk.removeAll(pending)
+			err = s.ops.removeAll(pending)
 			unlock()
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -232,5 +233,5 @@ func (s *store) discardAllPending() []error {
 
 // syncDirs makes a rename between pending and a collection survive a power failure.
 func (s *store) syncDirs(c volumedir.Collection) error {
-	return volume.Join(s.disk.syncDir(s.CollectionPath(c)), s.disk.syncDir(s.PendingPath("")))
+	return volume.Join(s.ops.syncDir(s.CollectionPath(c)), s.ops.syncDir(s.PendingPath("")))
 }

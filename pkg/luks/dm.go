@@ -37,7 +37,7 @@ type deviceMapper interface {
 	table(name string) (cryptTable, error)
 	// resume resumes a suspended mapping.
 	resume(name string) error
-	// remove removes the mapping with this dm UUID; EBUSY: it is open.
+	// remove removes the mapping with this dm UUID. It returns EBUSY if the mapping is open.
 	remove(uuid string) error
 }
 
@@ -125,7 +125,7 @@ func (l linuxMapper) isAbsent(name string) bool {
 	return true
 }
 
-// table reads what "dmsetup table" shows. The answer may contain the volume key, so table
+// table reads what "dmsetup table" shows. The answer can contain the volume key, so table
 // clears it afterwards.
 func (l linuxMapper) table(name string) (cryptTable, error) {
 	head, answer, err := l.request(unix.DM_TABLE_STATUS, byName(name), unix.DM_STATUS_TABLE_FLAG|unix.DM_SECURE_DATA_FLAG)
@@ -209,7 +209,7 @@ func parseCryptTarget(data []byte) (cryptTable, error) {
 	}
 	below, err := blockdev.ParseNumber(string(fields[3]))
 	if err != nil {
-		// The message must not contain the text: in a table of another form it may be the key.
+		// The message must not contain the text: in a table of another form it might be the key.
 		return cryptTable{}, errors.New("the device below it is not given as major:minor")
 	}
 	t.major, t.minor = below.Major, below.Minor

@@ -98,7 +98,7 @@ func (s *System) Format(ctx context.Context, req FormatRequest) (h Header, fresh
 	// The retry of an interrupted format uses the UUID of the first try, so that the marker
 	// matches the header whichever of the two tries wrote it.
 	if !proved {
-		m = marker{UUID: uuid.NewString(), Device: size, Zero: zero, Begun: s.now()}
+		m = marker{UUID: uuid.NewString(), DeviceSize: size, Zero: zero, Begun: s.now()}
 		if err := writeMarker(req.Marker, m); err != nil {
 			return h, false, err
 		}
@@ -113,11 +113,12 @@ func (s *System) checkFormat(ctx context.Context, req FormatRequest, h Header, m
 		return volume.Errorf(volume.KindPrecondition,
 			"cannot format the device %s with LUKS2, because it is not blank: it holds %s, but %s",
 			req.Device, found, why).
-			WithRemedy(fmt.Sprintf("if no data on it is needed, clear it: wipefs -a %s && blkdiscard -z %s; "+
-				"if it holds the volume's data, restore its LUKS header from a backup: "+
-				"cryptsetup luksHeaderRestore %s --header-backup-file FILE", req.Device.Path, req.Device.Path, req.Device.Path))
+			WithRemedy(fmt.Sprintf("if it holds the volume's data, restore its LUKS header from a backup: "+
+				"cryptsetup luksHeaderRestore %s --header-backup-file FILE; "+
+				"if no data on it is needed, clear it: wipefs -a %s && blkdiscard -z %s",
+				req.Device.Path, req.Device.Path, req.Device.Path))
 	}
-	leftover := proved && (zero || !m.Zero) // of our own format; no data were written after it
+	leftover := proved && (zero || !m.Zero) // the device holds what an interrupted Format left, and no data
 	switch h.State {
 	case HeaderAbsent:
 	case HeaderUnfinished, HeaderDamaged:
@@ -126,7 +127,7 @@ func (s *System) checkFormat(ctx context.Context, req FormatRequest, h Header, m
 		if leftover && h.UUID == m.UUID && (h.State == HeaderUnfinished || !h.hasSecondary) {
 			return nil
 		}
-		return refuse(h.String(), "no record on this node proves that an interrupted format of this volume left it")
+		return refuse(h.String(), "no marker on this node proves that an interrupted format of this volume left it")
 	default:
 		return refuse(h.String(), "this driver did not make it")
 	}
@@ -139,7 +140,7 @@ func (s *System) checkFormat(ctx context.Context, req FormatRequest, h Header, m
 	case c.Recognized:
 		return refuse(c.Name, "this driver encrypts blank devices only")
 	case !leftover:
-		return refuse(c.Name, "no record on this node proves that an interrupted format of this volume left it")
+		return refuse(c.Name, "no marker on this node proves that an interrupted format of this volume left it")
 	}
 	return nil
 }
@@ -178,12 +179,12 @@ func (s *System) removeUnusedMarker(ctx context.Context, req FormatRequest) {
 		err = RemoveMarker(req.Marker)
 	}
 	if err != nil {
-		s.log.ErrorContext(ctx, "cannot remove the record of a failed LUKS format",
+		s.log.ErrorContext(ctx, "cannot remove the marker of a failed LUKS format",
 			"device", req.Device.Path, "error", err)
 	}
 }
 
-// isZero reads about sampleCount samples of sampleLength bytes.
+// How much isZero reads: about sampleCount samples of sampleLength bytes each.
 const (
 	sampleCount  = 256
 	sampleLength = 4096

@@ -76,7 +76,7 @@ func (g growth) state() (table cryptTable, want volume.Size, err error) {
 	return table, (size - table.offset).RoundDown(table.sector), err
 }
 
-// resize runs "cryptsetup resize" and reads the size back. A cryptsetup that was killed may
+// resize runs "cryptsetup resize" and reads the size back. A cryptsetup that was killed can
 // have left the mapping suspended, which blocks every write to it: resize resumes it.
 func (g growth) resize(ctx context.Context, want volume.Size, passphrase []byte) (volume.Size, error) {
 	f, err := g.lockDisk(ctx, g.disk)

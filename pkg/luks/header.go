@@ -15,20 +15,20 @@ type HeaderState uint8
 
 // The states of a header.
 const (
-	// HeaderAbsent: no copy of a header. The device may hold other content.
+	// HeaderAbsent means no copy of a header. The device can hold other content.
 	HeaderAbsent HeaderState = iota
-	// HeaderSound: LUKS2 with at least one key slot; its checksum is right.
+	// HeaderSound means LUKS2 with at least one key slot; its checksum is right.
 	HeaderSound
-	// HeaderUnfinished: LUKS2 without a key slot, so that no passphrase can open it. An
+	// HeaderUnfinished means LUKS2 without a key slot, so that no passphrase can open it. An
 	// interrupted format leaves such a header.
 	HeaderUnfinished
-	// HeaderLUKS1: a header of version 1, which has no second copy and which this driver does
+	// HeaderLUKS1 means a header of version 1, which has no second copy and which this driver does
 	// not open.
 	HeaderLUKS1
-	// HeaderDamaged: remains of a LUKS header, but no valid copy, or two copies that
+	// HeaderDamaged means leftovers of a LUKS header, but no valid copy, or two copies that
 	// contradict each other, or a valid second copy behind an overwritten first one.
 	HeaderDamaged
-	// HeaderUnsupported: LUKS2 in a layout that this driver does not support.
+	// HeaderUnsupported means LUKS2 in a layout that this driver does not support.
 	HeaderUnsupported
 )
 
@@ -74,7 +74,7 @@ func (h Header) String() string {
 }
 
 // Header reads both copies of the LUKS2 header on a device and verifies their checksums. The
-// device may be in use. Kinds, for a device that cannot be read: Internal, Deadline,
+// device can be in use. Kinds, for a device that cannot be read: Internal, Deadline,
 // Canceled; it never counts as HeaderAbsent.
 func (s *System) Header(ctx context.Context, d blockdev.Device) (Header, error) {
 	f, err := s.devices.OpenFile(ctx, d)

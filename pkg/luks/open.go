@@ -129,7 +129,7 @@ func (m Mapping) mismatch(req OpenRequest, h Header) string {
 }
 
 // findUsable returns the open mapping of the volume, if it is the requested one. It closes a
-// mapping that Open may replace, and returns an error for any other.
+// mapping that Open is allowed to replace, and returns an error for any other.
 func (s *System) findUsable(ctx context.Context, req OpenRequest, h Header, name string) (Mapping, bool, error) {
 	st, exists, err := s.mapper.status(name)
 	if err != nil {

@@ -104,15 +104,15 @@ func (d *disk) wantUntouchedWithoutMarker(n int) {
 	before := d.fingerprint()
 	foreign := []marker{
 		{},
-		{UUID: uuid.NewString(), Device: crashSize, Begun: time.Now().Add(-25 * time.Hour)},
-		{UUID: uuid.NewString(), Device: 2 * crashSize, Begun: time.Now()},
+		{UUID: uuid.NewString(), DeviceSize: crashSize, Begun: time.Now().Add(-25 * time.Hour)},
+		{UUID: uuid.NewString(), DeviceSize: 2 * crashSize, Begun: time.Now()},
 	}
 	h, err := d.Header(d.t.Context(), d.Device)
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	if h.State != HeaderAbsent { // a fresh marker of a format that chose another UUID
-		foreign = append(foreign, marker{UUID: uuid.NewString(), Device: crashSize, Begun: time.Now()})
+		foreign = append(foreign, marker{UUID: uuid.NewString(), DeviceSize: crashSize, Begun: time.Now()})
 	}
 	for _, m := range foreign {
 		if err := writeMarker(other, m); err != nil {

@@ -209,7 +209,7 @@ func TestRealFormatRefusesDevicesThatAreNotBlank(t *testing.T) {
 	}
 	// Recognized content never comes from an interrupted format of this driver.
 	if err := writeMarker(d.marker, marker{
-		UUID: uuid.NewString(), Device: crashSize, Zero: true,
+		UUID: uuid.NewString(), DeviceSize: crashSize, Zero: true,
 		Begun: time.Now(),
 	}); err != nil {
 		t.Fatal(err)
@@ -221,12 +221,12 @@ func TestRealFormatRefusesDevicesThatAreNotBlank(t *testing.T) {
 
 	// An interrupted format has written nothing after the key slots, where these data are.
 	if err := writeMarker(d.marker, marker{
-		UUID: uuid.NewString(), Device: crashSize, Zero: true,
+		UUID: uuid.NewString(), DeviceSize: crashSize, Zero: true,
 		Begun: time.Now(),
 	}); err != nil {
 		t.Fatal(err)
 	}
 	d.write(DataOffset.Bytes()+4096*100, bytes.Repeat([]byte("data"), 10000))
 	_, _, err = d.Format(ctx, d.formatRequest())
-	wantError(t, err, volume.KindPrecondition, "unknown data", "no record on this node proves")
+	wantError(t, err, volume.KindPrecondition, "unknown data", "no marker on this node proves")
 }

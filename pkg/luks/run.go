@@ -20,19 +20,19 @@ import (
 // cryptsetupCommand is one run of cryptsetup.
 type cryptsetupCommand struct {
 	Args []string
-	// Passphrase is the content of standard input; nil: empty.
+	// Passphrase is the content of standard input, which is empty for nil.
 	Passphrase []byte
-	// Disk is inherited by the program, which opens it as DiskPath. So the lock on the disk
+	// Disk is inherited by the program, which opens it as diskPath. So the lock on the disk
 	// lasts until the program has ended.
 	Disk *os.File
 }
 
-// diskPath is the path of a Command's disk. It leads to the inherited open file, and not to a
-// device name that another device may have by now.
+// diskPath is the path of a command's disk. It leads to the inherited open file, and not to a
+// device name that another device can have by now.
 const diskPath = "/proc/self/fd/3"
 
 // runner runs cryptsetup and, after the program has ended, returns its standard error. When
-// ctx ends, Runner kills the program.
+// ctx ends, runner kills the program.
 type runner func(ctx context.Context, c cryptsetupCommand) (stderr string, err error)
 
 // cryptsetup runs a command on a locked disk, and removes what a failed one leaves there.
@@ -44,7 +44,7 @@ func (s *System) cryptsetup(ctx context.Context, d blockdev.Device, c cryptsetup
 	return stderr, err
 }
 
-// runCryptsetup is the Runner that starts the real cryptsetup.
+// runCryptsetup is the runner that starts the real cryptsetup.
 func runCryptsetup(ctx context.Context, c cryptsetupCommand) (string, error) {
 	return runProgram(ctx, c, append([]string{"cryptsetup"}, c.Args...))
 }

@@ -193,7 +193,7 @@ func (e *expandCall) growMounted(ctx context.Context) (volume.Size, error) {
 		return 0, err
 	}
 	// The filesystem must reach what the request requires, not the volume's size: the limit of its
-	// format may lie between the two. It cannot reach what the disk hides of the volume.
+	// format can lie between the two. It cannot reach what the disk hides of the volume.
 	err = e.growVolume(ctx, growth{
 		vol: vol, occasion: occasionExpand, mountPoint: mountPoint,
 		required: min(e.required, size), passphrase: e.passphrase,
@@ -230,7 +230,7 @@ func (e *expandCall) mountAt(ctx context.Context, path string) (filesystem.Mount
 }
 
 // growthMount returns the mount point on whose descriptor the filesystem grows: the staging mount,
-// because the published one may be a read-only bind mount. Without a staging path it is the
+// because the published one can be a read-only bind mount. Without a staging path it is the
 // published mount, or a writable mount of the device if the published one is read-only.
 func (e *expandCall) growthMount(
 	ctx context.Context, published filesystem.Mount, vol *inspect.Volume,
@@ -293,7 +293,7 @@ const (
 	// of kubelet's mounting of the volume, on which the pod waits. kubelet makes that call when the
 	// capacity of the PersistentVolume is larger than that in the claim's status.
 	podStartWindow = 10 * time.Second
-	// podStartDeviceTimeout is how long such a call waits for the device. A cloud may announce a
+	// podStartDeviceTimeout is how long such a call waits for the device. A cloud can announce a
 	// growth late, and kubelet does not call again after FAILED_PRECONDITION.
 	podStartDeviceTimeout = 15 * time.Second
 )
@@ -324,7 +324,7 @@ func (e *expandCall) exceedsVolumeError(disk blockdev.Device, size volume.Size) 
 
 // explainShortDevice completes an error of kind Deadline for a device that is smaller than the
 // device of a volume of this size must be: with the connector's remedy, and with what an encryption
-// below this node may hide.
+// below this node can hide.
 func explainShortDevice(conn volume.Connection, size volume.Size, err error) error {
 	timeout, ok := errors.AsType[*volume.Error](err)
 	if !ok || timeout.Kind != volume.KindDeadline {

@@ -32,9 +32,9 @@ const (
 )
 
 // NodeGetVolumeHealth reports what is wrong with a volume on this node, as read in this call, with
-// the cause of the last failed growth. The RPC is alpha in CSI v1.13. NOT_FOUND: the volume is not
-// on this node. DEADLINE_EXCEEDED: the device or the filesystem does not answer, so nothing is
-// known.
+// the cause of the last failed growth. The RPC is alpha in CSI v1.13. It returns NOT_FOUND if the
+// volume is not on this node, and DEADLINE_EXCEEDED if the device or the filesystem does not
+// answer, so that nothing is known.
 func (s *Server) NodeGetVolumeHealth(
 	ctx context.Context, req *csi.NodeGetVolumeHealthRequest,
 ) (*csi.NodeGetVolumeHealthResponse, error) {

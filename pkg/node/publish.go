@@ -145,7 +145,7 @@ func (p *publishCall) noteFirstPublish(ctx context.Context, dev blockdev.Device)
 }
 
 // checkBindMount reads back what the target path shows after the bind. A mount that is proved not
-// to be the requested one is unmounted: the source may have changed between the check and the bind.
+// to be the requested one is unmounted: the source can have changed between the check and the bind.
 // A mount that cannot be read stays; the retry reads it in isPublished.
 func (p *publishCall) checkBindMount(ctx context.Context, dev blockdev.Device) error {
 	m, mounted, err := p.opts.Filesystems.FindMount(p.target)

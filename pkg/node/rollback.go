@@ -11,7 +11,7 @@ import (
 const rollbackTimeout = 2 * time.Second
 
 // withRollbackTimeout returns a context for rollBack. It does not end with the call's waits, which
-// may have failed by their timeout, but it ends early enough before the deadline of the RPC to
+// can have failed by their timeout, but it ends early enough before the deadline of the RPC to
 // answer.
 func withRollbackTimeout(rpcCtx context.Context) (context.Context, context.CancelFunc) {
 	timeout := rollbackTimeout
@@ -24,7 +24,8 @@ func withRollbackTimeout(rpcCtx context.Context) (context.Context, context.Cance
 // rollBack undoes what a failed stage has mounted, opened, recorded and connected. kubelet never
 // unstages after an error that it treats as final, and a volume that stays connected can never be
 // detached. It leaves what is in use or what detached work of this call needs, and a volume that
-// was connected before this call, which may be staged as a raw device. rpcCtx has no answer margin.
+// was connected before this call, which might be staged as a raw device. rpcCtx has no answer
+// margin.
 func (st *stageCall) rollBack(rpcCtx context.Context, cause error) {
 	if !st.lease.IsHeld() {
 		return

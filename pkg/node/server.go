@@ -31,7 +31,7 @@ import (
 // sizes and cause still arrives: after the deadline the caller sees only DEADLINE_EXCEEDED.
 const defaultAnswerMargin = 3 * time.Second
 
-// Options are what a Server needs; ID, Connector, Devices, Mappings, Filesystems, StateDir and
+// Options configure a Server; ID, Connector, Devices, Mappings, Filesystems, StateDir and
 // Metrics are required.
 type Options struct {
 	ID          string // id of this node, as the controller passes it to Attach
@@ -48,7 +48,7 @@ type Options struct {
 	RequireShared bool
 	AnswerMargin  time.Duration // 3 s when zero
 	// Detached lists the work that continues after its call (mkfs, e2fsck, growth, unmount), so that
-	// the plugin can wait for this work before it exits; nil: the work is not listed.
+	// the plugin can wait for this work before it exits. With nil the work is not listed.
 	Detached *operation.Tracker
 	Log      *slog.Logger // slog.Default when nil
 	Metrics  *Metrics

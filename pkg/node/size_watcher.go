@@ -14,7 +14,7 @@ import (
 
 const (
 	// sizeReadInterval is how often the sizes of staged devices are read: some kernels and drivers
-	// announce no change, and a growth may have failed for a transient reason.
+	// announce no change, and a growth can have failed for a transient reason.
 	sizeReadInterval = 30 * time.Second
 	// deviceGrowthTimeout bounds one growth that no call waits for.
 	deviceGrowthTimeout = 2 * time.Minute

@@ -34,9 +34,9 @@ func (st *stageCall) checkReadOnlyMode(ctx context.Context, path string, readOnl
 		WithRemedy("delete the pods that use the volume on this node")
 }
 
-// findModeConflict returns where a disk, or what rests on it, is in use in the other mode; empty:
-// nowhere. A disk that is read-only although the volume was staged for writing is no conflict: the
-// storage has made it read-only, or the mount failed.
+// findModeConflict returns where a disk, or what rests on it, is in use in the other mode, or
+// "" if there is no conflict. A disk that is read-only although the volume was staged for writing
+// is no conflict: the storage has made it read-only, or the mount failed.
 func (st *stageCall) findModeConflict(
 	ctx context.Context, disk blockdev.Device, readOnly bool,
 ) (path string, err error) {
@@ -64,8 +64,8 @@ func (st *stageCall) findModeConflict(
 	return "", nil
 }
 
-// isWritable reports whether the device of a mount may be written: for a filesystem, through any of
-// its mounts.
+// isWritable reports whether the device of a mount can be written to: for a filesystem, through any
+// of its mounts.
 func isWritable(m filesystem.Mount) bool {
 	if m.IsDeviceNode() {
 		return !m.IsReadOnly()

@@ -39,7 +39,7 @@ func (s *Server) readStats(ctx context.Context, id, path string) ([]*csi.VolumeU
 	if !connected {
 		return nil, notPublished
 	}
-	// A filesystem whose device is gone, or that is frozen, may never answer.
+	// A filesystem whose device is gone, or that is frozen, might never answer.
 	noAnswer := volume.Errorf(volume.KindDeadline, "the filesystem at %s does not answer", path).
 		WithRemedy("check on this node whether its device is gone (lsblk), or it is frozen (journalctl --dmesg)")
 	lease, err := s.lockReading(ctx, id)

@@ -33,7 +33,7 @@ const sectorSize volume.Size = 512
 type Options struct {
 	Dir  string       // the directory of the volumes, on this machine
 	Node string       // this node's name, as the controller's half knows it
-	Log  *slog.Logger // nil: no log
+	Log  *slog.Logger // nil means no log
 }
 
 // Connector brings the volumes of a directory to this node as loop devices. It
@@ -137,7 +137,7 @@ func (c *Connector) ensureDevice(ctx context.Context, o volumedir.Object, readOn
 		isBound = false
 	}
 	if isBound {
-		// A Disconnect that failed may have told the kernel to clear the device.
+		// An earlier Disconnect that failed might have asked the kernel to clear the device.
 		isBound, err = c.loops.CancelClear(d)
 	}
 	if err == nil && !isBound {

@@ -28,18 +28,18 @@ type Record struct {
 	Block     bool   `json:"block,omitempty"`
 	ReadOnly  bool   `json:"readOnly,omitempty"`
 	Encrypted bool   `json:"encrypted,omitempty"` // the volume's LUKS2 mapping is mounted or published
-	// Size and PublishedSize are those of volume.Connection at stage; zero: unknown.
+	// Size and PublishedSize are those of volume.Connection at stage; zero if unknown.
 	Size          volume.Size `json:"sizeBytes,omitempty"`
 	PublishedSize volume.Size `json:"attachedBytes,omitempty"`
 	Granularity   volume.Size `json:"granuleBytes,omitempty"` // of volume.Connection
 	MaxOverhead   volume.Size `json:"hiddenBytes,omitempty"`  // of volume.Connection
-	// Major and Minor are the number of the volume's disk at stage. Another disk may have the number
+	// Major and Minor are the number of the volume's disk at stage. Another disk can have the number
 	// after a reboot: it is a reason to read the volume's state, and no proof of identity.
 	Major uint32 `json:"major"`
 	Minor uint32 `json:"minor"`
 }
 
-// Complete returns the connection that Locate has found, completed by the record: a connector may
+// Complete returns the connection that Locate has found, completed by the record: a connector can
 // learn size and encryption only at Connect.
 func (r Record) Complete(located volume.Connection) volume.Connection {
 	if r.ID == "" {

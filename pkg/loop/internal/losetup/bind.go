@@ -41,8 +41,8 @@ var errTaken = errors.New("another process took the loop device")
 // the device between the kernel's answer and its use.
 const maxBindAttempts = 64
 
-// configure gives the device the file. errTaken: another process has the device
-// (LOOP_CONFIGURE: EBUSY), or is just releasing it (open: ENXIO).
+// configure gives the device the file. It returns errTaken if another process has the device
+// (EBUSY from LOOP_CONFIGURE) or is just releasing it (ENXIO from open).
 func (s *System) configure(dev Device, file *os.File, label string) error {
 	mode, info := os.O_RDWR, unix.LoopInfo64{}
 	if dev.ReadOnly {

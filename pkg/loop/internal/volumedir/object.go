@@ -17,7 +17,7 @@ type Object struct {
 	Collection Collection
 	ID         string
 	Size       volume.Size
-	Attachment *Attachment // nil: not attached
+	Attachment *Attachment // nil if the object is not attached
 }
 
 // Record is the content of meta.json. It has no size: the length of the data file is
@@ -45,9 +45,9 @@ type DamageError struct{ error }
 // Unwrap returns the cause.
 func (e DamageError) Unwrap() error { return e.error }
 
-// Load reads an object. Errors: NotFound (it does not exist), Internal (its files
-// cannot be read, or the whole directory is missing, which is never NotFound; a
-// DamageError where a retry cannot help).
+// Load reads an object. The error is of kind NotFound if the object does not exist, and of
+// kind Internal if its files cannot be read or the directory of the whole collection is
+// missing. It is a DamageError if a retry cannot help.
 func (d Dir) Load(c Collection, id string) (Object, error) {
 	if !c.IsID(id) {
 		return Object{}, notFoundError(c, id)
@@ -58,7 +58,7 @@ func (d Dir) Load(c Collection, id string) (Object, error) {
 		return Object{}, d.missingError(c, id)
 	}
 	if err != nil {
-		return Object{}, volume.Errorf(volume.KindInternal, "open the %s: %w", c.Noun(), err)
+		return Object{}, volume.Errorf(volume.KindInternal, "cannot open the %s %s: %w", c.Noun(), id, err)
 	}
 	defer dir.Close() //nolint:errcheck // nothing was written
 	o, err := readObject(dir)
@@ -118,13 +118,13 @@ func (d Dir) missingError(c Collection, id string) error {
 // is NotFound if another process removed or replaced it in the meantime.
 func (d Dir) readError(c Collection, id string, dir *os.Root, cause error) error {
 	if errors.Is(cause, fs.ErrNotExist) {
-		before, err := dir.Stat(".")
-		now, nowErr := os.Stat(d.Path(c, id))
-		if err == nil && (errors.Is(nowErr, fs.ErrNotExist) || nowErr == nil && !os.SameFile(before, now)) {
+		opened, err := dir.Stat(".")
+		current, currentErr := os.Stat(d.Path(c, id))
+		if err == nil && (errors.Is(currentErr, fs.ErrNotExist) || currentErr == nil && !os.SameFile(opened, current)) {
 			return notFoundError(c, id)
 		}
 	}
-	// An I/O error may pass; a missing or malformed file does not.
+	// An I/O error can be transient; a missing or malformed file is not.
 	if _, isIO := errors.AsType[*fs.PathError](cause); !isIO || errors.Is(cause, fs.ErrNotExist) {
 		cause = DamageError{cause}
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// FindMount returns the topmost mount at path. Reading a mount may hang with its filesystem: then
+// FindMount returns the topmost mount at path. Reading a mount can hang with its filesystem: then
 // FindMount returns an error of kind Deadline (or Canceled) when ctx ends, and the reading keeps
 // the lease's locks, so that at most one reading of each volume hangs.
 func (i Inspector) FindMount(
@@ -34,7 +34,7 @@ func (i Inspector) FindMount(
 	return r.mount, r.mounted, err
 }
 
-// MountsOf returns the mounts of a device. It leaves out stale device nodes: they may show a disk
+// MountsOf returns the mounts of a device. It leaves out stale device nodes: they can show a disk
 // that had the device's number before.
 func (i Inspector) MountsOf(ctx context.Context, dev blockdev.Device) ([]filesystem.Mount, error) {
 	mounts, err := i.Filesystems.MountsOf(ctx, dev.Number())

@@ -54,7 +54,7 @@ func (i Inspector) CheckMounts(
 // checkAbove returns an error of kind Precondition when the disk is in use through a device that
 // rests on it and is not one of the layers: a device that is mounted or published, or the mapping
 // of this driver, in use or not. An unmounted mapping that another program has opened is allowed:
-// the pod that has the raw device may have made it.
+// the pod that has the raw device might have made it.
 func (i Inspector) checkAbove(ctx context.Context, id string, layers []blockdev.Device) error {
 	disk := layers[len(layers)-1]
 	above, err := i.DevicesAbove(disk)
