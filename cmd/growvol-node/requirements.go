@@ -25,9 +25,8 @@ type filesystems interface {
 	Propagates(path string) (bool, error)
 }
 
-// newRequirementChecker returns the checker behind Probe: it checks that the node
-// has what the plugin needs. The checker has run once, so that the log shows at the start what is
-// missing.
+// newRequirementChecker returns the checker behind Probe: it checks that the node has what
+// the plugin needs. The checker has run once, so that the log shows at the start what is missing.
 func newRequirementChecker(
 	ctx context.Context, c config, system filesystems, connector volume.Connector,
 	reg prometheus.Registerer, log *slog.Logger,

@@ -37,7 +37,7 @@ type FormatRequest struct {
 // Format overwrites a device in three cases only:
 //
 //   - Probe reports that the device is blank.
-//   - IsEncrypted is set, and the device holds nothing but random bytes.
+//   - IsEncrypted is set, and Probe cannot distinguish the content from random bytes.
 //   - The device holds an unfinished filesystem or unknown data, and the marker proves that an
 //     earlier Format of this volume with the same type was interrupted.
 //

@@ -45,7 +45,7 @@ type Options struct {
 	// PoolSize bounds the sum of the sizes of all volumes and snapshots. With 0 there is no
 	// bound: the sum can exceed the filesystem, because the files are sparse.
 	PoolSize volume.Size
-	Detached *operation.Tracker // tracks copies that continue after their calls
+	Detached *operation.Tracker // tracks copies that continue after their calls; nil means untracked
 	Log      *slog.Logger       // nil means no log
 }
 
