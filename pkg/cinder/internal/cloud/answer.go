@@ -17,19 +17,19 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// answer is a refusal of OpenStack, as an error.
+// answer is an HTTP answer that a call cannot use, usually a refusal, as an error.
 type answer struct {
 	call
 	status         int
-	message        string        // what the cloud said; empty if OpenStack did not write the answer
-	retryAfter     time.Duration // after which the cloud asks to try again; 0: it does not say
-	hasLostAttempt bool          // an earlier attempt of the same call got no answer, and may have been carried out
-	requestID      string        // by which the cloud's operator finds it in the logs
+	message        string        // the text of the answer; empty if OpenStack did not write it
+	retryAfter     time.Duration // the pause that the answer asks for; 0 if it asks for none
+	hasLostAttempt bool          // an earlier attempt of the same call may have been carried out
+	requestID      string        // by which the cloud's operator finds the request in the logs
 
 	// What a 404 or 410 says; see readMissing.
-	about         []string // ids of the objects that it may be about
-	missingID     string   // the one of them that the service says it does not have; empty: none
-	isTypeMissing bool     // the service says that it does not have the volume type
+	about         []string // ids of the objects that the answer can be about
+	missingID     string   // the one of them that the service says does not exist; empty: none
+	isTypeMissing bool     // the service says that the volume type does not exist
 	isUnknownPath bool     // the API does not have the path
 }
 
@@ -54,7 +54,7 @@ func (a *answer) Error() string {
 	return text + "]"
 }
 
-// StatusCode returns the HTTP status of the answer that err came from, or 0.
+// StatusCode returns the HTTP status of the answer in err, or 0 if err has none.
 func StatusCode(err error) int {
 	var a *answer
 	if errors.As(err, &a) {
@@ -63,8 +63,9 @@ func StatusCode(err error) int {
 	return 0
 }
 
-// MayBeDone reports whether a request that ended with err can have been carried out, or can still
-// be: it got no answer, or not one that Cinder gives instead of doing the work.
+// MayBeDone reports whether a request that ended with err might have been carried out, or might
+// still be. That is so for the kinds Unavailable, Deadline and Canceled, except when Cinder
+// answered 413 or 429, which it does instead of the work.
 func MayBeDone(err error) bool {
 	code, kind := StatusCode(err), volume.KindOf(err)
 	if code == http.StatusTooManyRequests || code == http.StatusRequestEntityTooLarge {
@@ -73,9 +74,9 @@ func MayBeDone(err error) bool {
 	return kind == volume.KindUnavailable || kind == volume.KindDeadline || kind == volume.KindCanceled
 }
 
-func newAnswer(k call, r gophercloud.ErrUnexpectedResponseCode, hasLostAttempt bool) *answer {
+func newAnswer(call call, r gophercloud.ErrUnexpectedResponseCode, hasLostAttempt bool) *answer {
 	a := &answer{
-		call: k, status: r.Actual, message: messageOf(r.Body), requestID: transport.RequestID(r.ResponseHeader),
+		call: call, status: r.Actual, message: messageOf(r.Body), requestID: transport.RequestID(r.ResponseHeader),
 		hasLostAttempt: hasLostAttempt && r.Actual >= 400 && r.Actual < 500,
 	}
 	a.retryAfter, _ = transport.RetryAfter(r.ResponseHeader, time.Now())
@@ -83,8 +84,9 @@ func newAnswer(k call, r gophercloud.ErrUnexpectedResponseCode, hasLostAttempt b
 	return a
 }
 
-// judge returns the error for an answer, with kind and remedy of the first rule that matches.
-func (a *answer) judge() error {
+// toError converts the answer into a *volume.Error with the kind and remedy of the first rule that
+// matches, or with kind Internal if none does.
+func (a *answer) toError() error {
 	for _, r := range rules() {
 		if r.matches(a) {
 			return volume.Errorf(r.kind, "%s: %w", a.what, a).WithRemedy(r.remedy)
@@ -93,31 +95,32 @@ func (a *answer) judge() error {
 	return volume.Errorf(volume.KindInternal, "%s: %w", a.what, a)
 }
 
-// failure is the error for a call that got no answer. Kinds: Unavailable, or that of ctx.
-func failure(ctx context.Context, k call, err error) error {
+// noAnswerError returns the error for a call that got no answer. Kinds: Unavailable, or that of
+// ctx.
+func noAnswerError(ctx context.Context, call call, err error) error {
 	effect := ""
-	if k.method == http.MethodPost && !k.isRepeatable {
+	if call.method == http.MethodPost && !call.isRepeatable {
 		effect = "; it is not known whether the request was carried out"
 	}
 	if ended := ctx.Err(); ended != nil {
 		return volume.Errorf(volume.KindOf(ended), "%s: the call ended before %s answered%s: %w",
-			k.what, k.service, effect, err)
+			call.what, call.service, effect, err)
 	}
-	return volume.Errorf(volume.KindUnavailable, "%s: no answer from %s%s: %w", k.what, k.service, effect, err)
+	return volume.Errorf(volume.KindUnavailable, "%s: no answer from %s%s: %w", call.what, call.service, effect, err)
 }
 
-// unusableError is the error for an answer with a good status that is none to the call, or cannot
-// be read.
-func unusableError(k call, err error, requestID string) error {
+// unusableError returns the error for an answer with a good status that does not fit the call or
+// cannot be read.
+func unusableError(call call, err error, requestID string) error {
 	if requestID != "" {
 		requestID = " (request " + requestID + ")"
 	}
 	return volume.Errorf(volume.KindUnavailable, "%s: the answer of %s cannot be used%s: %w",
-		k.what, k.service, requestID, err).WithRemedy(checkEndpoint)
+		call.what, call.service, requestID, err).WithRemedy(checkEndpoint)
 }
 
-// messageOf takes what is meant for people out of an answer's body: OpenStack wraps it in an
-// object named after the fault. Pages of proxies say nothing useful.
+// messageOf returns the message for people in an answer's body, which OpenStack puts into an object
+// named after the fault. It returns "" for a body of another form, such as the page of a proxy.
 func messageOf(body []byte) string {
 	var faults map[string]json.RawMessage
 	if json.Unmarshal(body, &faults) != nil {
@@ -142,7 +145,7 @@ func messageOf(body []byte) string {
 	return ""
 }
 
-// oneLine makes a message fit an event and a log: one line of at most 500 characters.
+// oneLine shortens a message for events and logs to one line of at most 500 characters.
 func oneLine(text string) string {
 	const maxLength = 500
 	text = strings.Join(strings.Fields(text), " ")

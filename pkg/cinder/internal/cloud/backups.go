@@ -14,7 +14,8 @@ import (
 // Backup is a backup as Cinder shows it.
 type Backup = backups.Backup
 
-// MetadataOf returns the metadata of b; nil: the cloud keeps none (it is older than 3.43).
+// MetadataOf returns the metadata of b, or nil on clouds without microversion 3.43, which keep
+// none.
 func MetadataOf(b Backup) map[string]string {
 	if b.Metadata == nil {
 		return nil
@@ -25,24 +26,26 @@ func MetadataOf(b Backup) map[string]string {
 // metadataVersion is the first microversion with the metadata of a backup.
 const metadataVersion = "3.43"
 
-// Backup reads a backup. Kind NotFound: Cinder does not know it, or offers no backups.
+// Backup reads a backup. Kind NotFound: the backup does not exist, or the cloud offers no backups.
 func (c *Cloud) Backup(ctx context.Context, id string) (Backup, error) {
-	k := cinderCall("backup_get", "reading backup "+id, object{"backup", id})
-	k.prefers = metadataVersion
-	b, err := get(ctx, c, k, func(client *serviceClient) (*Backup, error) {
+	call := cinderCall("backup_get", "reading backup "+id, object{"backup", id})
+	call.prefers = metadataVersion
+	b, err := readByID(ctx, c, call, func(client *serviceClient) (*Backup, error) {
 		return backups.Get(ctx, client, id).Extract()
 	})
-	return b, c.checkOffersBackups(ctx, err)
+	return b, c.explainMissingBackups(ctx, err)
 }
 
-// ForbidsBackups reports whether refused, with which the reading of a backup ended, is Cinder's
-// refusal of every backup (kind Denied), whether it exists or not. Cinder looks for the backup
-// before it judges the permission, so there a 403 says that the backup exists; others judge first.
-func (c *Cloud) ForbidsBackups(ctx context.Context, refused error) bool {
-	if !volume.IsKind(refused, volume.KindDenied) {
+// ForbidsBackups reports whether the cloud forbids the user to read any backup, so that a 403 does
+// not prove that the backup exists. readErr is the error of Cloud.Backup; ForbidsBackups returns
+// false unless it is of kind Denied. Cinder itself finds the backup before it checks the
+// permission, but a cloud can also check first: then it answers 403 for an id that does not exist,
+// too.
+func (c *Cloud) ForbidsBackups(ctx context.Context, readErr error) bool {
+	if !volume.IsKind(readErr, volume.KindDenied) {
 		return false
 	}
-	_, err := c.Backup(ctx, "00000000-0000-4000-8000-000000000000") // an id that nothing has
+	_, err := c.Backup(ctx, "00000000-0000-4000-8000-000000000000") // no object has this id
 	return volume.IsKind(err, volume.KindDenied)
 }
 
@@ -54,11 +57,11 @@ func (c *Cloud) BackupsNamed(ctx context.Context, name string) ([]Backup, error)
 	return slices.DeleteFunc(found, func(b Backup) bool { return b.Name != name }), err
 }
 
-// BackupPage selects a part of the project's backups, as SnapshotPage does of the snapshots.
+// BackupPage selects a part of the project's backups, in the same way as SnapshotPage.
 type BackupPage = backups.ListOpts
 
 // Backups reads one page of the project's backups, oldest first, and the marker of the next (""
-// after the last). Kind Stale: the marker's backup is gone.
+// after the last). Kind Stale: the backup of the marker no longer exists.
 func (c *Cloud) Backups(ctx context.Context, page BackupPage) (found []Backup, next string, err error) {
 	page.Sort = oldestFirst
 	return c.listBackups(ctx, "backups", page)
@@ -71,26 +74,27 @@ type detailOpts struct{ backups.ListOpts }
 func (o detailOpts) ToBackupListDetailQuery() (string, error) { return o.ToBackupListQuery() }
 
 func (c *Cloud) listBackups(ctx context.Context, what string, opts backups.ListOpts) ([]Backup, string, error) {
-	k := cinderCall("backup_list", "listing "+what, withID(object{"backup", opts.Marker})...)
-	k.prefers = metadataVersion
-	found, next, err := listPage[Backup](ctx, c, k, "backups", func(client *serviceClient) pagination.Pager {
+	call := cinderCall("backup_list", "listing "+what, withID(object{"backup", opts.Marker})...)
+	call.prefers = metadataVersion
+	found, next, err := listPage[Backup](ctx, c, call, "backups", func(client *serviceClient) pagination.Pager {
 		return backups.ListDetail(client, detailOpts{opts})
 	})
-	return found, next, markerError(c.checkOffersBackups(ctx, err), opts.Marker)
+	return found, next, markerError(c.explainMissingBackups(ctx, err), opts.Marker)
 }
 
-// checkOffersBackups turns err into kind NotFound if the cloud offers no backups at all: Cinder,
-// which lists volumes at the same address, has neither of their paths. The 404 alone does not say
-// so: another service answers the same.
-func (c *Cloud) checkOffersBackups(ctx context.Context, err error) error {
+// explainMissingBackups changes err into kind NotFound if the cloud offers no backups at all. That
+// is so if volumes can be listed at the same address, but the API knows neither the path of err nor
+// that of the list of backups. The 404 of err alone does not prove it: another service could have
+// sent it.
+func (c *Cloud) explainMissingBackups(ctx context.Context, err error) error {
 	if !isUnknownPath(err) {
 		return err
 	}
 	if _, _, errVolumes := c.Volumes(ctx, VolumePage{Limit: 1}); errVolumes != nil {
 		return err
 	}
-	k := cinderCall("backup_list", "listing backups")
-	_, _, errList := listPage[Backup](ctx, c, k, "backups", func(client *serviceClient) pagination.Pager {
+	call := cinderCall("backup_list", "listing backups")
+	_, _, errList := listPage[Backup](ctx, c, call, "backups", func(client *serviceClient) pagination.Pager {
 		return backups.List(client, nil)
 	})
 	if !isUnknownPath(errList) {
@@ -99,35 +103,38 @@ func (c *Cloud) checkOffersBackups(ctx context.Context, err error) error {
 	return volume.Errorf(volume.KindNotFound, "this cloud offers no backups: %w", err)
 }
 
-// NewBackup is what CreateBackup makes: of a volume, or of the snapshot SnapshotID of that volume.
-// Force: also of a volume in use. AvailabilityZone needs 3.51. Metadata is left out on clouds
-// before 3.43.
+// NewBackup describes the backup that CreateBackup creates: of the volume VolumeID, or of its
+// snapshot SnapshotID. Force allows the backup of a volume in use. AvailabilityZone needs
+// microversion 3.51. CreateBackup omits Metadata on clouds without microversion 3.43.
 type NewBackup = backups.CreateOpts
 
-// CreateBackup asks for a backup, which Cinder then makes on its own. The request is never
-// repeated when the answer got lost: the caller looks for the name first.
+// CreateBackup asks Cinder to create a backup, which it does asynchronously. CreateBackup never
+// repeats the request when the answer is lost: the caller must look for the name first.
 func (c *Cloud) CreateBackup(ctx context.Context, b NewBackup) (Backup, error) {
-	what := fmt.Sprintf("making backup %s of volume %s", b.Name, b.VolumeID)
-	k := cinderCall("backup_create", what, object{"volume", b.VolumeID})
-	k.objects = append(k.objects, withID(object{"snapshot", b.SnapshotID})...)
-	k.prefers = metadataVersion
+	what := fmt.Sprintf("creating backup %s of volume %s", b.Name, b.VolumeID)
+	call := cinderCall("backup_create", what, object{"volume", b.VolumeID})
+	call.objects = append(call.objects, withID(object{"snapshot", b.SnapshotID})...)
+	call.prefers = metadataVersion
 	if b.AvailabilityZone != "" {
-		k.prefers, k.needs = "", need{"making a backup in another zone", blockStorage, "3.51", "leave out the zone"}
-	}
-	return fetch(ctx, c, k, "backup", func(client *serviceClient) (*Backup, error) {
-		order := b
-		if client.Microversion == "" {
-			order.Metadata = nil
+		call.prefers, call.needs = "", need{
+			"choosing the availability zone of a backup", blockStorage, "3.51",
+			"remove the parameter availability from the VolumeSnapshotClass",
 		}
-		return backups.Create(ctx, client, order).Extract()
+	}
+	return runForObject(ctx, c, call, "backup", func(client *serviceClient) (*Backup, error) {
+		opts := b
+		if client.Microversion == "" {
+			opts.Metadata = nil
+		}
+		return backups.Create(ctx, client, opts).Extract()
 	})
 }
 
-// DeleteBackup asks for the deletion of a backup, which Cinder then does on its own. Kinds:
+// DeleteBackup asks Cinder to delete a backup, which it does asynchronously. Kinds:
 // NotFound, Precondition (incremental backups depend on it).
 func (c *Cloud) DeleteBackup(ctx context.Context, id string) error {
-	k := cinderCall("backup_delete", "deleting backup "+id, object{"backup", id})
-	return c.run(ctx, k, func(client *serviceClient) error { return backups.Delete(ctx, client, id).ExtractErr() })
+	call := cinderCall("backup_delete", "deleting backup "+id, object{"backup", id})
+	return c.run(ctx, call, func(client *serviceClient) error { return backups.Delete(ctx, client, id).ExtractErr() })
 }
 
 // backupMetadata is the metadata that SetBackupMetadata sends: backups.UpdateOpts lacks the object
@@ -139,12 +146,12 @@ func (m backupMetadata) ToBackupUpdateMap() (map[string]any, error) {
 	return map[string]any{"backup": map[string]any{"metadata": m}}, nil
 }
 
-// SetBackupMetadata replaces the metadata of a backup. Kind Unsupported: the cloud is older than
-// 3.43 and keeps none.
+// SetBackupMetadata replaces the metadata of a backup. Kind Unsupported: the cloud
+// does not have microversion 3.43.
 func (c *Cloud) SetBackupMetadata(ctx context.Context, id string, metadata map[string]string) error {
-	k := cinderCall("backup_metadata", "setting metadata of backup "+id, object{"backup", id})
-	k.isRepeatable, k.needs = true, need{"setting metadata of a backup", blockStorage, metadataVersion, ""}
-	return c.run(ctx, k, func(client *serviceClient) error {
+	call := cinderCall("backup_metadata", "setting metadata of backup "+id, object{"backup", id})
+	call.isRepeatable, call.needs = true, need{"setting metadata of a backup", blockStorage, metadataVersion, ""}
+	return c.run(ctx, call, func(client *serviceClient) error {
 		return backups.Update(ctx, client, id, backupMetadata(metadata)).Err
 	})
 }

@@ -12,29 +12,29 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// call describes one request to one OpenStack service: what it is for, what it needs, and what its
-// answer must have. The request itself is made by gophercloud; see Cloud.run.
+// call describes one request to one OpenStack service: its purpose, the microversion that it needs,
+// and what its answer must have. gophercloud makes the request itself; see Cloud.run.
 type call struct {
 	service service
 	name    string // label of the metrics: one of a fixed set, without ids
 	what    string // for messages: "extending volume X to 3 GiB"
-	needs   need   // the microversion to ask for; zero: none, which means the oldest
-	prefers string // the microversion to ask for instead, if the service offers it
+	needs   need   // the microversion to request; zero: none is requested, and the service uses its oldest
+	prefers string // the microversion to request instead, if the service has it; empty: none
 
-	// objects are what the request names. Their ids are checked before the request is sent. Only a
-	// 404 that names one of them says that it does not exist.
+	// objects are those that the request names. Their ids are checked before the request is sent. An
+	// object counts as missing only if a 404 or 410 names it.
 	objects    []object
 	volumeType string // the volume type that the request names, if any
 
-	key     string // the JSON of the answer must have it; empty: the answer is not read
-	idField string // the field of the key's object that must hold the id of the last of objects; empty: none
+	key     string // a field that the JSON of the answer must have; empty: the answer is not checked
+	idField string // the field in the object of key that must be the id of the last of objects; empty: none
 
-	// isRepeatable marks a POST or PUT that does no harm when it is done twice.
+	// isRepeatable marks a POST or PUT that has the same effect when it is carried out twice.
 	isRepeatable bool
-	maxAttempts  int           // 0: as many as the transport makes
-	timeout      time.Duration // of one attempt; 0: the transport's
+	maxAttempts  int           // 0: the default of the transport
+	timeout      time.Duration // of one attempt; 0: the default of the transport
 
-	method, path string // of the request that was sent, for messages; the path begins behind the endpoint
+	method, path string // of the request that was sent, for messages; the path is relative to the endpoint
 }
 
 // object is something that a request names: its kind, such as "volume", and its id.
@@ -61,12 +61,12 @@ func withID(objects ...object) []object {
 	return found
 }
 
-// isID reports whether text has only characters of OpenStack ids.
+// isID reports whether text is not empty and has only characters that OpenStack ids can contain.
 func isID(text string) bool {
 	return text != "" && strings.IndexFunc(text, func(r rune) bool { return !isIDRune(r) }) < 0
 }
 
-// isIDRune reports whether OpenStack ids may contain the character.
+// isIDRune reports whether OpenStack ids can contain the character.
 func isIDRune(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_'
 }
@@ -74,33 +74,34 @@ func isIDRune(r rune) bool {
 // serviceClient is gophercloud's client of one service, in one microversion.
 type serviceClient = gophercloud.ServiceClient
 
-// run makes a call: send is given a client of the service in the microversion that the call needs
-// or prefers, and sends the request with gophercloud. If the token is refused, run logs in again
-// and calls send once more. The errors are *volume.Error; their kind follows from the answer (see
-// rules). Kind NotFound also if an id is none of OpenStack's: it cannot exist, and it would change
-// the path of the request.
-func (c *Cloud) run(ctx context.Context, k call, send func(*serviceClient) error) error {
-	for _, o := range k.objects {
+// run makes a call: it calls send, which sends the request with gophercloud, with a client of the
+// service in the microversion that the call needs or prefers. If the token is refused, run logs in
+// again and calls send once more. The errors are *volume.Error; their kind follows from the answer
+// (see rules). run returns kind NotFound without a request if an id does not have the form of an
+// OpenStack id: such an object cannot exist, and the id could change the path of the request.
+func (c *Cloud) run(ctx context.Context, call call, send func(*serviceClient) error) error {
+	for _, o := range call.objects {
 		if !isID(o.id) {
 			return volume.Errorf(volume.KindNotFound, "the %s %q cannot exist: this is not an OpenStack id", o.kind, o.id)
 		}
 	}
-	return c.withLogin(ctx, k.what, func(conn *connection) error { return conn.run(ctx, k, send) })
+	return c.withLogin(ctx, call.what, func(conn *connection) error { return conn.run(ctx, call, send) })
 }
 
-// get is fetch for a request that reads the one object that the call names, by its id.
-func get[T any](ctx context.Context, c *Cloud, k call, send func(*serviceClient) (*T, error)) (T, error) {
-	k.idField = "id"
-	return fetch(ctx, c, k, k.objects[0].kind, send)
+// readByID is runForObject for a request that reads the one object that the call names, by its id.
+func readByID[T any](ctx context.Context, c *Cloud, call call, send func(*serviceClient) (*T, error)) (T, error) {
+	call.idField = "id"
+	return runForObject(ctx, c, call, call.objects[0].kind, send)
 }
 
-// fetch is run for a request whose answer has an object under key.
-func fetch[T any](
-	ctx context.Context, c *Cloud, k call, key string, send func(*serviceClient) (*T, error),
+// runForObject is run for a request whose answer has an object in the field key. It returns that
+// object.
+func runForObject[T any](
+	ctx context.Context, c *Cloud, call call, key string, send func(*serviceClient) (*T, error),
 ) (T, error) {
-	k.key = key
+	call.key = key
 	var object T
-	err := c.run(ctx, k, func(client *serviceClient) error {
+	err := c.run(ctx, call, func(client *serviceClient) error {
 		got, err := send(client)
 		if err == nil {
 			object = *got
@@ -110,28 +111,28 @@ func fetch[T any](
 	return object, err
 }
 
-// run makes a call over one connection.
-func (c *connection) run(ctx context.Context, k call, send func(*serviceClient) error) error {
-	if k.prefers != "" && c.checkOffer(ctx, need{service: k.service, version: k.prefers}) == nil {
-		k.needs.version = k.prefers
-	} else if k.needs.version != "" {
-		if err := c.checkOffer(ctx, k.needs); err != nil {
-			return withContext(k.what, err)
+// run makes a call with the token and the endpoints of this connection.
+func (c *connection) run(ctx context.Context, call call, send func(*serviceClient) error) error {
+	if call.prefers != "" && c.checkVersion(ctx, need{service: call.service, version: call.prefers}) == nil {
+		call.needs.version = call.prefers
+	} else if call.needs.version != "" {
+		if err := c.checkVersion(ctx, call.needs); err != nil {
+			return withContext(call.what, err)
 		}
 	}
-	e := c.endpoints[k.service]
+	e := c.endpoints[call.service]
 	if e.err != nil {
-		return withContext(k.what, e.err)
+		return withContext(call.what, e.err)
 	}
 	sent := time.Now()
-	err := newExchange(c.provider, k, e.url).run(ctx, send)
+	err := newExchange(c.provider, call, e.url).run(ctx, send)
 	if StatusCode(err) == http.StatusNotAcceptable {
-		c.versions[k.service].forget(sent) // the service was downgraded since it was asked
+		c.versions[call.service].forget(sent) // the service may have been downgraded since it was asked
 	}
 	return err
 }
 
-// withContext puts what was to be done before the message of err; kind and remedy stay.
+// withContext puts what before the message of err, and keeps its kind and remedy.
 func withContext(what string, err error) error {
 	var inner *volume.Error
 	if errors.As(err, &inner) {

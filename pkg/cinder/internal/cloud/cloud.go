@@ -9,24 +9,24 @@ import (
 	"github.com/growvol/growvol/pkg/cinder/internal/config"
 )
 
-// Cloud is one cloud as one project sees it. It has the calls of the APIs, as methods, and logs in
-// when they need it.
+// Cloud is one cloud as one project sees it. Its methods are the API calls; they log in when that
+// is necessary.
 type Cloud struct {
 	name   string
 	clouds *Clouds
 	login  shared[*connection]
 
-	// Of the last login that failed; used only while a login is under way.
+	// The last failed login. Only replace uses these fields, and it never runs twice at once.
 	loginErr       error
 	failedConfig   config.Cloud
-	nextLoginAfter time.Time // no login with the same credentials before
+	nextLoginAfter time.Time // until then there is no login with the same credentials
 
 	listedAt atomic.Pointer[time.Time] // when Cinder last listed volumes; see checkNotHidden
 
 	mu               sync.Mutex // guards the rest
 	conn             *connection
 	refreshConfig    config.Cloud
-	nextRefreshAfter time.Time // no refresh with the same credentials before
+	nextRefreshAfter time.Time // until then there is no refresh with the same credentials
 }
 
 // Name is the cloud's name in the configuration.
@@ -42,18 +42,18 @@ func (c *Cloud) ProjectKey() string {
 	return conn.endpoints[blockStorage].url + " " + conn.project
 }
 
-// CheckFeature returns nil if the cloud offers f. It asks the service of f for its versions, and
-// no other, unless that service has told them. Kinds: Unsupported (the message names the needed
-// and the offered microversion), Unavailable (the service does not answer, or did not some seconds
-// ago).
+// CheckFeature returns nil if the cloud offers f. It asks only the service of f for its versions,
+// and only if they are not cached. Kinds: Unsupported (the message names the needed and the
+// offered microversions), Unavailable (the service does not answer, or did not answer less than
+// versionsPause ago).
 func (c *Cloud) CheckFeature(ctx context.Context, f Feature) error {
 	n := f.need()
 	return c.withLogin(ctx, "reading what "+string(n.service)+" offers", func(conn *connection) error {
-		return conn.checkOffer(ctx, n)
+		return conn.checkVersion(ctx, n)
 	})
 }
 
-// current returns the connection that there is, or nil.
+// current returns the present connection, or nil before the first login.
 func (c *Cloud) current() *connection {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -16,22 +16,21 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Options say where the clouds are described, which of them is the default, and where Clouds logs
-// and counts.
+// Options name the configuration files and the default cloud, and where Clouds logs and counts.
 type Options struct {
-	CloudConfig []string // cloud.conf files; keys of later ones override those of earlier ones
-	// CloudsYAML is a clouds.yaml; secure.yaml beside it is merged in. Empty: none, unless a
-	// cloud.conf says use-clouds.
+	CloudConfig []string // cloud.conf files; keys of later files override those of earlier ones
+	// CloudsYAML is the path of a clouds.yaml; the secure.yaml in the same directory is merged in. If
+	// it is empty, a clouds.yaml is read only if a cloud.conf sets use-clouds.
 	CloudsYAML string
-	// Default is the cloud of requests that name none. Empty: the section [Global] of cloud.conf, or
-	// else the only cloud there is.
+	// Default is the cloud of requests that name no cloud. If it is empty, that is the cloud of the
+	// section [Global] of cloud.conf, or else the only configured cloud.
 	Default    string
-	UserAgent  string
-	Log        *slog.Logger          // nil: slog.Default
-	Registerer prometheus.Registerer // takes the metrics of the API calls; nil: none
+	UserAgent  string                // put before gophercloud's own; empty: only that
+	Log        *slog.Logger          // nil means slog.Default
+	Registerer prometheus.Registerer // receives the metrics of the API calls; nil means no metrics
 }
 
-// Settings are what cloud.conf says beyond the clouds.
+// Settings are the keys of cloud.conf that do not belong to one cloud.
 type Settings = config.Settings
 
 // checkInterval is the least time between two checks of the files for changes.
@@ -46,30 +45,31 @@ type Clouds struct {
 	defaultName string
 	tuning      tuning
 
-	detached sync.WaitGroup  // work that does not end with its call; see detach
-	lifetime context.Context //nolint:containedctx // ended by Close
-	endLife  context.CancelFunc
+	backgroundWork sync.WaitGroup  // work that does not end with the call that began it; see detach
+	background     context.Context //nolint:containedctx // canceled by Close
+	stopBackground context.CancelFunc
 
-	mu     sync.Mutex // guards clouds, and the end of lifetime
+	mu     sync.Mutex // guards clouds, and the cancellation of background
 	clouds map[string]*Cloud
 }
 
 // Open reads the files and logs in to the default cloud, so that wrong credentials are reported at
 // the start. An outage of Keystone does not make it fail: Ready reports when there is a login.
-// Kinds: Invalid (files), Unauthenticated, Unavailable (what no retry repairs, such as a
-// certificate).
+// Kinds: Invalid (files, or no region although the catalog has several), Unauthenticated,
+// Unavailable (an error that no retry repairs, such as an untrusted certificate), Internal (the
+// metrics cannot be registered), Canceled and Deadline (ctx).
 func Open(ctx context.Context, o Options) (*Clouds, error) {
 	return open(ctx, o, tuning{timeouts: defaultTimeouts()})
 }
 
 func open(ctx context.Context, o Options, tuning tuning) (*Clouds, error) {
 	cs := &Clouds{log: cmp.Or(o.Log, slog.Default()), userAgent: o.UserAgent, tuning: tuning, clouds: map[string]*Cloud{}}
-	cs.lifetime, cs.endLife = context.WithCancel(context.WithoutCancel(ctx))
+	cs.background, cs.stopBackground = context.WithCancel(context.WithoutCancel(ctx))
 	files := config.Files{CloudConf: o.CloudConfig, CloudsYAML: o.CloudsYAML}
 	var err error
 	cs.watch, err = config.NewWatch(files, checkInterval, cs.logChange)
 	if err != nil {
-		return nil, volume.Errorf(volume.KindInvalid, "reading how to reach the clouds: %w", err)
+		return nil, volume.Errorf(volume.KindInvalid, "cannot read the configuration of the clouds: %w", err)
 	}
 	current := cs.watch.Current(false)
 	cs.logWarnings(ctx, current)
@@ -81,7 +81,7 @@ func open(ctx context.Context, o Options, tuning tuning) (*Clouds, error) {
 			return nil, volume.Errorf(volume.KindInternal, "registering the metrics of OpenStack calls: %w", err)
 		}
 	}
-	if err := cs.start(ctx); err != nil {
+	if err := cs.loginDefault(ctx); err != nil {
 		cs.Close()
 		if errors.Is(err, errSeveralRegions) {
 			return nil, volume.Errorf(volume.KindInvalid, "%w", err)
@@ -91,9 +91,10 @@ func open(ctx context.Context, o Options, tuning tuning) (*Clouds, error) {
 	return cs, nil
 }
 
-// start logs in to the default cloud for the first time. A program that ended for each outage of
-// Keystone would be restarted at ever longer intervals, and come back minutes after Keystone.
-func (cs *Clouds) start(ctx context.Context) error {
+// loginDefault logs in to the default cloud for the first time. It returns nil during an outage of
+// Keystone: if the program exited, Kubernetes would restart it after longer and longer pauses, so
+// it could start minutes after Keystone is back.
+func (cs *Clouds) loginDefault(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, cs.tuning.timeouts.start)
 	defer cancel()
 	_, err := cs.Cloud(limited, "")
@@ -105,14 +106,15 @@ func (cs *Clouds) start(ctx context.Context) error {
 	return nil
 }
 
-// Ready returns nil if there is a login to the default cloud. It waits briefly for a login, and
-// asks no other service. Kinds: InProgress (Keystone does not answer yet), those of Cloud.
+// Ready returns nil if there is a login to the default cloud. If there is none, it tries to log in
+// and waits a short time for the result. It calls no service but Keystone. Kinds: InProgress
+// (Keystone does not answer yet), and those of Cloud.
 func (cs *Clouds) Ready(ctx context.Context) error {
 	if _, err := cs.configOf(cs.defaultName, false); err != nil {
 		return err
 	}
 	if cs.cloud(cs.defaultName).current() != nil {
-		return nil // whether its token is still good, the next call will show
+		return nil // the token is not checked: a call that needs it logs in again if it is refused
 	}
 	limited, cancel := context.WithTimeout(ctx, cs.tuning.timeouts.ready)
 	defer cancel()
@@ -123,15 +125,17 @@ func (cs *Clouds) Ready(ctx context.Context) error {
 	return err
 }
 
-// logChange logs that changed files were read, or err, which is wrong with them.
+// logChange logs that changed files were read. err is the reason why a part of the new
+// configuration cannot be used, or nil; c is the configuration in use from now on.
 func (cs *Clouds) logChange(c *config.Config, err error) {
 	if err != nil {
-		cs.log.ErrorContext(cs.lifetime, "the changed configuration of the clouds is broken; "+
-			"what is broken keeps its old configuration", "error", err)
+		cs.log.ErrorContext(cs.background, "the changed configuration of the clouds has errors; "+
+			"the previous configuration stays in use for the clouds that the errors affect", "error", err)
 	} else {
-		cs.log.InfoContext(cs.lifetime, "the configuration of the clouds has changed and was read again", "clouds", c.Names())
+		cs.log.InfoContext(cs.background, "the configuration of the clouds has changed and was read again",
+			"clouds", c.Names())
 	}
-	cs.logWarnings(cs.lifetime, c)
+	cs.logWarnings(cs.background, c)
 }
 
 func (cs *Clouds) logWarnings(ctx context.Context, c *config.Config) {
@@ -151,28 +155,31 @@ func (cs *Clouds) logWarnings(ctx context.Context, c *config.Config) {
 	}
 }
 
-// chooseDefault returns the name of the default cloud. Kind Invalid: wanted is not configured, or
-// there are several and none is wanted.
+// chooseDefault returns the name of the default cloud: wanted, or, if that is empty, the cloud of
+// the section [Global] or the only cloud. Kind Invalid: wanted is not configured, or it is empty
+// and there are several clouds without a section [Global].
 func chooseDefault(c *config.Config, wanted string) (string, error) {
 	names := c.Names()
-	_, unnamed := c.Clouds[config.Unnamed]
+	_, hasUnnamed := c.Clouds[config.Unnamed]
 	switch {
 	case wanted != "" && !slices.Contains(names, wanted):
 		return "", volume.Errorf(volume.KindInvalid, "the default cloud %q is not configured; configured are %s",
 			wanted, config.QuoteList(names))
 	case wanted != "":
 		return wanted, nil
-	case unnamed:
+	case hasUnnamed:
 		return config.Unnamed, nil
 	case len(names) == 1:
 		return names[0], nil
 	}
 	return "", volume.Errorf(volume.KindInvalid, "there are several clouds (%s), but none is the default",
-		config.QuoteList(names)).WithRemedy("name the default cloud")
+		config.QuoteList(names)).WithRemedy("name the default cloud with the flag --cloud of growvol-controller, " +
+		"or describe it in the section [Global] of cloud.conf, without a name")
 }
 
-// Cloud returns a cloud by name ("": the default), logged in. Kinds: Invalid (not configured, or
-// no longer), Unauthenticated, Unavailable.
+// Cloud returns the cloud of this name, or the default cloud if name is empty. It logs in if there
+// is no connection yet. Kinds: Invalid (not configured, or not any more), Unauthenticated,
+// Unavailable.
 func (cs *Clouds) Cloud(ctx context.Context, name string) (*Cloud, error) {
 	name = cmp.Or(name, cs.defaultName)
 	if _, err := cs.configOf(name, false); err != nil {
@@ -197,13 +204,14 @@ func (cs *Clouds) cloud(name string) *Cloud {
 	return c
 }
 
-// configOf returns how a cloud is configured. now: the files are checked even if they were checked
-// a moment ago.
-func (cs *Clouds) configOf(name string, now bool) (config.Cloud, error) {
+// configOf returns the configuration of a cloud. With refresh it checks the files for changes even
+// if they were checked less than checkInterval ago. Kinds: Invalid (not configured), Unavailable
+// (its configuration has an error, or cs is closed).
+func (cs *Clouds) configOf(name string, refresh bool) (config.Cloud, error) {
 	if cs.isClosed() {
 		return config.Cloud{}, volume.Errorf(volume.KindUnavailable, "cloud %q: the client is closed", name)
 	}
-	current := cs.watch.Current(now)
+	current := cs.watch.Current(refresh)
 	e, ok := current.Clouds[name]
 	if !ok {
 		return config.Cloud{}, volume.Errorf(volume.KindInvalid, "cloud %q is not configured; configured are %s",
@@ -217,29 +225,30 @@ func (cs *Clouds) configOf(name string, now bool) (config.Cloud, error) {
 	return e.Cloud, nil
 }
 
-// Names lists the configured clouds, the default first.
+// Names lists the configured clouds, the default first. The default cloud is listed even if it is
+// no longer configured.
 func (cs *Clouds) Names() []string {
 	names := slices.DeleteFunc(cs.watch.Current(false).Names(), func(n string) bool { return n == cs.defaultName })
 	return append([]string{cs.defaultName}, names...)
 }
 
-// IsUsable reports whether a cloud's description is complete. The cloud stays usable while a
-// changed description is broken.
+// IsUsable reports whether a cloud is configured without an error. A cloud that was usable stays
+// usable when an error is introduced into its configuration, because the previous one is kept.
 func (cs *Clouds) IsUsable(name string) bool {
 	e, ok := cs.watch.Current(false).Clouds[name]
 	return ok && e.Err == nil
 }
 
-// Settings returns what cloud.conf says beyond the clouds, as it stands now.
+// Settings returns the settings of cloud.conf as the file has them now.
 func (cs *Clouds) Settings() Settings { return cs.watch.Current(false).Settings }
 
-// Close drops all connections. Calls that are under way fail or finish; work that does not end
-// with its call is ended and waited for.
+// Close cancels the background work (shared logins and version requests), waits until it has ended,
+// and closes idle connections. It does not interrupt calls in progress; later calls fail.
 func (cs *Clouds) Close() {
 	cs.mu.Lock()
-	cs.endLife()
+	cs.stopBackground()
 	cs.mu.Unlock()
-	cs.detached.Wait()
+	cs.backgroundWork.Wait()
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	for _, c := range cs.clouds {
@@ -249,4 +258,4 @@ func (cs *Clouds) Close() {
 	}
 }
 
-func (cs *Clouds) isClosed() bool { return cs.lifetime.Err() != nil }
+func (cs *Clouds) isClosed() bool { return cs.background.Err() != nil }

@@ -23,7 +23,7 @@ func TestDefaultCloud(t *testing.T) {
 	_, err = clouds.Cloud(t.Context(), "nope")
 	wantKind(t, err, volume.KindInvalid, `cloud "nope" is not configured; configured are "Global", "a", "b"`)
 	_, err = k.clouds(t, "cloud.conf", section(` "b"`)+section(` "a"`))
-	wantKind(t, err, volume.KindInvalid, `several clouds ("a", "b")`, "name the default cloud")
+	wantKind(t, err, volume.KindInvalid, `several clouds ("a", "b")`, "name the default cloud with the flag --cloud")
 	if _, err = k.clouds(t, "cloud.conf", section(` "only"`)); err != nil {
 		t.Errorf("the only cloud is not the default: %v", err)
 	}

@@ -35,13 +35,14 @@ type connection struct {
 
 // open logs in over rt.
 func (c *connection) open(ctx context.Context, rt http.RoundTripper, userAgent string) error {
-	k := call{
+	call := call{
 		service: identity, name: "token_create", what: fmt.Sprintf("logging in to cloud %q", c.config.Name),
 		isRepeatable: true, timeout: c.clouds.tuning.timeouts.loginAttempt,
 	}
 	provider, err := openstack.NewClient(c.config.AuthURL)
 	if err != nil {
-		return volume.Errorf(volume.KindUnavailable, "%s: %s: auth-url (auth_url) is not an address", k.what, c.config.Origin)
+		return volume.Errorf(volume.KindUnavailable, "%s: %s: auth-url (auth_url) is not an address", call.what,
+			c.config.Origin)
 	}
 	provider.HTTPClient = http.Client{
 		Transport: rt,
@@ -51,10 +52,10 @@ func (c *connection) open(ctx context.Context, rt http.RoundTripper, userAgent s
 	if userAgent != "" {
 		provider.UserAgent.Prepend(userAgent)
 	}
-	e := newExchange(provider, k, provider.IdentityBase)
+	e := newExchange(provider, call, provider.IdentityBase)
 	err = openstack.AuthenticateV3(ctx, &e.provider, authOptions(c.config), gophercloud.EndpointOpts{})
 	if err != nil {
-		err = e.errorOf(ctx, err)
+		err = e.toError(ctx, err)
 		if StatusCode(err) != 0 {
 			return withContext(c.config.Origin, err)
 		}
@@ -68,12 +69,12 @@ func (c *connection) open(ctx context.Context, rt http.RoundTripper, userAgent s
 		ExtractProject() (*tokens.Project, error)
 	})
 	if !ok {
-		return volume.Errorf(volume.KindInternal, "%s: the login has no result", k.what)
+		return volume.Errorf(volume.KindInternal, "%s: the login has no result", call.what)
 	}
 	token, errToken := result.ExtractToken()
 	catalog, errCatalog := result.ExtractServiceCatalog()
 	if err := errors.Join(errToken, errCatalog); err != nil {
-		return e.errorOf(ctx, err)
+		return e.toError(ctx, err)
 	}
 	if project, err := result.ExtractProject(); err == nil && project != nil {
 		c.project = project.ID

@@ -2,7 +2,7 @@ package cloud
 
 import "fmt"
 
-// Feature is something that only clouds from a certain release on can do.
+// Feature is an ability that clouds have only from a certain release on.
 type Feature uint8
 
 // The features that callers ask for.
@@ -11,19 +11,19 @@ const (
 	FeatureOnlineExtend Feature = iota
 	// FeatureMultiattach is attaching a volume to several servers (Nova 2.60, Queens).
 	FeatureMultiattach
-	// FeatureMessages are the reasons of asynchronous failures (Cinder 3.3, Ocata).
+	// FeatureMessages is reading the reasons of asynchronous failures (Cinder 3.3, Ocata).
 	FeatureMessages
-	// FeatureBackupSource is making a volume from a backup (Cinder 3.47, Queens).
+	// FeatureBackupSource is creating a volume from a backup (Cinder 3.47, Queens).
 	FeatureBackupSource
-	// FeatureExternalEvents is telling Nova that a volume has grown (Nova 2.51, Pike).
+	// FeatureExternalEvents is notifying Nova that a volume was extended (Nova 2.51, Pike).
 	FeatureExternalEvents
 )
 
-// need is what a feature or a call needs of a service.
+// need is the microversion of a service that a feature or a call needs.
 type need struct {
 	what    string // for messages: "extending a volume that is in use"
 	service service
-	version string // the first microversion that has it, such as "3.42"
+	version string // the lowest microversion that suffices, such as "3.42"
 	remedy  string
 }
 
@@ -43,14 +43,14 @@ func (f Feature) need() need {
 		return need{"reading why an operation failed", blockStorage, "3.3", ""}
 	case FeatureBackupSource:
 		return need{
-			"making a volume from a backup", blockStorage, "3.47",
+			"creating a volume from a backup", blockStorage, "3.47",
 			"use snapshots, or have the cloud upgraded",
 		}
 	case FeatureExternalEvents:
-		return need{"telling Nova that a volume has grown", compute, "2.51", ""}
+		return need{"notifying Nova that a volume was extended", compute, "2.51", ""}
 	}
 	return need{what: fmt.Sprintf("feature %d", uint8(f)), service: blockStorage, version: "99.0"}
 }
 
-// String returns what the feature is, for messages.
+// String describes the feature, for messages.
 func (f Feature) String() string { return f.need().what }

@@ -215,7 +215,7 @@ func isOutage(err error) bool {
 		return false
 	}
 	var op *net.OpError
-	if errors.As(err, &op) && op.Op != "read" && op.Op != "write" && transport.DialError(err) == nil {
+	if errors.As(err, &op) && op.Op != "read" && op.Op != "write" && !transport.IsDialError(err) {
 		return false // an alert of TLS
 	}
 	var network net.Error

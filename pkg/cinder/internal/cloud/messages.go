@@ -11,19 +11,19 @@ import (
 	"github.com/gophercloud/gophercloud/v2"
 )
 
-// Message is why an operation that Cinder had accepted came to nothing.
+// Message is a message of Cinder about an accepted operation that failed.
 type Message struct {
-	Event   string // what failed, as a code of Cinder's, such as VOLUME_VOLUME_007_003
-	Detail  string // why: the last part of Event ("003": no backend fits)
-	Text    string // the same for people
+	Event   string // Cinder's code of the event, such as VOLUME_VOLUME_007_003
+	Detail  string // the last part of Event: the reason ("003": no backend fits)
+	Text    string // the text for people
 	Created time.Time
 }
 
 // Messages reads the messages about a volume, newest first.
 func (c *Cloud) Messages(ctx context.Context, volumeID string) ([]Message, error) {
-	k := cinderCall("message_list", "reading the messages about volume "+volumeID, object{"volume", volumeID})
-	const selectVersion = "3.5" // can select messages; older ones list those of the whole project
-	k.key, k.needs, k.prefers = "messages", FeatureMessages.need(), selectVersion
+	call := cinderCall("message_list", "reading the messages about volume "+volumeID, object{"volume", volumeID})
+	const selectVersion = "3.5" // has filters; older versions list the messages of the whole project
+	call.key, call.needs, call.prefers = "messages", FeatureMessages.need(), selectVersion
 	var answer struct {
 		Messages []struct {
 			Event    string                          `json:"event_id"`
@@ -32,8 +32,8 @@ func (c *Cloud) Messages(ctx context.Context, volumeID string) ([]Message, error
 			Resource string                          `json:"resource_uuid"`
 		} `json:"messages"`
 	}
-	// gophercloud has no messages.
-	err := c.run(ctx, k, func(client *serviceClient) error {
+	// gophercloud has no functions for messages.
+	err := c.run(ctx, call, func(client *serviceClient) error {
 		address := client.ServiceURL("messages")
 		if client.Microversion == selectVersion {
 			address += "?" + url.Values{"resource_uuid": {volumeID}, "sort": {"created_at:desc"}}.Encode()

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// readMissing notes what a 404 or 410 says that the service did not find. The status alone says
-// nothing: any server on the way may send it. So an object counts as missing only if a fault of
-// the service itself names it.
+// readMissing sets the fields of a that say what a 404 or 410 is about. The status alone proves
+// nothing, because any server on the way can send it. So an object counts as missing only if a
+// fault of Cinder or Nova names it.
 func (a *answer) readMissing(body []byte) {
 	if a.status != http.StatusNotFound && a.status != http.StatusGone {
 		return
@@ -46,7 +46,7 @@ func ownFault(status int, body []byte) (message string, ok bool) {
 	return faults[name].Message, true
 }
 
-// isRouterFault reports whether a body is what the router in front of an OpenStack API answers to
+// isRouterFault reports whether a body is the answer of the router in front of an OpenStack API to
 // a path that the API does not have.
 func isRouterFault(body []byte) bool {
 	var fault struct {
@@ -56,8 +56,8 @@ func isRouterFault(body []byte) bool {
 	return json.Unmarshal(body, &fault) == nil && fault.Code == "404 Not Found" && fault.Title == "Not Found"
 }
 
-// hasWord reports whether a text has a word, such as an id, in any case: services may write ids in
-// lower case. A part of a longer id is not the word.
+// hasWord reports whether a text has a word, such as an id, in upper or lower case: services can
+// write ids in lower case. A part of a longer id does not count.
 func hasWord(text, word string) bool {
 	words := strings.FieldsFunc(text, func(r rune) bool { return !isIDRune(r) })
 	return word != "" && slices.ContainsFunc(words, func(w string) bool { return strings.EqualFold(w, word) })

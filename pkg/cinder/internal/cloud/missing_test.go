@@ -214,7 +214,7 @@ func TestLongMessageNamesTheObject(t *testing.T) {
 	}})
 	must(t, err)
 	wantKind(t,
-		newAnswer(k, gophercloud.ErrUnexpectedResponseCode{Actual: http.StatusNotFound, Body: body}, false).judge(),
+		newAnswer(k, gophercloud.ErrUnexpectedResponseCode{Actual: http.StatusNotFound, Body: body}, false).toError(),
 		volume.KindNotFound)
 }
 

@@ -13,22 +13,22 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// page is one page of a listing, in the form of which gophercloud's pager reads no further: the
-// link to the next page may lead to another address, which the token would be sent to. The next
-// page is asked for by the id of the last item of this one.
+// page is one page of a listing. As a SinglePageBase it makes gophercloud's pager stop after the
+// page instead of following the link to the next page: the link could lead to another address, and
+// the token would be sent there. The next page is requested with the id of the last item instead.
 type page struct{ pagination.SinglePageBase }
 
-// listPage reads one page of a listing, which is under key in the answer, and the marker of the
-// next page; empty: there is none.
+// listPage reads one page of a listing, which is in the field key of the answer. next is the marker
+// of the next page, or "" if there is none.
 func listPage[T any](
-	ctx context.Context, c *Cloud, k call, key string, list func(*serviceClient) pagination.Pager,
+	ctx context.Context, c *Cloud, call call, key string, list func(*serviceClient) pagination.Pager,
 ) (items []T, next string, err error) {
-	k.key = key
-	err = c.run(ctx, k, func(client *serviceClient) error {
+	call.key = key
+	err = c.run(ctx, call, func(client *serviceClient) error {
 		pager := list(client).WithPageCreator(func(r pagination.PageResult) pagination.Page {
 			return page{pagination.SinglePageBase(r)}
 		})
-		only, err := pager.AllPages(ctx)
+		onlyPage, err := pager.AllPages(ctx)
 		if err != nil {
 			return err
 		}
@@ -37,7 +37,7 @@ func listPage[T any](
 			ID string `json:"id"`
 		}
 		items, next = nil, ""
-		err = gophercloud.Result{Body: only.GetBody()}.ExtractInto(&body)
+		err = gophercloud.Result{Body: onlyPage.GetBody()}.ExtractInto(&body)
 		err = errors.Join(err, json.Unmarshal(body[key], &items), json.Unmarshal(body[key], &ids))
 		if err == nil && len(ids) > 0 && hasNextPage(body) {
 			next = ids[len(ids)-1].ID
@@ -61,7 +61,7 @@ func hasNextPage(body map[string]json.RawMessage) bool {
 	return false
 }
 
-// listAll reads all pages of a listing; read reads the one after a marker.
+// listAll reads all pages of a listing; read reads the page after a marker.
 func listAll[T any](read func(marker string) ([]T, string, error)) ([]T, error) {
 	var all []T
 	for marker := ""; ; {
@@ -77,12 +77,12 @@ func listAll[T any](read func(marker string) ([]T, string, error)) ([]T, error) 
 	}
 }
 
-// markerError turns the refusal of a marker into kind Stale.
+// markerError changes err into kind Stale if it is the refusal of the marker.
 func markerError(err error, marker string) error {
 	isRefused := volume.IsKind(err, volume.KindNotFound) ||
 		StatusCode(err) == http.StatusBadRequest && strings.Contains(strings.ToLower(err.Error()), "marker")
 	if marker == "" || !isRefused {
 		return err
 	}
-	return volume.Errorf(volume.KindStale, "the listing cannot go on after %s, which no longer exists: %w", marker, err)
+	return volume.Errorf(volume.KindStale, "cannot continue the listing after %s, which no longer exists: %w", marker, err)
 }

@@ -18,8 +18,8 @@ import (
 // VolumeType is a kind of volume that the cloud offers to the project.
 type VolumeType struct {
 	ID, Name       string
-	Multiattach    bool // its volumes may be attached to several servers
-	MinGiB, MaxGiB int  // bounds of the volumes' size; 0: none, or hidden (only administrators see them)
+	Multiattach    bool // its volumes can be attached to several servers
+	MinGiB, MaxGiB int  // bounds of the volumes' size; 0 if there is none, or if only administrators see it
 }
 
 func volumeTypeOf(t volumetypes.VolumeType) VolumeType {
@@ -37,15 +37,15 @@ func volumeTypeOf(t volumetypes.VolumeType) VolumeType {
 	}
 }
 
-// VolumeTypes lists the types that the project may use.
+// VolumeTypes lists the types that the project is allowed to use.
 func (c *Cloud) VolumeTypes(ctx context.Context) ([]VolumeType, error) {
-	k := cinderCall("type_list", "listing the volume types")
-	// The default of Cinder, which includes the project's private types. That of gophercloud shows
-	// administrators the private types of all projects.
+	call := cinderCall("type_list", "listing the volume types")
+	// This is the default of Cinder, which includes the project's private types. gophercloud's default
+	// lists the private types of all projects if the user is an administrator.
 	opts := volumetypes.ListOpts{IsPublic: volumetypes.VisibilityPublic}
 	found, err := listAll(func(marker string) ([]volumetypes.VolumeType, string, error) {
 		opts.Marker = marker
-		return listPage[volumetypes.VolumeType](ctx, c, k, "volume_types", func(client *serviceClient) pagination.Pager {
+		return listPage[volumetypes.VolumeType](ctx, c, call, "volume_types", func(client *serviceClient) pagination.Pager {
 			return volumetypes.List(client, opts)
 		})
 	})
@@ -56,32 +56,34 @@ func (c *Cloud) VolumeTypes(ctx context.Context) ([]VolumeType, error) {
 	return types, err
 }
 
-// DefaultVolumeType returns the type of volumes that are asked for without one. Kind NotFound: the
-// cloud has none.
+// DefaultVolumeType returns the type of volumes that are created without naming a type. Kind
+// NotFound: the cloud has no default type.
 func (c *Cloud) DefaultVolumeType(ctx context.Context) (VolumeType, error) {
-	// "Default volume type can not be found."
-	k := cinderCall("type_default", "reading the default volume type", object{"volume type", "default"})
-	t, err := fetch(ctx, c, k, "volume_type", func(client *serviceClient) (*volumetypes.VolumeType, error) {
+	// Without a default type Cinder answers 404 "Default volume type can not be found.", which the
+	// object below makes kind NotFound.
+	call := cinderCall("type_default", "reading the default volume type", object{"volume type", "default"})
+	t, err := runForObject(ctx, c, call, "volume_type", func(client *serviceClient) (*volumetypes.VolumeType, error) {
 		return volumetypes.Get(ctx, client, "default").Extract()
 	})
 	return volumeTypeOf(t), err
 }
 
-// Limits are what the project may have and has. -1: without limit, or not known.
+// Limits are the quota of the project and its use. -1 means that a limit is unlimited, or that a
+// value is not known.
 type Limits struct {
 	MaxVolumes   int `json:"maxTotalVolumes"`
 	Volumes      int `json:"totalVolumesUsed"`
 	MaxGiB       int `json:"maxTotalVolumeGigabytes"`
 	GiB          int `json:"totalGigabytesUsed"`
-	MaxVolumeGiB int `json:"-"` // of one volume
+	MaxVolumeGiB int `json:"-"` // the largest size of one volume
 }
 
-// Limits reads the quota of the project and its use. The limit of one volume's size is in the
-// quota set, which a policy may hide; it is -1 then.
+// Limits reads the quota of the project and its use. MaxVolumeGiB comes from the quota set; it is
+// -1 if the cloud's policy does not let the user read that.
 func (c *Cloud) Limits(ctx context.Context) (Limits, error) {
-	k := cinderCall("limits_get", "reading the limits of the project")
-	l, err := fetch(ctx, c, k, "limits", func(client *serviceClient) (*Limits, error) {
-		l := Limits{MaxVolumes: -1, Volumes: -1, MaxGiB: -1, GiB: -1} // what the answer leaves out stays
+	call := cinderCall("limits_get", "reading the limits of the project")
+	l, err := runForObject(ctx, c, call, "limits", func(client *serviceClient) (*Limits, error) {
+		l := Limits{MaxVolumes: -1, Volumes: -1, MaxGiB: -1, GiB: -1} // a field that the answer lacks stays -1
 		return &l, limits.Get(ctx, client).ExtractIntoStructPtr(&struct {
 			Absolute *Limits `json:"absolute"`
 		}{&l}, "limits")
@@ -102,12 +104,12 @@ func (c *Cloud) maxVolumeGiB(ctx context.Context) (int, error) {
 		return -1, nil
 	}
 	quota := struct {
-		PerVolume int `json:"per_volume_gigabytes"` // quotasets.QuotaSet says 0 if the answer leaves it out
+		PerVolume int `json:"per_volume_gigabytes"` // quotasets.QuotaSet has 0 if the answer lacks it
 	}{-1}
-	k := cinderCall("quota_get", "reading the largest size of a volume")
-	k.key = "quota_set"
-	err = c.run(ctx, k, func(client *serviceClient) error {
-		return quotasets.Get(ctx, client, conn.project).ExtractIntoStructPtr(&quota, k.key)
+	call := cinderCall("quota_get", "reading the largest size of a volume")
+	call.key = "quota_set"
+	err = c.run(ctx, call, func(client *serviceClient) error {
+		return quotasets.Get(ctx, client, conn.project).ExtractIntoStructPtr(&quota, call.key)
 	})
 	if volume.IsKind(err, volume.KindDenied) || isUnknownPath(err) {
 		err = nil
@@ -115,11 +117,11 @@ func (c *Cloud) maxVolumeGiB(ctx context.Context) (int, error) {
 	return quota.PerVolume, err
 }
 
-// Zones lists the availability zones of the block storage that are in service.
+// Zones lists the available zones of the block storage, sorted by name.
 func (c *Cloud) Zones(ctx context.Context) ([]string, error) {
-	k := cinderCall("zone_list", "listing the availability zones")
+	call := cinderCall("zone_list", "listing the availability zones")
 	const key = "availabilityZoneInfo"
-	found, _, err := listPage[availabilityzones.AvailabilityZone](ctx, c, k, key, availabilityzones.List)
+	found, _, err := listPage[availabilityzones.AvailabilityZone](ctx, c, call, key, availabilityzones.List)
 	var zones []string
 	for _, z := range found {
 		if z.ZoneState.Available {

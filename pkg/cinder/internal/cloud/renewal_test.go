@@ -173,7 +173,7 @@ func TestBrokenFileKeepsTheOldCredentials(t *testing.T) {
 	r.fake.RevokeTokens()
 	_, err = r.Volume(t.Context(), v.ID)
 	must(t, err)
-	r.log.wantLine(t, "ERROR", "is broken; what is broken keeps its old configuration", r.path())
+	r.log.wantLine(t, "ERROR", "has errors; the previous configuration stays in use", r.path())
 	rewriteFile(t, r.path(), string(good))
 	r.checkFiles()
 	_, err = r.Volume(t.Context(), v.ID)

@@ -165,7 +165,7 @@ func TestRequestsToOldClouds(t *testing.T) {
 		},
 	} {
 		k.requests = nil
-		c.current().versions[blockStorage].set(offer{})
+		c.current().versions[blockStorage].set(versionRange{})
 		_ = run() // the answer has nothing of the object
 		if sent := k.requests[len(k.requests)-1]; sent != want {
 			t.Errorf("the call sends\n\t%s\nwant\n\t%s", sent, want)

@@ -241,17 +241,17 @@ func TestMayBeDone(t *testing.T) {
 			r := gophercloud.ErrUnexpectedResponseCode{
 				Actual: status, Body: []byte(faultBody("x")), ResponseHeader: http.Header{"Retry-After": {retryAfter}},
 			}
-			if err := newAnswer(k, r, false).judge(); MayBeDone(err) != want {
+			if err := newAnswer(k, r, false).toError(); MayBeDone(err) != want {
 				t.Errorf("Retry-After %q: MayBeDone(%v) = %t, want %t", retryAfter, err, !want, want)
 			}
 		}
 	}
 	for err, want := range map[error]bool{
-		failure(t.Context(), k, errors.New("connection reset")):   true,
-		failure(contextFor(t, 0), k, context.DeadlineExceeded):    true,
-		unusableError(k, errors.New("it has no volume"), "req-1"): true,
-		volume.Errorf(volume.KindInvalid, "no request was sent"):  false,
-		volume.Errorf(volume.KindUnsupported, "too old"):          false,
+		noAnswerError(t.Context(), k, errors.New("connection reset")):               true,
+		noAnswerError(contextFor(t, 0), k, context.DeadlineExceeded):                true,
+		unusableError(k, errors.New("the answer has no field \"volume\""), "req-1"): true,
+		volume.Errorf(volume.KindInvalid, "no request was sent"):                    false,
+		volume.Errorf(volume.KindUnsupported, "too old"):                            false,
 	} {
 		if MayBeDone(err) != want {
 			t.Errorf("MayBeDone(%v) = %t, want %t", err, !want, want)

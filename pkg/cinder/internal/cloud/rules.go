@@ -7,7 +7,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// rule says what an answer means. A condition that is not set always holds.
+// rule gives the kind and remedy of the answers that fulfil its conditions. A zero condition is
+// always fulfilled.
 type rule struct {
 	status    int
 	maxStatus int      // status is the first of a range that ends here; 0: just status
@@ -18,7 +19,7 @@ type rule struct {
 	hasLostAttempt  bool // an earlier attempt may have been carried out
 	isObjectMissing bool // the service says that an object of the call does not exist
 	isTypeMissing   bool // the service says that the volume type does not exist
-	isForeign       bool // OpenStack did not write the answer: a proxy did, or it is another server altogether
+	isForeign       bool // OpenStack did not write the answer: a proxy or another server did
 
 	kind   volume.Kind
 	remedy string
@@ -51,26 +52,26 @@ func (a *answer) hasText(text string) bool {
 	return true
 }
 
-// Next steps that several answers have.
+// Remedies that several rules have.
 const (
 	checkEndpoint = "check that the endpoint of the service in the catalog of the cloud, " +
 		"and each load balancer and proxy on the way, leads to that service"
 	fixCredentials = "correct the credentials; the file is read again without a restart"
-	askLess        = "ask for less, delete volumes that are not needed, or have the project's quota raised"
+	askLess        = "request less, delete volumes that are not needed, or have the project's quota raised"
 	askRole        = "give the user of the cloud's credentials a role that the policy of the cloud allows to do this"
 	askOperator    = "no action needed: Kubernetes retries this automatically; " +
-		"if it lasts, give the request id to the operator of the cloud"
+		"if the error persists, give the request id to the operator of the cloud"
 )
 
-// rules returns the table of what answers mean, the special before the general. The texts are
-// those of Cinder and Nova from Pike to 2026; none decides about data: where a cloud words it
-// differently, the general rule of the status holds. What does not exist is recognized by its id
-// in the service's own fault (see readMissing), never by a text, which may be translated.
+// rules returns the table that gives answers their kind; special rules stand before general ones.
+// The texts are those of Cinder and Nova from Pike to 2026. A cloud can word or translate a message
+// differently: then the general rule of the status applies, which never endangers data. A missing
+// object is recognized by its id in the fault of the service (see readMissing), not by a text.
 func rules() []rule {
 	return slices.Concat(loginRules(), missingRules(), attachRules(), stateRules(), statusRules())
 }
 
-// loginRules are about Keystone. What Keystone does not find is never a volume.
+// loginRules are about Keystone, whose 404 is never about a volume.
 func loginRules() []rule {
 	login := []string{"token_create"}
 	return []rule{
@@ -83,11 +84,11 @@ func loginRules() []rule {
 	}
 }
 
-// removals are the calls that delete something.
+// removals returns the calls that delete something.
 func removals() []string { return []string{"volume_delete", "snapshot_delete", "backup_delete"} }
 
-// missingRules are about what does not exist, and about answers that no OpenStack service wrote:
-// they say nothing about volumes.
+// missingRules are about missing objects, and about answers that no OpenStack service wrote, which
+// prove nothing about volumes.
 func missingRules() []rule {
 	return []rule{
 		{status: 200, maxStatus: 299, kind: volume.KindUnavailable, remedy: checkEndpoint},
@@ -96,16 +97,16 @@ func missingRules() []rule {
 			remedy: "have the endpoint in the catalog of the cloud corrected, or override it in clouds.yaml",
 		},
 		{status: 400, isForeign: true, kind: volume.KindUnavailable, remedy: askOperator},
-		// What does not exist, if the service says so of this object.
+		// The service names the object or the volume type that does not exist.
 		{status: 404, maxStatus: 410, isObjectMissing: true, kind: volume.KindNotFound},
 		{
 			status: 404, isTypeMissing: true, kind: volume.KindInvalid,
-			remedy: "correct the name of the volume type in the class",
+			remedy: "correct the name of the volume type in the StorageClass",
 		},
 		{status: 404, kind: volume.KindUnavailable, remedy: checkEndpoint},
 		{status: 410, kind: volume.KindUnavailable, remedy: checkEndpoint},
 		{status: 402, maxStatus: 412, isForeign: true, kind: volume.KindUnavailable, remedy: checkEndpoint},
-		// The refusal of a deletion that may be under way already.
+		// The deletion may be in progress already, because of the earlier attempt.
 		{status: 400, calls: append(removals(), "volume_detach"), hasLostAttempt: true, kind: volume.KindInProgress},
 	}
 }
@@ -139,7 +140,7 @@ func attachRules() []rule {
 	}
 }
 
-// stateRules are about sizes that the cloud does not give, and states that forbid the request.
+// stateRules are about sizes and quotas that a request exceeds, and states that forbid it.
 func stateRules() []rule {
 	changes := []string{"volume_extend", "volume_retype", "snapshot_create", "backup_create", "volume_metadata"}
 	return []rule{
@@ -149,7 +150,7 @@ func stateRules() []rule {
 				"less than the minimum required size", "greater than the maximum allowable size",
 				"cannot be smaller than",
 			},
-			remedy: "ask for a size that the volume type allows",
+			remedy: "request a size that the volume type allows",
 		},
 		{status: 413, hasRetryAfter: true, kind: volume.KindUnavailable, remedy: askOperator},
 		{status: 413, kind: volume.KindOutOfRange, remedy: askLess},
@@ -164,17 +165,19 @@ func stateRules() []rule {
 				"status must be", "must be available", "maintenance", "is migrating", "not allowed for volumes in",
 				"currently has a status",
 			},
-			remedy: "no action needed: Kubernetes retries this automatically; if it lasts, check the status of the volume",
+			remedy: "no action needed: Kubernetes retries this automatically; " +
+				"if the error persists, check the status of the volume",
 		},
 		{
 			status: 400, calls: []string{"volume_create"}, kind: volume.KindInProgress,
-			texts:  []string{"originating … status must be"},
-			remedy: "no action needed: Kubernetes retries this automatically; if it lasts, check the state of the source",
+			texts: []string{"originating … status must be"},
+			remedy: "no action needed: Kubernetes retries this automatically; " +
+				"if the error persists, check the status of the source",
 		},
 	}
 }
 
-// statusRules are what the status alone says.
+// statusRules depend on the status alone.
 func statusRules() []rule {
 	return []rule{
 		{

@@ -29,7 +29,7 @@ func missingBody(message string) string {
 func TestRulesGiveKindAndRemedy(t *testing.T) {
 	for _, row := range ruleRows() {
 		t.Run(row.name, func(t *testing.T) {
-			err := newAnswer(row.call, row.response(), row.hasLostAttempt).judge()
+			err := newAnswer(row.call, row.response(), row.hasLostAttempt).toError()
 			words := []string{row.call.what, "cinder answered", "req-1"}
 			wantKind(t, err, row.kind, append(words, row.words...)...)
 			if StatusCode(err) != row.status {
@@ -235,7 +235,7 @@ func ruleRows() []ruleRow {
 			name: "quota of Cinder", call: extend, status: 413,
 			body:       faultBody("VolumeSizeExceedsAvailableQuota: Requested volume exceeds allowed gigabytes quota."),
 			retryAfter: "0",
-			kind:       volume.KindOutOfRange, words: []string{"ask for less"},
+			kind:       volume.KindOutOfRange, words: []string{"request less"},
 		},
 		{name: "quota without Retry-After", call: extend, status: 413, body: faultBody("over"), kind: volume.KindOutOfRange},
 		{
@@ -329,7 +329,7 @@ func ruleRows() []ruleRow {
 
 func TestStatusWithoutARuleIsInternal(t *testing.T) {
 	k := call{service: compute, what: "asking", name: "x", method: "GET", path: "/x"}
-	wantKind(t, newAnswer(k, gophercloud.ErrUnexpectedResponseCode{Actual: 199}, false).judge(), volume.KindInternal,
+	wantKind(t, newAnswer(k, gophercloud.ErrUnexpectedResponseCode{Actual: 199}, false).toError(), volume.KindInternal,
 		"asking: nova answered 199", "[GET /x]")
 }
 

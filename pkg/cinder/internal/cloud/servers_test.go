@@ -95,7 +95,7 @@ func TestNotifyExtended(t *testing.T) {
 		}
 		must(t, operation.Sleep(ctx, 2e6))
 	}
-	wantKind(t, r.NotifyExtended(ctx, absentID, v.ID), volume.KindNotFound, "telling server "+absentID)
+	wantKind(t, r.NotifyExtended(ctx, absentID, v.ID), volume.KindNotFound, "on server "+absentID)
 	// The event of another server says nothing about this one.
 	k := call{
 		service: compute, name: "notify_extended", what: "telling", method: "POST",

@@ -12,8 +12,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// timeouts bound the logins and version requests that callers share. No caller's deadline bounds
-// them: its call may end earlier, and the next one uses the result.
+// timeouts bound the logins and version requests that callers share. The deadline of a caller does
+// not bound them: if a call ends earlier, the next call uses the result.
 type timeouts struct {
 	login           time.Duration // of a login with its retries
 	loginAttempt    time.Duration
@@ -31,19 +31,19 @@ func defaultTimeouts() timeouts {
 	}
 }
 
-// tuning is what tests shorten.
+// tuning holds the timeouts and pauses that tests shorten.
 type tuning struct {
 	transport transport.Options
 	timeouts  timeouts
 }
 
-// shared is work, such as a login, that runs once for all callers that need its result at the same
-// time. It does not end with the call that began it.
+// shared runs work, such as a login, once for all callers that need its result at the same time.
+// The work does not end with the call that began it.
 type shared[T any] struct{ group singleflight.Group }
 
-// do runs work, or joins the work that is under way, and waits for the result for as long as ctx
-// lasts; then it returns ctx's error, and the work goes on. A ctx that has ended begins no work.
-// The context of work has the values of ctx, and ends after timeout or with Clouds.Close.
+// do starts work, or joins the work in progress, and waits for the result until ctx ends; then it
+// returns ctx's error and the work continues. It starts nothing if ctx has already ended. The
+// context of work has the values of ctx, and ends after timeout or with Clouds.Close.
 func (s *shared[T]) do(
 	ctx context.Context, cs *Clouds, timeout time.Duration, work func(context.Context) (T, error),
 ) (T, error) {
@@ -72,17 +72,17 @@ func (cs *Clouds) detach(ctx context.Context, timeout time.Duration) (_ context.
 		cancel() // the work fails at once
 		return ctx, cancel
 	}
-	cs.detached.Add(1)
-	stop := context.AfterFunc(cs.lifetime, cancel)
+	cs.backgroundWork.Add(1)
+	stop := context.AfterFunc(cs.background, cancel)
 	return ctx, func() {
 		stop()
 		cancel()
-		cs.detached.Done()
+		cs.backgroundWork.Done()
 	}
 }
 
-// asUnavailable turns the end of a timeout of our own into kind Unavailable: the callers have
-// deadlines of their own.
+// asUnavailable changes kind Deadline of err into Unavailable: the timeout of the shared work has
+// passed, not the deadline of the caller. It returns errors of other kinds unchanged.
 func asUnavailable(err error, timeout time.Duration) error {
 	if !volume.IsKind(err, volume.KindDeadline) {
 		return err

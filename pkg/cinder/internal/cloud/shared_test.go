@@ -127,7 +127,7 @@ func TestFailedVersionRequestIsRemembered(t *testing.T) {
 	if n := rule.Hits(); n > 2 {
 		t.Errorf("%d version requests, want at most the 2 attempts of the first caller's", n)
 	}
-	r.log.wantLine(t, "WARN", "the API versions of a service are not known", "service=nova")
+	r.log.wantLine(t, "WARN", "cannot read the API versions of a service", "service=nova")
 }
 
 // However many calls are refused with 406, the service is asked for its versions once; and one
@@ -159,16 +159,16 @@ func TestRefusedVersionsAreAskedForOnce(t *testing.T) {
 func TestRefusalOfAnEarlierRequest(t *testing.T) {
 	v := &versions{}
 	sent := time.Now()
-	v.set(offer{askedAt: sent.Add(time.Second), SupportedMicroversions: utils.SupportedMicroversions{
+	v.set(versionRange{askedAt: sent.Add(time.Second), SupportedMicroversions: utils.SupportedMicroversions{
 		MaxMajor: 3,
 		MaxMinor: 70,
 	}})
 	v.forget(sent)
-	if _, known := v.known(); !known {
+	if _, known := v.cached(); !known {
 		t.Error("an offer is forgotten for the refusal of a request that is older")
 	}
 	v.forget(sent.Add(2 * time.Second))
-	if _, known := v.known(); known {
+	if _, known := v.cached(); known {
 		t.Error("an offer is kept that was refused")
 	}
 }
@@ -326,7 +326,8 @@ func TestIsOutage(t *testing.T) {
 			true,
 		},
 	} {
-		err := failure(t.Context(), call{service: identity, what: "logging in", method: "POST", isRepeatable: true}, c.err)
+		err := noAnswerError(t.Context(), call{service: identity, what: "logging in", method: "POST", isRepeatable: true},
+			c.err)
 		if isOutage(err) != c.want {
 			t.Errorf("%s: isOutage(%v) = %t", name, err, !c.want)
 		}

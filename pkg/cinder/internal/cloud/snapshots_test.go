@@ -103,7 +103,7 @@ func TestBackups(t *testing.T) {
 		if newest == "3.42" {
 			wantKind(t, err, volume.KindUnsupported, "3.47", "use snapshots")
 			_, err = r.CreateBackup(ctx, NewBackup{Name: "z", VolumeID: v.ID, AvailabilityZone: "z"})
-			wantKind(t, err, volume.KindUnsupported, "3.51", "leave out the zone")
+			wantKind(t, err, volume.KindUnsupported, "3.51", "remove the parameter availability")
 		} else {
 			must(t, err)
 			if got := r.await(t, restored.ID, "available"); BackupIDOf(got) != b.ID {

@@ -14,96 +14,99 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// versionsPause is how long a service that did not tell its versions is not asked again, and how
-// long what it told is believed although it refuses a version of it.
+// versionsPause is the least time between a failed request for the versions of a service and the
+// next one, and between two calls of forget that discard the versions.
 const versionsPause = 10 * time.Second
 
-// versions is what one service says about its versions. The service is asked when a call needs to
-// know.
+// versions caches the microversions of one service. The service is asked for them when a call
+// first needs them.
 type versions struct {
-	request shared[offer]
+	request shared[versionRange]
 
 	mu          sync.Mutex
-	offer       offer
-	forgottenAt time.Time // when forget last dropped an offer
+	last        versionRange
+	forgottenAt time.Time // when forget last discarded the versions
 }
 
-// known returns what the service has told, or why it has not. It reports false if the service is
-// to be asked.
-func (v *versions) known() (offer, bool) {
+// cached returns the result of the last request for the versions, which can be an error. It
+// reports false if the service must be asked: it was not asked yet, the versions were discarded,
+// or the last request failed and its retryAt has passed.
+func (v *versions) cached() (versionRange, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	o := v.offer
-	return o, !o.askedAt.IsZero() && (o.err == nil || time.Now().Before(o.retryAt))
+	r := v.last
+	return r, !r.askedAt.IsZero() && (r.err == nil || time.Now().Before(r.retryAt))
 }
 
-func (v *versions) set(o offer) {
+func (v *versions) set(r versionRange) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.offer = o
+	v.last = r
 }
 
-// forget makes the next call that needs the versions ask for them: the service has refused one
-// that it had told. The refusal of a request that was sent before the service was last asked says
-// nothing about its last answer. And a service whose servers differ is not asked more often than
-// once per versionsPause.
+// forget discards the versions after the service has refused one of them with 406; sent is when
+// the refused request was sent. The next call that needs the versions then asks for them again.
+// forget does nothing if the request was sent before the service was last asked, because the
+// refusal may be older than the versions. It also does nothing within versionsPause of the last
+// discard: the servers of a service can differ, and then each call would ask again.
 func (v *versions) forget(sent time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if sent.Before(v.offer.askedAt) || time.Since(v.forgottenAt) < versionsPause {
+	if sent.Before(v.last.askedAt) || time.Since(v.forgottenAt) < versionsPause {
 		return
 	}
-	v.offer, v.forgottenAt = offer{}, time.Now()
+	v.last, v.forgottenAt = versionRange{}, time.Now()
 }
 
-// checkOffer returns nil if the service of n offers what n needs; see offer.check for the errors.
-// It asks that service for its versions unless it has told them. Callers share one request, and
-// each waits for it as long as its own ctx lasts.
-func (c *connection) checkOffer(ctx context.Context, n need) error {
+// checkVersion returns nil if the service of n has the microversion that n needs; see
+// versionRange.check for the errors. It asks that service for its versions unless they are cached.
+// Callers share one request, and each waits for it until its own ctx ends.
+func (c *connection) checkVersion(ctx context.Context, n need) error {
 	v := c.versions[n.service]
-	o, known := v.known()
-	if known {
-		return o.check(n)
+	if r, isCached := v.cached(); isCached {
+		return r.check(n)
 	}
-	o, err := v.request.do(ctx, c.clouds, c.clouds.tuning.timeouts.versions, func(ctx context.Context) (offer, error) {
-		o, known := v.known()
-		if !known {
-			o = c.askVersions(ctx, n.service)
-			v.set(o)
+	ask := func(ctx context.Context) (versionRange, error) {
+		r, isCached := v.cached()
+		if !isCached {
+			r = c.askVersions(ctx, n.service)
+			v.set(r)
 		}
-		return o, nil
-	})
-	if err != nil {
-		o.err = volume.Errorf(volume.KindOf(err), "waiting for the API versions of %s: %w", n.service, err)
+		return r, nil
 	}
-	return o.check(n)
+	r, err := v.request.do(ctx, c.clouds, c.clouds.tuning.timeouts.versions, ask)
+	if err != nil {
+		r.err = volume.Errorf(volume.KindOf(err), "waiting for the API versions of %s: %w", n.service, err)
+	}
+	return r.check(n)
 }
 
-// askVersions asks a service for its versions. A failure is part of the offer, and holds until
-// offer.retryAt.
-func (c *connection) askVersions(ctx context.Context, s service) offer {
+// askVersions asks a service for its versions. A failure is in the err of the result, with the
+// time of the next request in retryAt.
+func (c *connection) askVersions(ctx context.Context, s service) versionRange {
 	began := time.Now()
-	o := c.readVersions(ctx, s)
-	o.askedAt = began
-	if o.err != nil {
-		o.err = asUnavailable(o.err, c.clouds.tuning.timeouts.versions)
-		o.retryAt = time.Now().Add(versionsPause)
-		c.clouds.log.WarnContext(ctx, "the API versions of a service are not known; what needs them does not work",
-			"cloud", c.config.Name, "service", string(s), "error", o.err)
+	r := c.readVersions(ctx, s)
+	r.askedAt = began
+	if r.err != nil {
+		r.err = asUnavailable(r.err, c.clouds.tuning.timeouts.versions)
+		r.retryAt = time.Now().Add(versionsPause)
+		c.clouds.log.WarnContext(ctx, "cannot read the API versions of a service; "+
+			"calls that need a microversion fail until it answers",
+			"cloud", c.config.Name, "service", string(s), "error", r.err)
 	}
-	return o
+	return r
 }
 
 // readVersions reads the version document of a service.
-func (c *connection) readVersions(ctx context.Context, s service) offer {
+func (c *connection) readVersions(ctx context.Context, s service) versionRange {
 	if s == blockStorage && c.ignoresMicroversions {
-		return offer{isForbidden: true}
+		return versionRange{isForbidden: true}
 	}
 	e := c.endpoints[s]
 	if e.err != nil {
-		return offer{err: e.err}
+		return versionRange{err: e.err}
 	}
-	k := call{
+	call := call{
 		service: s, name: "versions_get", what: "reading the API versions of " + string(s),
 		maxAttempts: 2, timeout: c.clouds.tuning.timeouts.versionsAttempt,
 	}
@@ -112,33 +115,34 @@ func (c *connection) readVersions(ctx context.Context, s service) offer {
 		Versions []versionDocument `json:"versions"`
 	}
 	address, major := splitVersion(e.url)
-	// utils.GetSupportedMicroversions takes no endpoint that ends with a project, and no document
-	// with several versions.
-	err := newExchange(c.provider, k, address).run(ctx, func(client *serviceClient) error {
+	// utils.GetSupportedMicroversions cannot be used: it fails for an endpoint that ends with a
+	// project, and for a document with several versions.
+	err := newExchange(c.provider, call, address).run(ctx, func(client *serviceClient) error {
 		return request(ctx, client, http.MethodGet, address, nil, &document, http.StatusOK, http.StatusMultipleChoices)
 	})
 	if err != nil {
-		return offer{err: err}
+		return versionRange{err: err}
 	}
 	for _, v := range append(document.Versions, document.Version) {
-		last := cmp.Or(v.Version, v.MaxVersion)
+		maxVersion := cmp.Or(v.Version, v.MaxVersion)
 		if v.ID == "" || major != "" && strings.SplitN(v.ID, ".", 2)[0] != strings.SplitN(major, ".", 2)[0] ||
-			last == "" { // Nova shows 2.0, which has no microversions, beside 2.1
+			maxVersion == "" { // Nova lists 2.0, which has no microversions, in addition to 2.1
 			continue
 		}
-		var o offer
+		var r versionRange
 		var errMin, errMax error
-		o.MinMajor, o.MinMinor, errMin = utils.ParseMicroversion(cmp.Or(v.Min, "0.0"))
-		o.MaxMajor, o.MaxMinor, errMax = utils.ParseMicroversion(last)
-		if errMin != nil || errMax != nil || min(o.MinMajor, o.MaxMajor) < 0 {
-			return offer{err: volume.Errorf(volume.KindUnavailable, "%s: %q to %q are not microversions", k.what, v.Min, last)}
+		r.MinMajor, r.MinMinor, errMin = utils.ParseMicroversion(cmp.Or(v.Min, "0.0"))
+		r.MaxMajor, r.MaxMinor, errMax = utils.ParseMicroversion(maxVersion)
+		if errMin != nil || errMax != nil || min(r.MinMajor, r.MaxMajor) < 0 {
+			return versionRange{err: volume.Errorf(volume.KindUnavailable,
+				"%s: %q to %q are not microversions", call.what, v.Min, maxVersion)}
 		}
-		return o
+		return r
 	}
-	return offer{}
+	return versionRange{}
 }
 
-// versionDocument is what a service says about one major version.
+// versionDocument is the part of a service's version document about one major version.
 type versionDocument struct {
 	ID         string `json:"id"` // "v3.0"
 	Version    string `json:"version"`
@@ -146,12 +150,13 @@ type versionDocument struct {
 	Min        string `json:"min_version"`
 }
 
-// splitVersion cuts an endpoint behind its version (".../v3/<project>" becomes ".../v3/"), where
-// the version document is, and returns that version. An endpoint without one stays as it is.
+// splitVersion returns the address of the version document of an endpoint, and the endpoint's
+// version: ".../v3/<project>" gives ".../v3/" and "v3". For an endpoint without a version it
+// returns the endpoint and "".
 func splitVersion(endpoint string) (address, major string) {
 	pattern := regexp.MustCompile(`^(\w+://[^/]+/(?:.*/)?(v\d+(?:\.\d+)?))(?:/.*)?$`)
-	if found := pattern.FindStringSubmatch(endpoint); found != nil {
-		return found[1] + "/", found[2]
+	if match := pattern.FindStringSubmatch(endpoint); match != nil {
+		return match[1] + "/", match[2]
 	}
 	return endpoint, ""
 }

@@ -131,7 +131,7 @@ func TestVersionsAreReadAgainAfterAFailure(t *testing.T) {
 	rule.Remove()
 	// it is left alone for some seconds
 	wantKind(t, c.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnavailable, "503")
-	o := &c.conn.versions[blockStorage].offer
+	o := &c.conn.versions[blockStorage].last
 	o.retryAt = o.retryAt.Add(-versionsPause)
 	must(t, c.CheckFeature(t.Context(), FeatureOnlineExtend))
 }
@@ -183,7 +183,7 @@ func TestEveryFeatureHasANeed(t *testing.T) {
 			t.Errorf("feature %d takes %+v", f, n)
 		}
 	}
-	if err := (offer{SupportedMicroversions: utils.SupportedMicroversions{
+	if err := (versionRange{SupportedMicroversions: utils.SupportedMicroversions{
 		MinMajor: 3, MaxMajor: 3,
 		MaxMinor: 70,
 	}}).check(Feature(99).need()); err == nil {

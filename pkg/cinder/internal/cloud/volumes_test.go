@@ -89,9 +89,9 @@ func TestExtendRefusals(t *testing.T) {
 	wantKind(t, r.ExtendVolume(ctx, v.ID, 4, false), volume.KindInvalid, "extending volume "+v.ID+" to 4 GiB",
 		"greater than current size", "req-")
 	wantKind(t, r.ExtendVolume(ctx, v.ID, 16, false), volume.KindOutOfRange, "413", "maximum allowed limit 15G",
-		"next step: ask for less")
+		"next step: request less")
 	other := r.volume(t, "pvc-2", 10)
-	wantKind(t, r.ExtendVolume(ctx, v.ID, 12, false), volume.KindOutOfRange, "quota", "next step: ask for less")
+	wantKind(t, r.ExtendVolume(ctx, v.ID, 12, false), volume.KindOutOfRange, "quota", "next step: request less")
 	wantKind(t, r.ExtendVolume(ctx, absentID, 12, false), volume.KindNotFound, "404")
 	_ = other
 	server := r.fake.AddServer("")
@@ -102,7 +102,7 @@ func TestExtendRefusals(t *testing.T) {
 	wantKind(t, r.DeleteVolume(ctx, v.ID), volume.KindPrecondition, "400", "must not be")
 	small, err := r.CreateVolume(ctx, NewVolume{Name: "s", Size: 1, VolumeType: "rbd-small"})
 	wantKind(t, err, volume.KindOutOfRange, "less than the minimum required size",
-		"next step: ask for a size that the volume type allows")
+		"next step: request a size that the volume type allows")
 	if small.ID != "" {
 		t.Errorf("a volume was made: %+v", small)
 	}

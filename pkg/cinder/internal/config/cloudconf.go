@@ -76,15 +76,15 @@ func parseConf(conf *cloudConf, data []byte) (ignored, cut []string, err error) 
 	text := strings.TrimPrefix(string(data), "\ufeff")
 	err = gcfg.FatalOnly(gcfg.ReadStringInto(conf, text))
 	if err != nil {
-		return nil, nil, confError(err)
+		return nil, nil, redactConfError(err)
 	}
 	ignored, cut = scanConf(text)
 	return ignored, cut, nil
 }
 
-// confError replaces an error of gcfg by one that has nothing of the file but the names of section
-// and key: gcfg quotes what it cannot read.
-func confError(err error) error {
+// redactConfError replaces an error of gcfg, which quotes the text that it cannot read, by one that
+// has nothing of the file but the names of section and key.
+func redactConfError(err error) error {
 	text := err.Error()
 	if m := regexp.MustCompile(`^(\d+:\d+): (.*)`).FindStringSubmatch(text); m != nil {
 		// All other messages are constant.
@@ -101,7 +101,7 @@ func confError(err error) error {
 	return fmt.Errorf("the value is neither true nor false%s", text[i:])
 }
 
-// cloud makes a Cloud of a section. With use-clouds, what the section leaves out comes from
+// cloud makes a Cloud of a section. With use-clouds, the fields that the section lacks come from
 // clouds.yaml.
 func (g *globalSection) cloud(r *reader, f Files, name, origin string) (Cloud, error) {
 	c := g.newCloud(name, origin)
@@ -160,8 +160,8 @@ func QuoteList(names []string) string {
 	return strings.Join(quoted, ", ")
 }
 
-// withDefaults returns c with what it leaves out taken from defaults. An id and a name of the same
-// thing are taken together.
+// withDefaults returns c with its empty fields filled from defaults. The id and the name of the
+// same object belong together: if c has one of them, neither is filled.
 func withDefaults(c, defaults Cloud) Cloud {
 	for _, pair := range []struct{ id, name, defaultID, defaultName *string }{
 		{&c.UserDomainID, &c.UserDomainName, &defaults.UserDomainID, &defaults.UserDomainName},

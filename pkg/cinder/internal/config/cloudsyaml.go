@@ -67,12 +67,12 @@ func (r *reader) readCloudsYAML(path string) (map[string]cloudEntry, error) {
 	for name, node := range entries {
 		var raw cloudEntry
 		if err := node.Decode(&raw); err != nil {
-			raw.err = yamlError(err)
+			raw.err = redactYAMLError(err)
 		}
 		// Decoding onto the same value overrides only the keys that are there.
 		if more, ok := secrets[name]; ok {
 			if err := more.Decode(&raw); err != nil && raw.err == nil {
-				raw.err = fmt.Errorf("secure.yaml: %w", yamlError(err))
+				raw.err = fmt.Errorf("secure.yaml: %w", redactYAMLError(err))
 			}
 		}
 		clouds[name] = raw
@@ -91,10 +91,10 @@ func (r *reader) readYAML(path string) (map[string]yaml.Node, error) {
 	}
 	var document yaml.Node
 	if err := yaml.Unmarshal(data, &document); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, yamlError(err))
+		return nil, fmt.Errorf("%s: %w", path, redactYAMLError(err))
 	}
 	if err := document.Decode(&file); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, yamlError(err))
+		return nil, fmt.Errorf("%s: %w", path, redactYAMLError(err))
 	}
 	ignored := ignoredKeys(&document, reflect.TypeFor[struct {
 		Clouds any `yaml:"clouds"`
@@ -106,9 +106,9 @@ func (r *reader) readYAML(path string) (map[string]yaml.Node, error) {
 	return file.Clouds, nil
 }
 
-// yamlError replaces an error of the YAML parser by one that has nothing of the file: the parser
-// quotes values, in any quotes.
-func yamlError(err error) error {
+// redactYAMLError replaces an error of the YAML parser, which can quote values, by one that has
+// nothing of the file.
+func redactYAMLError(err error) error {
 	const constant = `(?:cannot unmarshal !!(?:str|int|float|bool|null|seq|map|timestamp|binary)\b|` +
 		`(?:[a-z, -]|'[^\pL\pN']')+)`
 	message := strings.TrimPrefix(err.Error(), "yaml: unmarshal errors:\n  ")
@@ -144,8 +144,8 @@ func (raw *cloudEntry) cloud(r *reader, name, path string) (Cloud, error) {
 	return c, r.readPEM(&c, raw.CA, raw.Cert, raw.Key)
 }
 
-// chooseRegion takes the region from the list regions if region_name is not set. It refuses
-// several, of which other clients take the first, which nobody has chosen.
+// chooseRegion takes the region from the list regions if region_name is not set. It returns an
+// error if the list has several: other clients use the first, which the user may not want.
 func (raw *cloudEntry) chooseRegion(c *Cloud) error {
 	if raw.Region != "" || len(raw.Regions) == 0 {
 		return nil

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// Cloud is how to reach one cloud and who logs in there. It is comparable, so that a change can be
+// Cloud holds the addresses and credentials of one cloud. It is comparable, so that a change can be
 // noticed.
 type Cloud struct {
 	Name   string
@@ -68,20 +68,20 @@ func (c Cloud) check() error {
 	return c.checkPassword()
 }
 
-// isAddress reports whether text is a URL of HTTP, which may have a place for the project's id.
-// The use of another text would fail with an error that quotes a part of it, which may be a
-// password.
+// isAddress reports whether text is an HTTP or HTTPS URL, which can have a placeholder for the
+// project's id. Using another text would fail with an error that quotes a part of it, which could
+// be a password.
 func isAddress(text string) bool {
 	u, err := url.Parse(regexp.MustCompile(`[%$]\((project|tenant)_id\)s`).ReplaceAllString(text, "id"))
 	return err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
 }
 
-// missingKeyError is the error for a cloud that has none of these keys.
+// missingKeyError returns the error for a cloud that has none of these keys.
 func missingKeyError(keys ...string) error {
 	return fmt.Errorf("%s is missing", strings.Join(keys, " or "))
 }
 
-// hasUser reports whether the user is named without doubt: by id, or by name and domain.
+// hasUser reports whether the user is identified: by id, or by name and domain.
 func (c Cloud) hasUser() bool {
 	return c.UserID != "" || c.Username != "" && c.UserDomainID+c.UserDomainName != ""
 }
@@ -118,14 +118,14 @@ func (c Cloud) checkPassword() error {
 	return nil
 }
 
-// Entry is a cloud of the files, or why it cannot be used. Other clouds of the files can still be
-// used.
+// Entry is one cloud of the files. Err is the reason why it cannot be used, or nil; it does not
+// affect the other clouds.
 type Entry struct {
 	Cloud Cloud
 	Err   error
 }
 
-// Settings are the keys of the section [BlockStorage] of cloud.conf. Zero: the key is not there.
+// Settings are the keys of the section [BlockStorage] of cloud.conf. A missing key is false.
 type Settings struct {
 	IgnoreVolumeAZ           bool `gcfg:"ignore-volume-az"`
 	IgnoreVolumeMicroversion bool `gcfg:"ignore-volume-microversion"`
@@ -135,12 +135,12 @@ type Settings struct {
 type Warning struct {
 	File string
 	Keys []string
-	// IsCut: the values of the keys end at a comment that may have been meant as a part of them. Else
-	// the keys are not read.
+	// IsCut means that the values of the keys end at a comment that may have been meant as a part of
+	// them. If it is false, the keys are not read.
 	IsCut bool
 }
 
-// Config is what the files say.
+// Config is the configuration that the files contain.
 type Config struct {
 	Clouds   map[string]Entry
 	Settings Settings

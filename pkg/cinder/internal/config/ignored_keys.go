@@ -13,7 +13,7 @@ import (
 	"gopkg.in/gcfg.v1/token"
 )
 
-// confAdvice returns what to use instead of a key of cinder-csi-plugin that is not read.
+// confAdvice returns the replacement of a key of cinder-csi-plugin that is not read, or "".
 func confAdvice(key string) string {
 	switch key {
 	case "node-volume-attach-limit":
@@ -144,11 +144,11 @@ func ignoredKeys(node *yaml.Node, t reflect.Type, prefix string) []string {
 	if node.Decode(&entries) != nil {
 		return nil // the error is reported where the value is read
 	}
-	read := keysOf(t, "yaml")
+	known := keysOf(t, "yaml")
 	var ignored []string
 	for _, key := range slices.Sorted(maps.Keys(entries)) {
 		value := entries[key]
-		field, found := read[key]
+		field, found := known[key]
 		switch {
 		case !found && isUsedVersion(key, value.Value):
 		case !found && isKey(key) && (value.Value != "" || len(value.Content) > 0):

@@ -24,8 +24,8 @@ func (r *reader) addWarning(w Warning) {
 	r.config.Warnings = append(r.config.Warnings, w)
 }
 
-// addCloud adds a cloud, or err, which is wrong with it. The second cloud of a name makes both
-// unusable.
+// addCloud adds a cloud; err is the reason why it cannot be used, or nil. If two clouds have the
+// same name, neither can be used.
 func (r *reader) addCloud(c Cloud, err error) {
 	if c.Interface == "" {
 		c.Interface = "public"
@@ -36,7 +36,7 @@ func (r *reader) addCloud(c Cloud, err error) {
 	if err != nil {
 		err = fmt.Errorf("%s: %w", c.Origin, err)
 	}
-	if other, taken := r.config.Clouds[c.Name]; taken {
+	if other, isTaken := r.config.Clouds[c.Name]; isTaken {
 		err = fmt.Errorf("the name %q is used twice: in %s and in %s", c.Name, other.Cloud.Origin, c.Origin)
 	}
 	r.config.Clouds[c.Name] = Entry{Cloud: c, Err: err}
@@ -48,7 +48,7 @@ const maxFileSize = 4 << 20
 // readFile returns a file's content, and notes the state of the file.
 func (r *reader) readFile(path string) ([]byte, error) {
 	s := fileStateOf(path)
-	if _, twice := r.config.states[path]; !twice {
+	if _, isNoted := r.config.states[path]; !isNoted {
 		r.config.states[path] = s
 	}
 	if s.size > maxFileSize {
@@ -56,9 +56,9 @@ func (r *reader) readFile(path string) ([]byte, error) {
 	}
 	data, err := os.ReadFile(path)
 	if err != nil && !isPrintable(path) {
-		var bare *fs.PathError
-		if errors.As(err, &bare) {
-			err = bare.Err // without the name
+		var pathErr *fs.PathError
+		if errors.As(err, &pathErr) {
+			err = pathErr.Err // pathErr also has the path
 		}
 		return nil, fmt.Errorf("%w: the value should be the name of a file, but seems to be the content of one", err)
 	}

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// Watch is the configuration as the files have it now. It checks the files when Current is called,
-// not in the background: stat takes a few microseconds, and also sees the swapped link by which
-// Kubernetes changes a mounted secret.
+// Watch provides the configuration as the files have it now. It checks the files when Current is
+// called, not in the background: stat takes a few microseconds, and it also notices the swapped
+// link by which Kubernetes changes a mounted secret.
 type Watch struct {
 	files    Files
 	interval time.Duration
@@ -24,9 +24,10 @@ type Watch struct {
 }
 
 // NewWatch reads the files for the first time. Later calls of Current check at most once per
-// interval whether they changed. onChange is called when the files were read again, with the
-// configuration to use and the error if they are broken: then the old configuration stays, or that
-// of a cloud whose description alone is broken. It is called with the Watch locked.
+// interval whether they changed. onChange is called after the files were read again, with the
+// configuration in use from then on and an error or nil. If the files cannot be read, the whole
+// previous configuration stays in use; if only the entry of a cloud has an error, the previous
+// entry of that cloud does. onChange is called with the Watch locked.
 func NewWatch(files Files, interval time.Duration, onChange func(*Config, error)) (*Watch, error) {
 	current, err := files.Load()
 	if err != nil {
@@ -38,11 +39,12 @@ func NewWatch(files Files, interval time.Duration, onChange func(*Config, error)
 	}, nil
 }
 
-// Current returns the configuration. now: check the files even if they were checked a moment ago.
-func (w *Watch) Current(now bool) *Config {
+// Current returns the configuration. With refresh it checks the files even if they were checked
+// less than the interval ago.
+func (w *Watch) Current(refresh bool) *Config {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !now && time.Since(w.checkedAt) < w.interval {
+	if !refresh && time.Since(w.checkedAt) < w.interval {
 		return w.current
 	}
 	w.checkedAt = time.Now()
@@ -55,19 +57,19 @@ func (w *Watch) Current(now bool) *Config {
 	}
 	next, err := w.files.Load()
 	if err != nil {
-		w.states = states // they are not read again until they change
+		w.states = states // the files are not read again until they change
 		w.onChange(w.current, err)
 		return w.current
 	}
-	err = next.keepWorking(w.current)
+	err = next.keepUsable(w.current)
 	w.current, w.states = next, next.states
 	w.onChange(next, err)
 	return next
 }
 
-// keepWorking puts the old description of a cloud in the place of a broken new one, and returns
-// the errors of the broken ones. A cloud that is no longer described is gone.
-func (c *Config) keepWorking(old *Config) error {
+// keepUsable replaces each entry that has an error by the entry of old, if that has none, and
+// returns the errors of the replaced entries. Clouds that are only in old are not added.
+func (c *Config) keepUsable(old *Config) error {
 	var broken []error
 	for _, name := range c.Names() {
 		e, before := c.Clouds[name], old.Clouds[name]

@@ -3,6 +3,7 @@
 // a debug log that holds no secret (neither bodies nor headers, except the id that OpenStack gives
 // to each request).
 //
-// NewPool makes the connections to one cloud, and New the http.RoundTripper over them. WithCall
-// says what the requests of a context are for.
+// Begin with NewPool, which returns the connections to one cloud, and New, which returns an
+// http.RoundTripper over them. WithCall names the API call that the requests of a context belong
+// to.
 package transport

@@ -47,7 +47,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	return m, nil
 }
 
-// startAttempt counts an attempt as running until done is called.
+// startAttempt counts an attempt as in flight until done is called, which records its duration.
 func (m *Metrics) startAttempt(c *Call) (done func(code string, took time.Duration)) {
 	if m == nil {
 		return func(string, time.Duration) {}
@@ -66,7 +66,7 @@ func (m *Metrics) countRetry(c *Call) {
 	}
 }
 
-// resultClass returns the label code of an attempt; ctx is that of the caller, not of the attempt.
+// resultClass returns the value of the label code for an attempt. ctx is the caller's context.
 func resultClass(ctx context.Context, resp *http.Response, err error) string {
 	var timeout net.Error
 	switch {

@@ -13,24 +13,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TLS says which certificates of a cloud are trusted, and which client certificate is sent. The
-// fields are PEM texts, not file names; empty: the system's authorities, no client certificate.
+// TLS holds the trusted authorities of a cloud and the client certificate, as PEM texts, not file
+// names. An empty CA means the system's authorities, an empty Cert and Key no client certificate.
 type TLS struct {
 	CA, Cert, Key string
 	Insecure      bool // do not verify the cloud's certificate
 }
 
-// A connection whose packets are dropped silently (a load balancer that has failed over, a
-// firewall that has forgotten the connection) is noticed within these times, not when TCP gives up
-// after a quarter of an hour.
+// Packets of a connection can be dropped silently, for example by a load balancer after a failover
+// or by a firewall that has forgotten the connection. TCP gives up only after 15 minutes; these
+// times let the client notice it earlier.
 const (
 	// An HTTP/2 connection on which nothing has arrived for pingAfter is pinged, and closed if the
 	// ping is not answered within pingTimeout. All requests share one such connection.
 	pingAfter   = 4 * time.Second
 	pingTimeout = 4 * time.Second
-	// writeTimeout closes an HTTP/2 connection that takes no data.
+	// writeTimeout closes an HTTP/2 connection to which no data can be written.
 	writeTimeout = 10 * time.Second
-	// ackTimeout closes a connection whose peer does not acknowledge what was sent: a request over
+	// ackTimeout closes a connection whose peer does not acknowledge what was sent. It matters for
 	// HTTP/1.1, which has no pings.
 	ackTimeout = 10 * time.Second
 	// idleTimeout is shorter than the time after which load balancers forget idle connections,
@@ -38,9 +38,9 @@ const (
 	idleTimeout = 30 * time.Second
 )
 
-// NewPool makes the connections to one cloud. It keeps as many idle as the sidecars have workers
-// (100 of external-provisioner and 10 each of the others): the default of two makes a new
-// connection, with a new TLS handshake, for nearly every call of a busy cluster.
+// NewPool returns the pool of connections to one cloud. It keeps as many idle connections as the
+// sidecars have workers (100 in external-provisioner and 10 in each of the others): with the
+// default of two, nearly every call of a busy cluster needs a new connection and TLS handshake.
 func NewPool(t TLS) (*http.Transport, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: t.Insecure}
 	if t.CA != "" {
@@ -58,7 +58,7 @@ func NewPool(t TLS) (*http.Transport, error) {
 	}
 	dialer := net.Dialer{
 		Timeout: 10 * time.Second,
-		// While a request waits for its answer nothing is sent but these probes.
+		// While a request waits for its answer, only these probes are sent.
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 5 * time.Second, Count: 3},
 		Control:         setAckTimeout,
 	}

@@ -45,7 +45,7 @@ func TestProxyThatDoesNotConnect(t *testing.T) {
 	pool.Proxy = func(*http.Request) (*url.URL, error) { return url.Parse("http://127.0.0.1:1") }
 	call = &Call{MaxAttempts: 2}
 	_, _, err = send(t.Context(), newTransport(t, Options{Base: pool}), http.MethodPost, "https://cinder.invalid/", call)
-	if DialError(err) == nil || call.MayBeDone {
+	if !IsDialError(err) || call.MayBeDone {
 		t.Errorf("a proxy that is down: %v, doubt %t; want an error of the connection and no doubt", err, call.MayBeDone)
 	}
 }

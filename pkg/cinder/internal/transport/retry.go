@@ -12,11 +12,13 @@ import (
 
 // shouldRetry reports whether to send a request again after resp or err.
 //
-// A GET or HEAD, and a call marked Repeatable, is sent again after any failure that may pass. So
-// is a DELETE, except after a 500. Any other request is sent again only if it was certainly not
-// carried out: no connection was made, or the server refused before it did anything (429; 413 with
-// a Retry-After above 0, which is Cinder's rate limit; 503 with Retry-After, which is a server in
-// maintenance). A 502, a 504, or a 503 without Retry-After may hide a server that did the work.
+// No request is sent again if the certificate of the server is not trusted. A GET or HEAD, and a
+// call marked Repeatable, is sent again after any other attempt without an answer, and after 408,
+// 429, 500, 502, 503, 504, and 413 with a Retry-After above 0, which is Cinder's rate limit. So is
+// a DELETE, except after 500. Any other request is sent again only if it was certainly not carried
+// out: no connection was made, or the server refused before it did anything (429; 413 as above; 503
+// with Retry-After, which is a server in maintenance). A server that answers 408, 502, 504, or 503
+// without Retry-After might have done the work.
 func shouldRetry(method string, call *Call, resp *http.Response, err error) bool {
 	isRead := method == http.MethodGet || method == http.MethodHead
 	isRepeatable := isRead || method == http.MethodDelete || call.Repeatable
@@ -25,7 +27,7 @@ func shouldRetry(method string, call *Call, resp *http.Response, err error) bool
 		if errors.As(err, &untrusted) {
 			return false // no repetition makes a certificate valid
 		}
-		return isRepeatable || isNeverSent(err)
+		return isRepeatable || wasNeverSent(err)
 	}
 	wait, hasRetryAfter := RetryAfter(resp.Header, time.Now())
 	switch resp.StatusCode {
@@ -43,14 +45,16 @@ func shouldRetry(method string, call *Call, resp *http.Response, err error) bool
 	return false
 }
 
-// isNeverSent reports whether an attempt failed before its request was sent.
-func isNeverSent(err error) bool {
-	var refused *ProxyError
-	return DialError(err) != nil || errors.As(err, &refused)
+// wasNeverSent reports whether an attempt failed before its request was sent.
+func wasNeverSent(err error) bool {
+	var proxyErr *ProxyError
+	return IsDialError(err) || errors.As(err, &proxyErr)
 }
 
-// retryPause returns the time before the next attempt: what the server asks for, or exponential
-// with jitter, so that clients that failed together do not come back together.
+// retryPause returns the time before the next attempt: an exponential backoff of at most maxPause,
+// or, if the server asks for a time above 0, that time, to which maxPause does not apply. Both have
+// a random part, so that clients that failed together do not retry together. attempt is small
+// enough (see maxAttempts) that the shift does not overflow.
 func (t *Transport) retryPause(resp *http.Response, attempt int) time.Duration {
 	backoff := min(t.options.Backoff<<(attempt-1), maxPause)
 	jittered := backoff/2 + rand.N(backoff/2+1)
@@ -62,8 +66,8 @@ func (t *Transport) retryPause(resp *http.Response, attempt int) time.Duration {
 	return jittered
 }
 
-// RetryAfter reads the header of that name (RFC 9110, section 10.2.3): seconds or a date. It
-// reports false without the header, or if the header is neither.
+// RetryAfter reads the header Retry-After (RFC 9110, section 10.2.3), which holds seconds or a
+// date. It reports false if there is no such header, or if its value is neither.
 func RetryAfter(h http.Header, now time.Time) (wait time.Duration, ok bool) {
 	text := strings.TrimSpace(h.Get("Retry-After"))
 	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {

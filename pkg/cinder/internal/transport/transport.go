@@ -14,24 +14,23 @@ import (
 	"github.com/growvol/growvol/pkg/operation"
 )
 
-// Call says what the requests of a context are for, and how they went; see WithCall.
+// Call describes the API call that the requests of a context belong to; see WithCall.
 type Call struct {
 	Service string // label of the metrics
 	Name    string // label of the metrics: one of a fixed set
-	// Repeatable allows a request that changes something to be repeated when its answer was lost.
+	// Repeatable allows a request that changes something to be repeated when its answer is lost.
 	Repeatable  bool
-	MaxAttempts int           // 0: maxAttempts
-	Timeout     time.Duration // of one attempt; 0: that of Options
+	MaxAttempts int           // 0 means maxAttempts
+	Timeout     time.Duration // of one attempt; 0 means Options.Timeout
 
-	// MayBeDone is set when an attempt that got no answer, or a 5xx, may have been carried out all
-	// the same: what the last answer refuses may be what an earlier attempt did.
+	// MayBeDone is set by RoundTrip after an attempt that was sent and got no answer or a 5xx: it
+	// might have been carried out, and then the answer to a later attempt can be a refusal.
 	MayBeDone bool
 }
 
 type callKey struct{}
 
-// WithCall puts into the context what the requests made with it are for. They must be made one
-// after the other.
+// WithCall returns a context whose requests belong to c. They must not be made at the same time.
 func WithCall(ctx context.Context, c *Call) context.Context {
 	return context.WithValue(ctx, callKey{}, c)
 }
@@ -55,15 +54,15 @@ type Options struct {
 
 const (
 	maxAttempts = 6
-	// maxPause is the longest time between two attempts; a server that asks for more is not waited
-	// for.
+	// maxPause is the longest time between two attempts. There is no further attempt if the server
+	// asks for a longer pause.
 	maxPause = 30 * time.Second
 )
 
-// Transport is an http.RoundTripper that repeats requests where that is safe; see the package.
+// Transport is an http.RoundTripper that repeats requests where that is safe; see shouldRetry.
 type Transport struct{ options Options }
 
-// New makes a Transport.
+// New returns a Transport that sends over o.Base.
 func New(o Options) *Transport {
 	o.Log = cmp.Or(o.Log, slog.Default())
 	o.Timeout = cmp.Or(o.Timeout, 90*time.Second)
@@ -71,18 +70,18 @@ func New(o Options) *Transport {
 	return &Transport{o}
 }
 
-// RoundTrip sends the request, again if need be (see shouldRetry), and returns the last answer
-// with its whole body in memory: an answer that breaks off is a failure of the attempt, not of the
-// reader.
+// RoundTrip sends the request, repeats it if shouldRetry allows that, and returns the last answer
+// with its whole body in memory: so an answer that breaks off is a failed attempt, and no error for
+// the reader of the body.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Body != nil {
-		defer func() { _ = req.Body.Close() }() // as http.RoundTripper demands; the attempts read copies
+		defer func() { _ = req.Body.Close() }() // as http.RoundTripper requires; the attempts read copies
 	}
 	ctx := req.Context()
 	call := callOf(ctx)
 	for attempt := 1; ; attempt++ {
 		resp, err := t.attempt(req, call, attempt)
-		if err != nil && !isNeverSent(err) || err == nil && resp.StatusCode >= http.StatusInternalServerError {
+		if err != nil && !wasNeverSent(err) || err == nil && resp.StatusCode >= http.StatusInternalServerError {
 			call.MayBeDone = true
 		}
 		isLast := attempt >= cmp.Or(call.MaxAttempts, maxAttempts)
@@ -166,7 +165,7 @@ func readBody(resp *http.Response) error {
 	return nil
 }
 
-// RequestID returns the id that OpenStack gave to a request; empty: none.
+// RequestID returns the id that OpenStack gave to a request, or "" if there is none.
 func RequestID(h http.Header) string {
 	return cmp.Or(h.Get("X-Openstack-Request-Id"), h.Get("X-Compute-Request-Id"))
 }
