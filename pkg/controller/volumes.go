@@ -66,7 +66,7 @@ func (s *Server) ValidateVolumeCapabilities(
 		checkVolumeContext(volumeContext(v), req.GetVolumeContext()),
 	); err != nil {
 		refusal := &csi.ValidateVolumeCapabilitiesResponse{Message: strings.ReplaceAll(err.Error(), "\n", "; ")}
-		return refusal, nil //nolint:nilerr // "not confirmed" is an answer
+		return refusal, nil // "not confirmed" is an answer
 	}
 	return &csi.ValidateVolumeCapabilitiesResponse{Confirmed: &csi.ValidateVolumeCapabilitiesResponse_Confirmed{
 		VolumeContext: req.GetVolumeContext(), VolumeCapabilities: req.GetVolumeCapabilities(),

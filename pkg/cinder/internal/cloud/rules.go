@@ -7,7 +7,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// rule gives the kind and remedy of the answers that fulfil its conditions. A zero condition is
+// rule gives the kind and remedy of the answers that match its conditions. A zero condition is
 // always fulfilled.
 type rule struct {
 	status    int
