@@ -2,8 +2,6 @@ package controller
 
 import (
 	"context"
-	"errors"
-	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -59,14 +57,14 @@ func (s *Server) ValidateVolumeCapabilities(
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(
+	if err := volume.Join(
 		checkAccessModes(s.accessModes(v), accesses...),
 		checkNotDestructive(accesses),
 		checkEncryptedAccess(v.Encrypted, accesses),
 		checkVolumeContext(volumeContext(v), req.GetVolumeContext()),
 	); err != nil {
-		refusal := &csi.ValidateVolumeCapabilitiesResponse{Message: strings.ReplaceAll(err.Error(), "\n", "; ")}
-		return refusal, nil // "not confirmed" is an answer
+		refusal := &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}
+		return refusal, nil //nolint:nilerr // "not confirmed" is an answer
 	}
 	return &csi.ValidateVolumeCapabilitiesResponse{Confirmed: &csi.ValidateVolumeCapabilitiesResponse_Confirmed{
 		VolumeContext: req.GetVolumeContext(), VolumeCapabilities: req.GetVolumeCapabilities(),

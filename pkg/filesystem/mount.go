@@ -181,7 +181,7 @@ func (s *System) unmountTop(m Mount) error {
 	mounts, readErr := s.readMounts()
 	switch {
 	case readErr != nil:
-		return errors.Join(err, readErr)
+		return volume.Join(err, readErr)
 	case !slices.ContainsFunc(mounts, m.isSame):
 		return nil
 	case err != nil:

@@ -1,12 +1,13 @@
 package config
 
 import (
-	"errors"
 	"maps"
 	"os"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 // Watch provides the configuration as the files have it now. It checks the files when Current is
@@ -78,7 +79,7 @@ func (c *Config) keepUsable(old *Config) error {
 			c.Clouds[name] = before
 		}
 	}
-	return errors.Join(broken...)
+	return volume.Join(broken...)
 }
 
 // fileState identifies the state of a file, to notice a change. The zero value is a file that
