@@ -33,16 +33,20 @@ func listPage[T any](
 			return err
 		}
 		var body map[string]json.RawMessage
+		items, next = nil, ""
+		err = gophercloud.Result{Body: onlyPage.GetBody()}.ExtractInto(&body)
+		err = errors.Join(err, json.Unmarshal(body[key], &items))
+		if err != nil || len(items) == 0 || !hasNextPage(body) {
+			return err
+		}
 		var ids []struct {
 			ID string `json:"id"`
 		}
-		items, next = nil, ""
-		err = gophercloud.Result{Body: onlyPage.GetBody()}.ExtractInto(&body)
-		err = errors.Join(err, json.Unmarshal(body[key], &items), json.Unmarshal(body[key], &ids))
-		if err == nil && len(ids) > 0 && hasNextPage(body) {
-			next = ids[len(ids)-1].ID
+		if err := json.Unmarshal(body[key], &ids); err != nil {
+			return err
 		}
-		return err
+		next = ids[len(ids)-1].ID
+		return nil
 	})
 	return items, next, err
 }
