@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 func TestDefaultCloud(t *testing.T) {
@@ -21,9 +22,10 @@ func TestDefaultCloud(t *testing.T) {
 		t.Errorf("names %q", names)
 	}
 	_, err = clouds.Cloud(t.Context(), "nope")
-	wantKind(t, err, volume.KindInvalid, `cloud "nope" is not configured; configured are "Global", "a", "b"`)
+	volumetest.WantKind(t, err, volume.KindInvalid, `cloud "nope" is not configured; configured are "Global", "a", "b"`)
 	_, err = k.clouds(t, "cloud.conf", section(` "b"`)+section(` "a"`))
-	wantKind(t, err, volume.KindInvalid, `several clouds ("a", "b")`, "name the default cloud with the flag --cloud")
+	volumetest.WantKind(t, err, volume.KindInvalid, `several clouds ("a", "b")`,
+		"name the default cloud with the flag --cloud")
 	if _, err = k.clouds(t, "cloud.conf", section(` "only"`)); err != nil {
 		t.Errorf("the only cloud is not the default: %v", err)
 	}
@@ -31,7 +33,8 @@ func TestDefaultCloud(t *testing.T) {
 	clouds, err = k.clouds(t, "cloud.conf", section("")+"[Global \"bad\"]\nauth-url = URL\nusername = u\n")
 	must(t, err)
 	_, err = clouds.Cloud(t.Context(), "bad")
-	wantKind(t, err, volume.KindUnavailable, `cloud "bad" cannot be used`, `section [Global "bad"]`, "password is missing")
+	volumetest.WantKind(t, err, volume.KindUnavailable, `cloud "bad" cannot be used`, `section [Global "bad"]`,
+		"password is missing")
 }
 
 // The warnings about a file are logged with its name and keys, without values, once per reading.

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 func TestEndpointIsFoundInTheCatalog(t *testing.T) {
@@ -120,7 +121,7 @@ func TestSeveralRegionsAreRefused(t *testing.T) {
 				must(t, err)
 				return
 			}
-			wantKind(t, err, volume.KindInvalid, append(c.words, `cloud "c" cannot be used`, "none is configured",
+			volumetest.WantKind(t, err, volume.KindInvalid, append(c.words, `cloud "c" cannot be used`, "none is configured",
 				`cloud "c": region_name (clouds.yaml) or region (cloud.conf)`)...)
 		})
 	}
@@ -143,7 +144,8 @@ func TestSeveralRegionsOfAnotherCloud(t *testing.T) {
 	must(t, err)
 	defer clouds.Close()
 	_, err = clouds.Cloud(t.Context(), "two")
-	wantKind(t, err, volume.KindUnavailable, `cloud "two" cannot be used`, `"r1", "r2"`, `section [Global "two"]`)
+	volumetest.WantKind(t, err, volume.KindUnavailable, `cloud "two" cannot be used`, `"r1", "r2"`,
+		`section [Global "two"]`)
 	must(t, os.WriteFile(path, text("region = r2\n"), 0o600))
 	clouds.watch.Current(true)
 	c, err := clouds.Cloud(t.Context(), "two")
@@ -162,15 +164,16 @@ func TestMissingEndpointNamesWhatTheCatalogHas(t *testing.T) {
 	cloud, err := clouds.Cloud(t.Context(), "c")
 	must(t, err)
 	_, err = cloud.Zones(t.Context())
-	wantKind(t, err, volume.KindUnavailable, "listing the availability zones",
+	volumetest.WantKind(t, err, volume.KindUnavailable, "listing the availability zones",
 		`cloud "c" has no public endpoint of volumev3 in region mars; it has public in r1`,
 		"check region and endpoint type of")
-	wantKind(t, cloud.CheckFeature(t.Context(), FeatureMultiattach), volume.KindUnavailable, "compute in region mars")
+	volumetest.WantKind(t, cloud.CheckFeature(t.Context(), FeatureMultiattach), volume.KindUnavailable,
+		"compute in region mars")
 	k.catalog = "[]"
 	if clouds, err = k.clouds(t, "clouds.yaml", yamlHead); err == nil {
 		cloud, err = clouds.Cloud(t.Context(), "c")
 		must(t, err)
 		_, err = cloud.Server(t.Context(), absentID)
 	}
-	wantKind(t, err, volume.KindUnavailable, "has none at all")
+	volumetest.WantKind(t, err, volume.KindUnavailable, "has none at all")
 }

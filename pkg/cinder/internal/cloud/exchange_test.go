@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
@@ -59,7 +60,7 @@ func TestForeign200IsNoAnswer(t *testing.T) {
 				continue
 			}
 			r.fake.On(fakecloud.Match{Call: call}, fakecloud.ForeignAnswer(http.StatusOK, "application/json", body))
-			wantKind(t, run(), volume.KindUnavailable)
+			volumetest.WantKind(t, run(), volume.KindUnavailable)
 		}
 	}
 	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume},
@@ -82,7 +83,7 @@ func TestCreationWithAForeignAnswerIsUnavailable(t *testing.T) {
 		for _, body := range []string{`{}`, `{"volume": null}`, `{"x": {}}`, ``, `[]`} {
 			r.fake.On(fakecloud.Match{Call: call}, fakecloud.ForeignAnswer(http.StatusAccepted, "application/json", body))
 			err := run()
-			wantKind(t, err, volume.KindUnavailable, "cannot be used")
+			volumetest.WantKind(t, err, volume.KindUnavailable, "cannot be used")
 			if !MayBeDone(err) {
 				t.Errorf("%s: %v is taken for not done", call, err)
 			}

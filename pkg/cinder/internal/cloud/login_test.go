@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 func TestLoginSendsTheConfiguredCredentials(t *testing.T) {
@@ -84,7 +85,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	cloud, err := clouds.Cloud(t.Context(), "")
 	must(t, err)
 	_, err = cloud.Volume(t.Context(), absentID)
-	wantKind(t, err, volume.KindUnavailable, "302 Found", "endpoint in the catalog")
+	volumetest.WantKind(t, err, volume.KindUnavailable, "302 Found", "endpoint in the catalog")
 	if leaked != "" {
 		t.Error("the token went to another server")
 	}
@@ -113,9 +114,9 @@ func TestBrokenCAFailsTheLogin(t *testing.T) {
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	must(t, os.WriteFile(ca, []byte("no PEM"), 0o600))
 	_, err := k.clouds(t, "clouds.yaml", yamlHead+"    cacert: "+ca+"\n")
-	wantKind(t, err, volume.KindUnavailable, `cloud "c"`, "clouds.yaml", "holds no certificate")
+	volumetest.WantKind(t, err, volume.KindUnavailable, `cloud "c"`, "clouds.yaml", "holds no certificate")
 	_, err = k.clouds(t, "clouds.yaml", strings.ReplaceAll(yamlHead, "URL/v3", `"http://[bad"`))
-	wantKind(t, err, volume.KindUnavailable, "auth-url")
+	volumetest.WantKind(t, err, volume.KindUnavailable, "auth-url")
 }
 
 // Addresses may contain a user and a password; no error quotes them: of an address that is broken,

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
@@ -163,7 +164,7 @@ func missingCases() []missingCase {
 func wantMissing(t *testing.T, c *Cloud, test missingCase) {
 	t.Helper()
 	err := test.run(t.Context(), c)
-	wantKind(t, err, test.kind)
+	volumetest.WantKind(t, err, test.kind)
 	var a *answer
 	if !errors.As(err, &a) {
 		t.Fatalf("%v is not from an answer", err)

@@ -12,6 +12,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
@@ -87,7 +88,7 @@ func TestForeign404IsNeverNotFound(t *testing.T) {
 					continue
 				}
 			}
-			wantKind(t, err, volume.KindUnavailable, "404")
+			volumetest.WantKind(t, err, volume.KindUnavailable, "404")
 			if rule.Hits() != 1 {
 				t.Errorf("%s: not asked", call)
 			}
@@ -119,7 +120,7 @@ func TestMissingDefaultTypeIsNotFound(t *testing.T) {
 	r.fake.On(fakecloud.Match{Call: fakecloud.GetType},
 		fakecloud.Status(http.StatusNotFound, "Default volume type can not be found."))
 	_, err := r.DefaultVolumeType(t.Context())
-	wantKind(t, err, volume.KindNotFound, "Default volume type")
+	volumetest.WantKind(t, err, volume.KindNotFound, "Default volume type")
 }
 
 // A missing API of backups is believed only if Cinder answers other calls.
@@ -136,11 +137,11 @@ func TestCloudWithoutBackups(t *testing.T) {
 			return err
 		}
 		path := r.fake.On(fakecloud.Match{Call: call}, router).Always()
-		wantKind(t, ask(), volume.KindUnavailable) // the list is there
+		volumetest.WantKind(t, ask(), volume.KindUnavailable) // the list is there
 		list := r.fake.On(fakecloud.Match{Call: fakecloud.ListBackups}, router).Always()
-		wantKind(t, ask(), volume.KindNotFound, "offers no backups")
+		volumetest.WantKind(t, ask(), volume.KindNotFound, "offers no backups")
 		volumes := r.fake.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, router)
-		wantKind(t, ask(), volume.KindUnavailable) // it is not Cinder
+		volumetest.WantKind(t, ask(), volume.KindUnavailable) // it is not Cinder
 		for _, rule := range []*fakecloud.Rule{path, list, volumes} {
 			rule.Remove()
 		}
@@ -163,7 +164,7 @@ func TestHiddenVolumeIsNotNotFound(t *testing.T) {
 			r.fake.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, fakecloud.Status(list, "no")).Always(),
 		}
 		_, err := r.Volume(t.Context(), v.ID)
-		wantKind(t, err, want, "reading volume "+v.ID, "the cloud's policy")
+		volumetest.WantKind(t, err, want, "reading volume "+v.ID, "the cloud's policy")
 		for _, rule := range rules {
 			rule.Remove()
 		}
@@ -171,7 +172,7 @@ func TestHiddenVolumeIsNotNotFound(t *testing.T) {
 	r.fake.ClearRequests()
 	for range 3 {
 		_, err := r.Volume(t.Context(), noVolume)
-		wantKind(t, err, volume.KindNotFound)
+		volumetest.WantKind(t, err, volume.KindNotFound)
 	}
 	if n := r.fake.Count(fakecloud.ListVolumeDetail); n != 1 {
 		t.Errorf("%d listings for 3 volumes that are gone, want 1", n)
@@ -180,7 +181,7 @@ func TestHiddenVolumeIsNotNotFound(t *testing.T) {
 	r.listedAt.Store(&long)
 	r.fake.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, fakecloud.Status(http.StatusForbidden, "no"))
 	_, err := r.Volume(t.Context(), noVolume)
-	wantKind(t, err, volume.KindDenied)
+	volumetest.WantKind(t, err, volume.KindDenied)
 }
 
 func TestHasWord(t *testing.T) {
@@ -213,7 +214,7 @@ func TestLongMessageNamesTheObject(t *testing.T) {
 		"message": strings.Repeat("x ", 400) + noVolume,
 	}})
 	must(t, err)
-	wantKind(t,
+	volumetest.WantKind(t,
 		newAnswer(k, gophercloud.ErrUnexpectedResponseCode{Actual: http.StatusNotFound, Body: body}, false).toError(),
 		volume.KindNotFound)
 }
@@ -227,6 +228,6 @@ func TestNotFoundOfASelectionIsNotTheVolume(t *testing.T) {
 		fakecloud.SendEvents:            func() error { return r.NotifyExtended(t.Context(), noServer, noVolume) },
 	} {
 		r.fake.On(fakecloud.Match{Call: call}, fakecloud.Status(http.StatusNotFound, message))
-		wantKind(t, run(), volume.KindUnavailable, message[:len(message)-1])
+		volumetest.WantKind(t, run(), volume.KindUnavailable, message[:len(message)-1])
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
@@ -99,7 +100,7 @@ func TestVolumesInPages(t *testing.T) {
 		t.Errorf("the newest change is not first: %+v", newest)
 	}
 	_, _, err = r.Volumes(ctx, VolumePage{Marker: absentID})
-	wantKind(t, err, volume.KindStale, absentID)
+	volumetest.WantKind(t, err, volume.KindStale, absentID)
 }
 
 func TestVolumesNamed(t *testing.T) {

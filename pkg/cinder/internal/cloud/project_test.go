@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
@@ -54,7 +55,7 @@ func TestMessages(t *testing.T) {
 	}
 	old := newRig(t, fakecloud.Options{CinderMax: "3.2"})
 	_, err := old.Messages(t.Context(), absentID)
-	wantKind(t, err, volume.KindUnsupported, "3.3", "3.0 to 3.2")
+	volumetest.WantKind(t, err, volume.KindUnsupported, "3.3", "3.0 to 3.2")
 }
 
 func TestLimits(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
@@ -51,7 +52,7 @@ func TestTokenIsRenewedOnce(t *testing.T) {
 	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.TokenExpires()).Always()
 	r.fake.ClearRequests()
 	_, err := r.Volume(t.Context(), v.ID)
-	wantKind(t, err, volume.KindUnauthenticated, "401", "check the credentials")
+	volumetest.WantKind(t, err, volume.KindUnauthenticated, "401", "check the credentials")
 	if n := r.fake.Count(fakecloud.GetVolume); n != 2 {
 		t.Errorf("%d requests with tokens that are refused at once, want 2", n)
 	}
@@ -66,7 +67,7 @@ func TestNewTokensThatAreRefusedMakeNoMoreLogins(t *testing.T) {
 	r.fake.ClearRequests()
 	for range 5 {
 		_, err := r.Volume(t.Context(), v.ID)
-		wantKind(t, err, volume.KindUnauthenticated, "401")
+		volumetest.WantKind(t, err, volume.KindUnauthenticated, "401")
 	}
 	if n := r.fake.Count(fakecloud.CreateToken); n != 1 {
 		t.Errorf("%d logins for 5 calls whose tokens are refused, want 1", n)
@@ -198,7 +199,7 @@ func TestWrongNewPasswordIsTriedOnce(t *testing.T) {
 	r.log.wantLine(t, "ERROR", "logging in failed", "401")
 	r.fake.RevokeTokens()
 	_, err := r.Volume(t.Context(), v.ID)
-	wantKind(t, err, volume.KindUnauthenticated, "the token was refused and could not be renewed",
+	volumetest.WantKind(t, err, volume.KindUnauthenticated, "the token was refused and could not be renewed",
 		"logging in to cloud \"csi\"", r.path(), "correct the credentials")
 	rewrite(t, r.path(), "password: wrong", "password: "+fakecloud.Password)
 	_, err = r.Volume(t.Context(), v.ID) // at once: before it gives up on a 401, the call checks the file
@@ -221,7 +222,7 @@ func TestSwappedSecretIsRead(t *testing.T) {
 	link := filepath.Join(dir, "clouds.yaml")
 	must(t, os.Symlink("..data/clouds.yaml", link))
 	_, err := open(t.Context(), Options{CloudsYAML: link, Default: "csi", Log: discardLog()}, fastTuning())
-	wantKind(t, err, volume.KindUnauthenticated, "logging in to cloud \"csi\"", link)
+	volumetest.WantKind(t, err, volume.KindUnauthenticated, "logging in to cloud \"csi\"", link)
 
 	version("..v2", fakecloud.Password)
 	clouds, err := open(t.Context(), Options{CloudsYAML: link, Default: "csi", Log: discardLog()}, fastTuning())
@@ -232,7 +233,7 @@ func TestSwappedSecretIsRead(t *testing.T) {
 	version("..v3", "wrong")
 	fake.RevokeTokens()
 	_, err = c.Zones(t.Context())
-	wantKind(t, err, volume.KindUnauthenticated)
+	volumetest.WantKind(t, err, volume.KindUnauthenticated)
 	version("..v4", fakecloud.Password)
 	if _, err := c.Zones(t.Context()); err != nil {
 		t.Errorf("the renewed secret is not used: %v", err)
@@ -246,10 +247,10 @@ func TestRemovedCloudIsRefused(t *testing.T) {
 	rewrite(t, r.path(), "  admin:", "  boss:")
 	r.checkFiles()
 	_, err = admin.Zones(t.Context())
-	wantKind(t, err, volume.KindInvalid, "listing the availability zones",
+	volumetest.WantKind(t, err, volume.KindInvalid, "listing the availability zones",
 		`cloud "admin" is not configured; configured are "appcred", "boss", "csi"`)
 	_, err = r.clouds.Cloud(t.Context(), "admin")
-	wantKind(t, err, volume.KindInvalid, `"boss"`)
+	volumetest.WantKind(t, err, volume.KindInvalid, `"boss"`)
 	boss, err := r.clouds.Cloud(t.Context(), "boss")
 	must(t, err)
 	if boss.Name() != "boss" || r.clouds.Names()[0] != "csi" {
@@ -303,8 +304,8 @@ func TestCallsAfterCloseFail(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.clouds.Close()
 	_, err := r.Zones(t.Context())
-	wantKind(t, err, volume.KindUnavailable, "closed")
-	wantKind(t, r.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnavailable, "closed")
+	volumetest.WantKind(t, err, volume.KindUnavailable, "closed")
+	volumetest.WantKind(t, r.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnavailable, "closed")
 }
 
 func TestLoginFailureIsShared(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
@@ -48,8 +49,8 @@ func TestDeletionAfterALostReply(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v := r.volume(t, "pvc-1", 1)
 	r.fake.On(fakecloud.Match{Call: fakecloud.DeleteVolume}, fakecloud.LostReply(), fakecloud.Stuck())
-	wantKind(t, r.DeleteVolume(t.Context(), v.ID), volume.KindInProgress, "an earlier attempt got no answer")
-	wantKind(t, r.DeleteVolume(t.Context(), v.ID), volume.KindPrecondition, "400")
+	volumetest.WantKind(t, r.DeleteVolume(t.Context(), v.ID), volume.KindInProgress, "an earlier attempt got no answer")
+	volumetest.WantKind(t, r.DeleteVolume(t.Context(), v.ID), volume.KindPrecondition, "400")
 }
 
 // A request that creates something is sent once, unless it was certainly not carried out.
@@ -71,7 +72,7 @@ func TestCreationIsNotRepeated(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
 			r.fake.On(fakecloud.Match{Call: fakecloud.CreateVolume}, c.fault)
 			_, err := r.CreateVolume(t.Context(), NewVolume{Name: "pvc-1", Size: 1})
-			wantKind(t, err, volume.KindUnavailable, "creating volume pvc-1 of 1 GiB")
+			volumetest.WantKind(t, err, volume.KindUnavailable, "creating volume pvc-1 of 1 GiB")
 			if n := r.fake.Count(fakecloud.CreateVolume); n != 1 {
 				t.Errorf("%d requests", n)
 			}
@@ -88,10 +89,11 @@ func TestLostAnswerOfACreationSaysThatItMayBeDone(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.LostReply())
 	_, err := r.CreateVolume(t.Context(), NewVolume{Name: "pvc-1", Size: 1})
-	wantKind(t, err, volume.KindUnavailable, "no answer from cinder; it is not known whether the request was carried out")
+	volumetest.WantKind(t, err, volume.KindUnavailable,
+		"no answer from cinder; it is not known whether the request was carried out")
 	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.CutOff()).Always()
 	_, err = r.Volume(t.Context(), absentID)
-	wantKind(t, err, volume.KindUnavailable, "no answer from cinder:")
+	volumetest.WantKind(t, err, volume.KindUnavailable, "no answer from cinder:")
 	if strings.Contains(err.Error(), "127.0.0.1") && strings.Contains(err.Error(), "/volume/v3") {
 		t.Errorf("the address is of no use to the reader: %v", err)
 	}
@@ -118,7 +120,7 @@ func TestRetryAfterBeyondTheContext(t *testing.T) {
 	defer cancel()
 	start := time.Now()
 	_, err := r.Volume(ctx, absentID)
-	wantKind(t, err, volume.KindUnavailable, "429", "it asks to try again in 20s")
+	volumetest.WantKind(t, err, volume.KindUnavailable, "429", "it asks to try again in 20s")
 	if took := time.Since(start); took > time.Second {
 		t.Errorf("it took %s to say so", took)
 	}
@@ -131,7 +133,7 @@ func TestCallFailsAfterItsLastAttempt(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.Status(503, "maintenance")).Always()
 	_, err := r.Volume(t.Context(), absentID)
-	wantKind(t, err, volume.KindUnavailable, "reading volume "+absentID, "503", "maintenance", "req-")
+	volumetest.WantKind(t, err, volume.KindUnavailable, "reading volume "+absentID, "503", "maintenance", "req-")
 	if n := r.fake.Count(fakecloud.GetVolume); n != 6 {
 		t.Errorf("%d requests, want 6", n)
 	}
@@ -143,16 +145,16 @@ func TestCallEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err := r.Volume(ctx, absentID)
-	wantKind(t, err, volume.KindDeadline, "the call ended before cinder answered")
+	volumetest.WantKind(t, err, volume.KindDeadline, "the call ended before cinder answered")
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the cause is lost: %v", err)
 	}
 	gone, leave := context.WithCancel(t.Context())
 	leave()
 	_, err = r.Volume(gone, absentID)
-	wantKind(t, err, volume.KindCanceled, "reading volume")
+	volumetest.WantKind(t, err, volume.KindCanceled, "reading volume")
 	_, err = r.clouds.Cloud(gone, "admin")
-	wantKind(t, err, volume.KindCanceled)
+	volumetest.WantKind(t, err, volume.KindCanceled)
 }
 
 func TestUnreadableAnswerIsUnavailable(t *testing.T) {
@@ -161,7 +163,7 @@ func TestUnreadableAnswerIsUnavailable(t *testing.T) {
 	for _, f := range []fakecloud.Fault{fakecloud.Truncated(), fakecloud.WrongContentType()} {
 		r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, f)
 		_, err := r.Volume(t.Context(), v.ID)
-		wantKind(t, err, volume.KindUnavailable, "the answer of cinder cannot be used (request req-")
+		volumetest.WantKind(t, err, volume.KindUnavailable, "the answer of cinder cannot be used (request req-")
 	}
 }
 
@@ -185,7 +187,7 @@ func TestCallsWorkAgainAfterAnOutage(t *testing.T) {
 	v := r.volume(t, "pvc-1", 1)
 	r.fake.StopListening()
 	_, err := r.Volume(t.Context(), v.ID)
-	wantKind(t, err, volume.KindUnavailable, "reading volume "+v.ID, "no answer from cinder", "refused")
+	volumetest.WantKind(t, err, volume.KindUnavailable, "reading volume "+v.ID, "no answer from cinder", "refused")
 	must(t, r.fake.ResumeListening(t.Context()))
 	_, err = r.Volume(t.Context(), v.ID)
 	must(t, err)
@@ -201,7 +203,7 @@ func TestRefusedMicroversionMakesTheVersionsBeReadAgain(t *testing.T) {
 	r.fake.On(fakecloud.Match{Call: fakecloud.ExtendVolume},
 		fakecloud.Status(406, "Version 3.42 is not supported by the API."))
 	r.fake.ClearRequests()
-	wantKind(t, r.ExtendVolume(t.Context(), v.ID, 2, true), volume.KindPrecondition, "406",
+	volumetest.WantKind(t, r.ExtendVolume(t.Context(), v.ID, 2, true), volume.KindPrecondition, "406",
 		"Version 3.42 is not supported")
 	must(t, r.ExtendVolume(t.Context(), v.ID, 2, true))
 	if n := r.fake.Count(fakecloud.Discover); n != 1 {

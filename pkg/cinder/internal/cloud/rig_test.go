@@ -13,7 +13,6 @@ import (
 
 	"github.com/growvol/growvol/pkg/cinder/internal/transport"
 	"github.com/growvol/growvol/pkg/operation"
-	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
@@ -129,16 +128,5 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-// wantKind fails the test unless err has the kind and its text all the words.
-func wantKind(t *testing.T, err error, kind volume.Kind, words ...string) {
-	t.Helper()
-	if !volume.IsKind(err, kind) {
-		t.Errorf("error %v is of kind %s, want %s", err, volume.KindOf(err), kind)
-	}
-	if err != nil && !containsAll(err.Error(), words) {
-		t.Errorf("error %q does not say all of %q", err, words)
 	}
 }

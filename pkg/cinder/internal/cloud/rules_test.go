@@ -8,6 +8,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // Parts of real answers.
@@ -31,7 +32,7 @@ func TestRulesGiveKindAndRemedy(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			err := newAnswer(row.call, row.response(), row.hasLostAttempt).toError()
 			words := []string{row.call.what, "cinder answered", "req-1"}
-			wantKind(t, err, row.kind, append(words, row.words...)...)
+			volumetest.WantKind(t, err, row.kind, append(words, row.words...)...)
 			if StatusCode(err) != row.status {
 				t.Errorf("status %d", StatusCode(err))
 			}
@@ -329,7 +330,8 @@ func ruleRows() []ruleRow {
 
 func TestStatusWithoutARuleIsInternal(t *testing.T) {
 	k := call{service: compute, what: "asking", name: "x", method: "GET", path: "/x"}
-	wantKind(t, newAnswer(k, gophercloud.ErrUnexpectedResponseCode{Actual: 199}, false).toError(), volume.KindInternal,
+	volumetest.WantKind(t, newAnswer(k, gophercloud.ErrUnexpectedResponseCode{Actual: 199}, false).toError(),
+		volume.KindInternal,
 		"asking: nova answered 199", "[GET /x]")
 }
 

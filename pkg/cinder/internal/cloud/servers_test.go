@@ -5,6 +5,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
@@ -29,14 +30,15 @@ func TestAttachAndDetach(t *testing.T) {
 	if found, err := r.ServerAttachment(ctx, node, v.ID); !found || err != nil {
 		t.Errorf("the attachment is not found: %v", err)
 	}
-	wantKind(t, r.Attach(ctx, node, v.ID, false), volume.KindAlreadyExists, "attaching volume "+v.ID+" to server "+node)
-	wantKind(t, r.Attach(ctx, other, v.ID, false), volume.KindPrecondition)
-	wantKind(t, r.Attach(ctx, absentID, v.ID, false), volume.KindNotFound, "Instance "+absentID)
-	wantKind(t, r.Attach(ctx, node, absentID, false), volume.KindNotFound, "Volume "+absentID)
+	volumetest.WantKind(t, r.Attach(ctx, node, v.ID, false), volume.KindAlreadyExists, "attaching volume "+v.ID+
+		" to server "+node)
+	volumetest.WantKind(t, r.Attach(ctx, other, v.ID, false), volume.KindPrecondition)
+	volumetest.WantKind(t, r.Attach(ctx, absentID, v.ID, false), volume.KindNotFound, "Instance "+absentID)
+	volumetest.WantKind(t, r.Attach(ctx, node, absentID, false), volume.KindNotFound, "Volume "+absentID)
 	must(t, r.Detach(ctx, node, v.ID))
 	r.await(t, v.ID, "available")
-	wantKind(t, r.Detach(ctx, node, v.ID), volume.KindNotFound, "404")
-	wantKind(t, r.Detach(ctx, absentID, v.ID), volume.KindNotFound, absentID)
+	volumetest.WantKind(t, r.Detach(ctx, node, v.ID), volume.KindNotFound, "404")
+	volumetest.WantKind(t, r.Detach(ctx, absentID, v.ID), volume.KindNotFound, absentID)
 	if found, err := r.ServerAttachment(ctx, absentID, v.ID); found || err != nil {
 		t.Errorf("a server that does not exist: %v, %v", found, err)
 	}
@@ -59,7 +61,7 @@ func TestMultiattach(t *testing.T) {
 		t.Errorf("the attached volume reads %+v", v)
 	}
 	old := newRig(t, fakecloud.Options{NovaMax: "2.59"})
-	wantKind(t, old.Attach(ctx, absentID, absentID, true), volume.KindUnsupported,
+	volumetest.WantKind(t, old.Attach(ctx, absentID, absentID, true), volume.KindUnsupported,
 		"needs microversion 2.60 of nova, which offers 2.1 to 2.59")
 }
 
@@ -67,7 +69,7 @@ func TestAttachWithoutAFreeSlot(t *testing.T) {
 	r := newRig(t, fakecloud.Options{MaxDisks: 1})
 	node := r.fake.AddServer("")
 	must(t, r.Attach(t.Context(), node, r.volume(t, "a", 1).ID, false))
-	wantKind(t, r.Attach(t.Context(), node, r.volume(t, "b", 1).ID, false), volume.KindExhausted, "403",
+	volumetest.WantKind(t, r.Attach(t.Context(), node, r.volume(t, "b", 1).ID, false), volume.KindExhausted, "403",
 		"maximum allowed number of disk devices")
 }
 
@@ -95,15 +97,15 @@ func TestNotifyExtended(t *testing.T) {
 		}
 		must(t, operation.Sleep(ctx, 2e6))
 	}
-	wantKind(t, r.NotifyExtended(ctx, absentID, v.ID), volume.KindNotFound, "on server "+absentID)
+	volumetest.WantKind(t, r.NotifyExtended(ctx, absentID, v.ID), volume.KindNotFound, "on server "+absentID)
 	// The event of another server says nothing about this one.
 	k := call{
 		service: compute, name: "notify_extended", what: "telling", method: "POST",
 		objects: []object{{"server", node}},
 	}
-	wantKind(t, eventRefusal(k, absentID, 404, "failed"), volume.KindUnavailable, "does not say that "+node+
+	volumetest.WantKind(t, eventRefusal(k, absentID, 404, "failed"), volume.KindUnavailable, "does not say that "+node+
 		" does not exist")
-	wantKind(t, eventRefusal(k, node, 404, "failed"), volume.KindNotFound)
+	volumetest.WantKind(t, eventRefusal(k, node, 404, "failed"), volume.KindNotFound)
 	plain := newRig(t, fakecloud.Options{})
-	wantKind(t, plain.NotifyExtended(ctx, plain.fake.AddServer(""), v.ID), volume.KindDenied, "403")
+	volumetest.WantKind(t, plain.NotifyExtended(ctx, plain.fake.AddServer(""), v.ID), volume.KindDenied, "403")
 }

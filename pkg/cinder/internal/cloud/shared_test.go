@@ -18,6 +18,7 @@ import (
 	"github.com/growvol/growvol/pkg/cinder/internal/transport"
 	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
@@ -101,7 +102,8 @@ func TestVersionRequestOutlivesItsCallers(t *testing.T) {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
-			wantKind(t, r.CheckFeature(ctx, FeatureMultiattach), volume.KindDeadline, "the versions it offers are not known",
+			volumetest.WantKind(t, r.CheckFeature(ctx, FeatureMultiattach), volume.KindDeadline,
+				"the versions it offers are not known",
 				"waiting for the API versions of nova")
 		})
 	}
@@ -120,9 +122,9 @@ func TestFailedVersionRequestIsRemembered(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.clouds.tuning.timeouts.versionsAttempt = 100 * time.Millisecond
 	rule := r.fake.On(requestsTo(compute), fakecloud.Hangs()).Always()
-	wantKind(t, r.CheckFeature(contextFor(t, 10*time.Millisecond), FeatureMultiattach), volume.KindDeadline)
+	volumetest.WantKind(t, r.CheckFeature(contextFor(t, 10*time.Millisecond), FeatureMultiattach), volume.KindDeadline)
 	afterWork(t, r.clouds, &r.conn.versions[compute].request, func() {})
-	wantKind(t, r.Attach(t.Context(), absentID, absentID, true), volume.KindUnavailable, "no answer from nova",
+	volumetest.WantKind(t, r.Attach(t.Context(), absentID, absentID, true), volume.KindUnavailable, "no answer from nova",
 		"no complete answer within 100ms")
 	if n := rule.Hits(); n > 2 {
 		t.Errorf("%d version requests, want at most the 2 attempts of the first caller's", n)
@@ -145,7 +147,7 @@ func TestRefusedVersionsAreAskedForOnce(t *testing.T) {
 		for range 20 {
 			wg.Go(func() {
 				_, err := r.Messages(t.Context(), absentID)
-				wantKind(t, err, volume.KindPrecondition, "406")
+				volumetest.WantKind(t, err, volume.KindPrecondition, "406")
 			})
 		}
 		wg.Wait()
@@ -181,7 +183,8 @@ func TestLoginOutlivesItsCallers(t *testing.T) {
 	rule := r.fake.On(requestsTo(identity), fakecloud.Hangs()).Always()
 	for range 3 {
 		_, err := r.Zones(contextFor(t, 500*time.Millisecond))
-		wantKind(t, err, volume.KindDeadline, "listing the availability zones", `waiting for the login to cloud "csi"`,
+		volumetest.WantKind(t, err, volume.KindDeadline, "listing the availability zones",
+			`waiting for the login to cloud "csi"`,
 			"check that Keystone answers")
 	}
 	rule.Remove()
@@ -200,7 +203,7 @@ func TestLoginHasALimit(t *testing.T) {
 	rule := r.fake.On(requestsTo(identity), fakecloud.Hangs()).Always()
 	for range 2 {
 		_, err := r.Zones(t.Context())
-		wantKind(t, err, volume.KindUnavailable, "logging in to cloud")
+		volumetest.WantKind(t, err, volume.KindUnavailable, "logging in to cloud")
 	}
 	if n := rule.Hits(); n > 1 {
 		t.Errorf("%d logins of which one could fail for both callers", n)
@@ -212,9 +215,9 @@ func TestCloseEndsDetachedWork(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.On(requestsTo(compute), fakecloud.Hangs()).Always()
 	r.fake.On(requestsTo(identity), fakecloud.Hangs()).Always()
-	wantKind(t, r.CheckFeature(contextFor(t, 20*time.Millisecond), FeatureMultiattach), volume.KindDeadline)
+	volumetest.WantKind(t, r.CheckFeature(contextFor(t, 20*time.Millisecond), FeatureMultiattach), volume.KindDeadline)
 	_, err := r.clouds.Cloud(contextFor(t, 20*time.Millisecond), "admin")
-	wantKind(t, err, volume.KindDeadline)
+	volumetest.WantKind(t, err, volume.KindDeadline)
 	versions := r.conn.versions[compute]
 	start := time.Now()
 	r.clouds.Close()
@@ -253,7 +256,8 @@ func TestStartWithoutKeystone(t *testing.T) {
 				t.Errorf("the start took %s", took)
 			}
 			log.wantLine(t, "WARN", "starts without a login", "cloud=csi")
-			wantKind(t, clouds.Ready(t.Context()), volume.KindInProgress, "not logged in to the cloud yet", `cloud "csi"`)
+			volumetest.WantKind(t, clouds.Ready(t.Context()), volume.KindInProgress, "not logged in to the cloud yet",
+				`cloud "csi"`)
 			rule.Remove()
 			clouds.cloud("csi").forgetFailure(t)
 			for err = clouds.Ready(t.Context()); volume.IsKind(err, volume.KindInProgress); err = clouds.Ready(t.Context()) {
@@ -288,7 +292,7 @@ func TestStartWithAWrongConfiguration(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err = open(ctx, Options{CloudsYAML: path, Default: "csi", Log: discardLog()}, fastTuning())
-	wantKind(t, err, volume.KindCanceled)
+	volumetest.WantKind(t, err, volume.KindCanceled)
 }
 
 func TestIsOutage(t *testing.T) {

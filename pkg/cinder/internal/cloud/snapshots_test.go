@@ -5,6 +5,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
@@ -64,12 +65,12 @@ func TestSnapshots(t *testing.T) {
 			t.Errorf("another volume has snapshots %v (%v)", none, err)
 		}
 		_, _, err := r.Snapshots(ctx, SnapshotPage{Marker: absentID})
-		wantKind(t, err, volume.KindStale, absentID)
-		wantKind(t, r.DeleteVolume(ctx, v.ID), volume.KindPrecondition)
+		volumetest.WantKind(t, err, volume.KindStale, absentID)
+		volumetest.WantKind(t, r.DeleteVolume(ctx, v.ID), volume.KindPrecondition)
 		must(t, r.DeleteSnapshot(ctx, last.ID))
-		wantKind(t, r.DeleteSnapshot(ctx, absentID), volume.KindNotFound, "deleting snapshot")
+		volumetest.WantKind(t, r.DeleteSnapshot(ctx, absentID), volume.KindNotFound, "deleting snapshot")
 		_, err = r.CreateSnapshot(ctx, NewSnapshot{Name: "x", VolumeID: absentID})
-		wantKind(t, err, volume.KindNotFound, "taking snapshot x of volume "+absentID)
+		volumetest.WantKind(t, err, volume.KindNotFound, "taking snapshot x of volume "+absentID)
 	}
 }
 
@@ -98,12 +99,12 @@ func TestBackups(t *testing.T) {
 			t.Errorf("pages %+v and %+v", first, rest)
 		}
 		_, _, err = r.Backups(ctx, BackupPage{Marker: absentID})
-		wantKind(t, err, volume.KindStale, absentID)
+		volumetest.WantKind(t, err, volume.KindStale, absentID)
 		restored, err := r.CreateVolume(ctx, NewVolume{Name: "restored", Size: 2, BackupID: b.ID})
 		if newest == "3.42" {
-			wantKind(t, err, volume.KindUnsupported, "3.47", "use snapshots")
+			volumetest.WantKind(t, err, volume.KindUnsupported, "3.47", "use snapshots")
 			_, err = r.CreateBackup(ctx, NewBackup{Name: "z", VolumeID: v.ID, AvailabilityZone: "z"})
-			wantKind(t, err, volume.KindUnsupported, "3.51", "remove the parameter availability")
+			volumetest.WantKind(t, err, volume.KindUnsupported, "3.51", "remove the parameter availability")
 		} else {
 			must(t, err)
 			if got := r.await(t, restored.ID, "available"); BackupIDOf(got) != b.ID {
@@ -111,7 +112,7 @@ func TestBackups(t *testing.T) {
 			}
 		}
 		must(t, r.DeleteBackup(ctx, b.ID))
-		wantKind(t, r.DeleteBackup(ctx, absentID), volume.KindNotFound, "deleting backup")
+		volumetest.WantKind(t, r.DeleteBackup(ctx, absentID), volume.KindNotFound, "deleting backup")
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/utils"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
@@ -53,10 +54,10 @@ func TestVersionDocuments(t *testing.T) {
 			continue
 		}
 		if want == "are not microversions" || want == "cannot be used" {
-			wantKind(t, err, volume.KindUnavailable, want)
+			volumetest.WantKind(t, err, volume.KindUnavailable, want)
 			continue
 		}
-		wantKind(t, err, volume.KindUnsupported, "3.42", want)
+		volumetest.WantKind(t, err, volume.KindUnsupported, "3.42", want)
 	}
 }
 
@@ -71,10 +72,10 @@ func TestIgnoredMicroversions(t *testing.T) {
 	}
 	c, err := clouds.Cloud(t.Context(), "")
 	must(t, err)
-	wantKind(t, c.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnsupported,
+	volumetest.WantKind(t, c.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnsupported,
 		"the configuration forbids microversions", "remove ignore-volume-microversion")
 	must(t, c.CheckFeature(t.Context(), FeatureMultiattach)) // that is Nova's
-	wantKind(t, c.ExtendVolume(t.Context(), absentID, 2, true), volume.KindUnsupported, "extending volume")
+	volumetest.WantKind(t, c.ExtendVolume(t.Context(), absentID, 2, true), volume.KindUnsupported, "extending volume")
 }
 
 // A service is asked for its versions by the first call that needs them, once, and again after a
@@ -126,11 +127,11 @@ func TestVersionsAreReadAgainAfterAFailure(t *testing.T) {
 	must(t, err)
 	_, err = c.Zones(t.Context())
 	must(t, err)
-	wantKind(t, c.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnavailable,
+	volumetest.WantKind(t, c.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnavailable,
 		"the versions it offers are not known", "503")
 	rule.Remove()
 	// it is left alone for some seconds
-	wantKind(t, c.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnavailable, "503")
+	volumetest.WantKind(t, c.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnavailable, "503")
 	o := &c.conn.versions[blockStorage].last
 	o.retryAt = o.retryAt.Add(-versionsPause)
 	must(t, c.CheckFeature(t.Context(), FeatureOnlineExtend))

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
@@ -44,8 +45,8 @@ func TestVolumeLifecycle(t *testing.T) {
 			break
 		}
 	}
-	wantKind(t, err, volume.KindNotFound, "reading volume "+v.ID, "404", "could not be found", "req-")
-	wantKind(t, r.DeleteVolume(ctx, v.ID), volume.KindNotFound, "deleting volume")
+	volumetest.WantKind(t, err, volume.KindNotFound, "reading volume "+v.ID, "404", "could not be found", "req-")
+	volumetest.WantKind(t, r.DeleteVolume(ctx, v.ID), volume.KindNotFound, "deleting volume")
 }
 
 func TestIDsThatCannotExistMakeNoRequest(t *testing.T) {
@@ -54,7 +55,7 @@ func TestIDsThatCannotExistMakeNoRequest(t *testing.T) {
 	for _, id := range []string{"", "..", "a/b", "a?b", "a%2e", "ü"} {
 		ctx := t.Context()
 		_, err := r.Volume(ctx, id)
-		wantKind(t, err, volume.KindNotFound, "cannot exist")
+		volumetest.WantKind(t, err, volume.KindNotFound, "cannot exist")
 		_, errSnapshot := r.Snapshot(ctx, id)
 		_, errBackup := r.Backup(ctx, id)
 		_, errServer := r.Server(ctx, id)
@@ -69,7 +70,7 @@ func TestIDsThatCannotExistMakeNoRequest(t *testing.T) {
 			r.Attach(ctx, absentID, id, false),
 			r.Detach(ctx, id, absentID), r.Detach(ctx, absentID, id), r.NotifyExtended(ctx, id, absentID),
 		} {
-			wantKind(t, err, volume.KindNotFound, "cannot exist")
+			volumetest.WantKind(t, err, volume.KindNotFound, "cannot exist")
 		}
 		if found, err := r.ServerAttachment(ctx, id, absentID); found || err != nil {
 			t.Errorf("attachment to %q: %v, %v", id, found, err)
@@ -86,29 +87,29 @@ func TestExtendRefusals(t *testing.T) {
 	r := newRig(t, fakecloud.Options{Quota: &quota})
 	ctx := t.Context()
 	v := r.volume(t, "pvc-1", 4)
-	wantKind(t, r.ExtendVolume(ctx, v.ID, 4, false), volume.KindInvalid, "extending volume "+v.ID+" to 4 GiB",
+	volumetest.WantKind(t, r.ExtendVolume(ctx, v.ID, 4, false), volume.KindInvalid, "extending volume "+v.ID+" to 4 GiB",
 		"greater than current size", "req-")
-	wantKind(t, r.ExtendVolume(ctx, v.ID, 16, false), volume.KindOutOfRange, "413", "maximum allowed limit 15G",
+	volumetest.WantKind(t, r.ExtendVolume(ctx, v.ID, 16, false), volume.KindOutOfRange, "413", "maximum allowed limit 15G",
 		"next step: request less")
 	other := r.volume(t, "pvc-2", 10)
-	wantKind(t, r.ExtendVolume(ctx, v.ID, 12, false), volume.KindOutOfRange, "quota", "next step: request less")
-	wantKind(t, r.ExtendVolume(ctx, absentID, 12, false), volume.KindNotFound, "404")
+	volumetest.WantKind(t, r.ExtendVolume(ctx, v.ID, 12, false), volume.KindOutOfRange, "quota", "next step: request less")
+	volumetest.WantKind(t, r.ExtendVolume(ctx, absentID, 12, false), volume.KindNotFound, "404")
 	_ = other
 	server := r.fake.AddServer("")
 	must(t, r.Attach(ctx, server, v.ID, false))
 	r.await(t, v.ID, "in-use")
-	wantKind(t, r.ExtendVolume(ctx, v.ID, 5, false), volume.KindInProgress, "400", "status must be")
+	volumetest.WantKind(t, r.ExtendVolume(ctx, v.ID, 5, false), volume.KindInProgress, "400", "status must be")
 	must(t, r.ExtendVolume(ctx, v.ID, 5, true))
-	wantKind(t, r.DeleteVolume(ctx, v.ID), volume.KindPrecondition, "400", "must not be")
+	volumetest.WantKind(t, r.DeleteVolume(ctx, v.ID), volume.KindPrecondition, "400", "must not be")
 	small, err := r.CreateVolume(ctx, NewVolume{Name: "s", Size: 1, VolumeType: "rbd-small"})
-	wantKind(t, err, volume.KindOutOfRange, "less than the minimum required size",
+	volumetest.WantKind(t, err, volume.KindOutOfRange, "less than the minimum required size",
 		"next step: request a size that the volume type allows")
 	if small.ID != "" {
 		t.Errorf("a volume was made: %+v", small)
 	}
 	r.fake.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Stuck())
 	must(t, r.ExtendVolume(ctx, other.ID, 11, false))
-	wantKind(t, r.ExtendVolume(ctx, other.ID, 12, false), volume.KindInProgress, "extending")
+	volumetest.WantKind(t, r.ExtendVolume(ctx, other.ID, 12, false), volume.KindInProgress, "extending")
 }
 
 func TestOnlineExtendNeedsItsMicroversion(t *testing.T) {
@@ -116,9 +117,9 @@ func TestOnlineExtendNeedsItsMicroversion(t *testing.T) {
 	v := r.volume(t, "pvc-1", 1)
 	r.fake.ClearRequests()
 	err := r.ExtendVolume(t.Context(), v.ID, 2, true)
-	wantKind(t, err, volume.KindUnsupported, "needs microversion 3.42 of cinder, which offers 3.0 to 3.41",
+	volumetest.WantKind(t, err, volume.KindUnsupported, "needs microversion 3.42 of cinder, which offers 3.0 to 3.41",
 		"next step: detach the volume")
-	wantKind(t, r.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnsupported, "3.42", "3.41")
+	volumetest.WantKind(t, r.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnsupported, "3.42", "3.41")
 	if n := r.fake.Count(fakecloud.ExtendVolume); n != 0 {
 		t.Errorf("%d requests were made for what the cloud cannot do", n)
 	}
