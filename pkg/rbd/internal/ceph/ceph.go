@@ -1,0 +1,167 @@
+// Package ceph is what the backend needs of a Ceph cluster: a small interface between the decisions
+// of package rbd and librados and librbd. Package librbd implements it with the libraries, package
+// fakeceph in memory, with the same state changes and the same errors.
+//
+// No method has a context: calls of the libraries cannot be interrupted. They end by the timeouts of
+// the connection, and callers run them detached (operation.RunDetached). Errors wrap the errno of
+// the library, such as unix.ENOENT.
+package ceph
+
+import (
+	"time"
+
+	"github.com/growvol/growvol/pkg/rbd/cluster"
+)
+
+// Dialer connects to clusters.
+type Dialer interface {
+	// Connect opens a connection. It never breaks locks by fencing
+	// (rbd_blocklist_on_break_lock=false), and each of its operations ends within a minute.
+	Connect(c cluster.Cluster) (Cluster, error)
+}
+
+// Cluster is one connection to a cluster. A connection whose client was fenced answers every
+// operation with ESHUTDOWN for ever; connect again.
+type Cluster interface {
+	FSID() string
+	// Pool opens a pool, or a RADOS namespace of it. ENOENT: there is no such pool. A
+	// missing namespace is not noticed before the first use of an image.
+	Pool(name, namespace string) (Pool, error)
+	// PoolName returns the name of the pool of that id. ENOENT.
+	PoolName(id int64) (string, error)
+	// PoolUsage reads space, quota and flags of a pool from the monitors.
+	PoolUsage(name string) (PoolUsage, error)
+	// Health returns nil if the cluster answers; it costs one request to a monitor.
+	Health() error
+
+	// Blocklist lists the fenced clients; Fence adds one until the duration has passed, and
+	// Unfence removes one. The address is ip:port/nonce, exactly as Watcher.Address.
+	Blocklist() ([]string, error)
+	Fence(address string, duration time.Duration) error
+	Unfence(address string) error
+
+	Close()
+}
+
+// PoolUsage is the space of a pool in bytes.
+type PoolUsage struct {
+	Stored     uint64 // of the users' data, without replicas
+	MaxAvail   uint64 // more data that fits, as the monitors estimate it
+	QuotaBytes uint64 // zero: no quota
+	// IsFull: writes block or fail (pool or cluster flags full, full_quota); Flags names why.
+	IsFull bool
+	Flags  []string
+}
+
+// ImageOptions are the properties of a new image.
+type ImageOptions struct {
+	Features    []string // such as "layering", "exclusive-lock"
+	DataPool    string   // empty: the pool itself
+	ObjectSize  uint64   // bytes, a power of two; zero: the default
+	StripeUnit  uint64   // bytes; zero: the default
+	StripeCount uint64
+}
+
+// Pool holds images, in one RADOS namespace.
+type Pool interface {
+	ID() int64
+	Create(name string, size uint64, options ImageOptions) error // EEXIST
+	// Clone makes an image from a snapshot, which need not be protected (clone format 2). The
+	// parent lies in this pool or, by parent, in another.
+	Clone(parent Pool, image, snapshot, name string, options ImageOptions) error // ENOENT, EEXIST
+	// Open opens an image by name, OpenID by id. ENOENT. An image that is opened read-only adds
+	// no watcher and takes no lock.
+	Open(name string, readOnly bool) (Image, error)
+	OpenID(id string, readOnly bool) (Image, error)
+	Rename(name, newName string) error // ENOENT, EEXIST; also while the image is in use
+	// Remove removes an image. ENOENT; EBUSY: it has a watcher; ENOTEMPTY: it has snapshots, among
+	// them those that were removed while clones of them exist, or is in a group.
+	Remove(name string) error
+	List() ([]string, error) // names, in no order
+
+	// CreateObject makes a RADOS object with the content. EEXIST. ReadObject and RemoveObject:
+	// ENOENT.
+	CreateObject(name string, content []byte) error
+	ReadObject(name string) ([]byte, error)
+	RemoveObject(name string) error
+	// OmapValues returns the values of those keys that exist; no keys: of all. ENOENT.
+	// RemoveOmapKeys removes keys.
+	OmapValues(object string, keys ...string) (map[string]string, error)
+	RemoveOmapKeys(object string, keys ...string) error
+}
+
+// Image is an open image. Size changes that others make are visible in it.
+type Image interface {
+	Info() (ImageInfo, error)
+	Size() (uint64, error) // bytes
+	// Grow sets the size in bytes and never shrinks (EINVAL). EROFS: a client has mapped the
+	// image with the option exclusive.
+	Grow(size uint64) error
+	Metadata(key string) (string, error) // ENOENT
+	SetMetadata(key, value string) error
+	RemoveMetadata(key string) error // ENOENT
+
+	Snapshots() ([]Snapshot, error)     // oldest first, also those that wait for their clones
+	CreateSnapshot(name string) error   // EEXIST
+	RemoveSnapshot(name string) error   // ENOENT; one with clones moves aside (Snapshot.IsRemoved)
+	Children() ([]ImageName, error)     // clones, of all snapshots
+	Parent() (ImageName, bool, error)   // false: it is no clone
+	Watchers() ([]Watcher, error)       // without the one of this image if it was opened for writing
+	LockHolder() (Watcher, bool, error) // of the exclusive lock, also one that no longer answers
+	// Lock takes the exclusive lock and keeps it until Unlock or Close: no other client can write
+	// to the image meanwhile. EINVAL: the image lacks the feature exclusive-lock.
+	Lock() error
+	Unlock() error
+	// Diff calls each for every extent that differs between two snapshots, in order of the
+	// offset; from "": all extents that are allocated; to "": the image itself.
+	Diff(from, to string, offset, length uint64, each func(Extent) error) error
+	// Sparsify gives back the space of blocks of zeros.
+	Sparsify() error
+	Flatten() error
+	Close() error
+}
+
+// ImageInfo are the properties of an image.
+type ImageInfo struct {
+	Name, ID   string
+	Size       uint64 // bytes
+	Features   []string
+	ObjectSize uint64
+	Created    time.Time
+	// IsObjectMapInvalid: a resize was interrupted; the kernel client may refuse the image
+	// until `rbd object-map rebuild`. False if the library cannot tell.
+	IsObjectMapInvalid bool
+}
+
+// ImageName names an image of the same cluster.
+type ImageName struct {
+	Pool, Namespace, Image, ID string
+	Snapshot                   string // of a parent
+	SnapshotID                 uint64
+	IsInTrash                  bool
+}
+
+// Snapshot is a snapshot of an image.
+type Snapshot struct {
+	ID      uint64
+	Name    string
+	Size    uint64
+	Created time.Time
+	// IsRemoved: it was removed while clones of it existed, and goes with the last of them.
+	IsRemoved bool
+	// IsForeign: it belongs to a group or to mirroring, and is not the user's.
+	IsForeign bool
+}
+
+// Watcher is a client that has an image open for writing.
+type Watcher struct {
+	Address string // ip:port/nonce
+	Client  string // such as client.4133
+	Cookie  string
+}
+
+// Extent is a range of an image in bytes.
+type Extent struct {
+	Offset, Length uint64
+	Exists         bool // false: it reads as zeros
+}
