@@ -79,6 +79,16 @@ type Pool interface {
 	Remove(name string) error
 	List() ([]string, error) // names, in no order
 
+	// ImageID returns the id of an image: one operation, without opening it. ENOENT.
+	ImageID(name string) (string, error)
+	// Metadata reads the metadata of the image of that id; SetMetadata and RemoveMetadata change one
+	// key (`rbd image-meta`). Each is one operation, without opening the image and without its
+	// lock: opening an image for writing would take the lock from the node that uses it, or wait
+	// for a node that is cut off. ENOENT: there is no image of that id.
+	Metadata(imageID string) (map[string]string, error)
+	SetMetadata(imageID, key, value string) error
+	RemoveMetadata(imageID, key string) error
+
 	// CreateObject makes a RADOS object with the content. EEXIST. ReadObject and RemoveObject:
 	// ENOENT.
 	CreateObject(name string, content []byte) error
@@ -97,10 +107,6 @@ type Image interface {
 	// Grow sets the size in bytes and never shrinks (EINVAL). EROFS: a client has mapped the
 	// image with the option exclusive.
 	Grow(size uint64) error
-	Metadata(key string) (string, error) // ENOENT
-	SetMetadata(key, value string) error
-	RemoveMetadata(key string) error // ENOENT
-
 	Snapshots() ([]Snapshot, error)     // oldest first, also those that wait for their clones
 	CreateSnapshot(name string) error   // EEXIST
 	RemoveSnapshot(name string) error   // ENOENT; one with clones moves aside (Snapshot.IsRemoved)
