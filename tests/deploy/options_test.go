@@ -12,6 +12,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/loopcsi"
+	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/tests/csiclient"
 )
 
@@ -113,6 +114,8 @@ func driverName(name string) string {
 		return "csi.example.com"
 	case strings.HasPrefix(name, "loop"):
 		return loopcsi.DriverName
+	case strings.HasPrefix(name, "rbd"):
+		return rbdcsi.DriverName
 	default:
 		return cindercsi.DriverName
 	}
