@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -94,5 +95,115 @@ func linkNetworks(t *testing.T) {
 	ip(here, "route replace 10.99.0.1/32 via 10.78.0.2", "route replace 10.88.0.0/16 via 10.78.0.2")
 	must.Succeed(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0)) //nolint:gosec // of this namespace
 	_, err = runInCluster(t.Context(), "", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
+	must.Succeed(t, err)
+}
+
+// runIP runs ip(8) in the network namespace of this process.
+func runIP(ctx context.Context, args ...string) error {
+	if out, err := exec.CommandContext(ctx, "ip", args...).CombinedOutput(); err != nil { //nolint:gosec // constants
+		return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+// bootNodes boots two guests and makes them nodes of the cluster.
+func (c *cephCluster) bootNodes(t *testing.T) {
+	t.Helper()
+	programs := filepath.Join(moduleRoot(t), "bin") // TestMain has built them
+	var group errgroup.Group
+	for number := 1; number <= 2; number++ {
+		name := fmt.Sprintf("ceph%d", number)
+		dir := t.TempDir()
+		node, err := c.Boot(t.Context(), ceph.NodeOptions{
+			Number: number, Programs: programs, Memory: 1536 * volume.MiB,
+			Shares: []guest.Share{{Host: dir, Writable: true}},
+		})
+		must.Succeed(t, err)
+		c.nodes[name] = node
+		t.Cleanup(func() {
+			if err := node.Kill(); err != nil {
+				t.Error(err)
+			}
+			if _, err := kubectl(context.WithoutCancel(t.Context()), "delete", "node", name, "--ignore-not-found"); err != nil {
+				t.Error(err)
+			}
+		})
+		_, err = kubectl(t.Context(), "delete", "node", name, "--ignore-not-found") // of a killed run
+		must.Succeed(t, err)
+		group.Go(func() error { return startCephNode(t, node, name, filepath.Join(dir, "disk")) })
+	}
+	must.Succeed(t, group.Wait())
+}
+
+// startCephNode starts containerd and kubelet in a guest, from a disk at the path.
+func startCephNode(t *testing.T, guest *ceph.Node, name, disk string) error {
+	t.Helper()
+	ctx, state := t.Context(), os.Getenv(clusterVariable)
+	if _, err := runScript(ctx, "", "node-disk",
+		disk, name, guest.Address.String(), "10250", "10.99.0.1:443", rbdcsi.DriverName); err != nil {
+		return err
+	}
+	script := `ip route replace default via 10.77.0.1
+		mkdir -p "$0" && mount -o loop "$1" "$0" && exec "$0/guest-node" "$0"`
+	process, err := guest.Start(ctx, vm.Command{Argv: []string{"sh", "-ec", script, state, disk}})
+	if err != nil {
+		return err
+	}
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute) // the guest may have ended
+		defer cancel()
+		log, err := process.Log(limited)
+		t.Logf("end of the log of containerd and kubelet in %s (%v):\n%s", name, err, log[max(0, len(log)-10000):])
+	})
+	return eventually(ctx, waitTimeout, func(ctx context.Context) error {
+		if running, err := process.IsRunning(ctx); err != nil || !running {
+			log, _ := process.Log(ctx)
+			return fmt.Errorf("kubelet of %s has ended (%w): %s", name, err, log[max(0, len(log)-2000):])
+		}
+		ready, err := kubectl(ctx, "get", "node", name,
+			"-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}")
+		if err == nil && ready != "True" {
+			err = errors.New("the node is not ready")
+		}
+		return err
+	})
+}
+
+// install installs growvol for the rig's Ceph on all nodes.
+func (c *cephCluster) install(t *testing.T) {
+	t.Helper()
+	clusters := must.Value(os.ReadFile(filepath.Join(c.Dir, "config.json")))(t)
+	values := filepath.Join(t.TempDir(), "values.yaml")
+	must.Succeed(t, os.WriteFile(values, fmt.Appendf(nil, `rbd:
+  clusters: %s
+storageClasses:
+  - {name: rbd-ext4, parameters: {clusterID: %[2]s, pool: %[3]s, csi.storage.k8s.io/fstype: ext4}, volumeBindingMode: Immediate}
+  - {name: rbd-xfs, parameters: {clusterID: %[2]s, pool: %[3]s, csi.storage.k8s.io/fstype: xfs}, volumeBindingMode: Immediate}
+  - {name: rbd-quota, parameters: {clusterID: %[2]s, pool: %[4]s}, volumeBindingMode: Immediate}
+volumeSnapshotClasses:
+  - {name: rbd}
+`, clusters, ceph.Cluster, ceph.Pool, ceph.SmallPool), 0o600))
+	keys := filepath.Join(c.Dir, "keys")
+	user, key := must.Value(os.ReadFile(filepath.Join(keys, "userID")))(t), must.Value(os.ReadFile(filepath.Join(keys, "userKey")))(t)
+	manifest := fmt.Sprintf(`apiVersion: v1
+kind: Namespace
+metadata: {name: %[1]s}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: ceph-keys, namespace: %[1]s}
+stringData: {userID: %[2]q, userKey: %[3]q}
+`, cephRelease, strings.TrimSpace(string(user)), strings.TrimSpace(string(key)))
+	_, err := runInCluster(t.Context(), manifest, "kubectl", "apply", "-f", "-")
+	must.Succeed(t, err)
+	t.Cleanup(func() {
+		if _, err := runScript(context.WithoutCancel(t.Context()), "", "growvol", "uninstall-rbd"); err != nil {
+			t.Error(err)
+		}
+	})
+	_, err = runScript(t.Context(), "", "growvol", "install-rbd", values, "ceph1", "ceph2")
 	must.Succeed(t, err)
 }
