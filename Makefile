@@ -14,9 +14,10 @@ HELM    := $(subst .tools/go.mod,.tools/helm.mod,$(TOOL)) helm
 # and ext4, to map devices and to break filesystems.
 KERNEL  := ./pkg/filesystem ./pkg/blockdev ./pkg/loop ./pkg/loop/loopdev ./pkg/luks
 FS      ?= ext4,xfs
-# State of the tests' real OpenStack and Kubernetes.
+# State of the tests' real Ceph, OpenStack and Kubernetes.
 OPENSTACK := $(or $(GROWVOL_OPENSTACK_DIR),/var/tmp/growvol-openstack)
 CLUSTER   := $(or $(GROWVOL_KUBERNETES_DIR),/var/tmp/growvol-kubernetes)
+CEPH      := $(or $(GROWVOL_CEPH_DIR),/var/tmp/growvol-ceph)
 
 .PHONY: help
 help: ## list the targets
@@ -89,11 +90,23 @@ test-guest: programs ## test the packages that use the kernel, in a guest with a
 
 .PHONY: test-system
 test-system: programs ## test the real plugins over their sockets, in guests; csi-sanity
-	$(TESTSUM) -p 1 $$(go list ./tests/... | grep -vE '/tests/(vm|hotplug|openstack|fakecloud|deploy|kubernetes|style)')
+	$(TESTSUM) -p 1 $$(go list ./tests/... | grep -vE '/tests/(vm|hotplug|ceph|openstack|fakecloud|deploy|kubernetes|style)')
 
 .PHONY: test-devices
 test-devices: setup programs ## plug in and resize disks under a mounted filesystem, in QEMU
 	$(TESTSUM) -p 1 ./tests/vm/... ./tests/hotplug/...
+
+.PHONY: ceph-up
+ceph-up: ## start a real Ceph on this machine, in a network namespace of its own
+	@tests/ceph/up
+
+.PHONY: ceph-test
+ceph-test: setup programs ceph-up ## test the driver in it: volumes of guests grow in use, nodes are cut off and killed
+	GROWVOL_CEPH_DIR=$(CEPH) $(TESTSUM) -count=1 -p 1 ./tests/ceph
+
+.PHONY: ceph-down
+ceph-down: ## stop it and remove its state
+	@tests/ceph/down
 
 .PHONY: openstack-up
 openstack-up: ## start a real OpenStack on this machine: Keystone, Cinder, Nova, Ceph
