@@ -30,6 +30,8 @@ type NodeOptions struct {
 	Programs string
 	// Memory of the guest; zero: 512 MiB.
 	Memory volume.Size
+	// Shares are further directories of the machine that the node sees.
+	Shares []guest.Share
 	// Console gets the log of the guest's kernel.
 	Console io.Writer
 }
@@ -58,7 +60,7 @@ func (r *Rig) Boot(ctx context.Context, o NodeOptions) (*Node, error) {
 	address := netip.AddrFrom4([4]byte{10, 77, 0, byte(10 + o.Number)})
 	opts := guest.Options{
 		Memory:  o.Memory,
-		Shares:  []guest.Share{{Host: o.Programs}},
+		Shares:  append([]guest.Share{{Host: o.Programs}}, o.Shares...),
 		Modules: []string{"libceph", "rbd", "cbc"},
 		Network: &guest.Network{
 			Port:    p.guest,

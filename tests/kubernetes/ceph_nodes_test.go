@@ -158,10 +158,13 @@ func startCephNode(t *testing.T, guest *ceph.Node, name, disk string) error {
 		log, err := process.Log(limited)
 		t.Logf("end of the log of containerd and kubelet in %s (%v):\n%s", name, err, log[max(0, len(log)-10000):])
 	})
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	return eventually(ctx, waitTimeout, func(ctx context.Context) error {
-		if running, err := process.IsRunning(ctx); err != nil || !running {
-			log, _ := process.Log(ctx)
-			return fmt.Errorf("kubelet of %s has ended (%w): %s", name, err, log[max(0, len(log)-2000):])
+		if running, err := process.IsRunning(ctx); err == nil && !running {
+			err := fmt.Errorf("kubelet of %s has ended", name)
+			stop(err) // it does not come back
+			return err
 		}
 		ready, err := kubectl(ctx, "get", "node", name,
 			"-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}")
