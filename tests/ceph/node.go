@@ -28,6 +28,8 @@ type NodeOptions struct {
 	// Programs is the directory of programs for the node, which has the program "agent" of package
 	// vm. The node sees it at the same path.
 	Programs string
+	// Shares are directories of the machine that the node sees besides Programs and /usr.
+	Shares []guest.Share
 	// Memory of the guest; zero: 512 MiB.
 	Memory volume.Size
 	// Console gets the log of the guest's kernel.
@@ -58,7 +60,7 @@ func (r *Rig) Boot(ctx context.Context, o NodeOptions) (*Node, error) {
 	address := netip.AddrFrom4([4]byte{10, 77, 0, byte(10 + o.Number)})
 	opts := guest.Options{
 		Memory:  o.Memory,
-		Shares:  []guest.Share{{Host: o.Programs}},
+		Shares:  append([]guest.Share{{Host: o.Programs}}, o.Shares...),
 		Modules: []string{"libceph", "rbd", "cbc"},
 		Network: &guest.Network{
 			Port:    p.guest,
