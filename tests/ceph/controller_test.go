@@ -31,7 +31,7 @@ func (r *rig) testLifecycle(t *testing.T) {
 	wrong := createRequest(testName(t)+"-wrong", gib)
 	wrong.Parameters["pool"] = "no-such-pool"
 	_, err = c.CreateVolume(ctx, wrong)
-	must.FailWith(t, err, codes.InvalidArgument, "no-such-pool")
+	must.FailWith(t, err, codes.Unavailable, "no-such-pool", "ceph osd pool ls")
 
 	testExpansion(t, r, id)
 	testGet(t, r, id)
@@ -195,7 +195,7 @@ func (r *rig) testCapacity(t *testing.T) {
 		}
 	}
 	_, err := get(map[string]string{"pool": "no-such-pool"})
-	must.FailWith(t, err, codes.InvalidArgument, "no-such-pool")
+	must.FailWith(t, err, codes.Unavailable, "no-such-pool", "ceph osd pool ls")
 }
 
 // testAttributes modifies a volume twice, and once with an unknown parameter.
