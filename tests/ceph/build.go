@@ -14,8 +14,8 @@ import (
 
 // Programs are directories of the module.
 type Programs struct {
-	Bin  string // has the built programs: growvol-node, growvol-controller-ceph, agent, writer
-	Here string // the directory of this package
+	Bin    string // has the built programs: growvol-node, growvol-controller-ceph, agent, writer
+	Source string // of this package
 }
 
 // Build compiles the plugins and the programs that run in the nodes. It needs the network of the
@@ -25,7 +25,7 @@ func Build(ctx context.Context) (Programs, error) {
 	if err != nil {
 		return Programs{}, err
 	}
-	p := Programs{Bin: filepath.Join(root, "bin"), Here: filepath.Join(root, "tests", "ceph")}
+	p := Programs{Bin: filepath.Join(root, "bin"), Source: filepath.Join(root, "tests", "ceph")}
 	for _, b := range []struct {
 		env  string
 		args []string

@@ -28,6 +28,8 @@ type NodeOptions struct {
 	// Programs is the directory of programs for the node, which has the program "agent" of package
 	// vm. The node sees it at the same path.
 	Programs string
+	// Shares are directories of the machine that the node sees besides Programs and /usr.
+	Shares []guest.Share
 	// Memory of the guest; zero: 512 MiB.
 	Memory volume.Size
 	// Shares are further directories of the machine that the node sees.

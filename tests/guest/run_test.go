@@ -403,12 +403,12 @@ func TestTwoGuestsAtOnce(t *testing.T) {
 func TestNetworkCarriesFrames(t *testing.T) {
 	setTempDir(t)
 	pair := must.Value(unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0))(t)
-	ours, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
+	near, far := os.NewFile(uintptr(pair[0]), "near"), os.NewFile(uintptr(pair[1]), "far")
 	frames := make(chan []byte, 1)
 	go func() {
 		defer close(frames)
 		for frame := make([]byte, 65536); ; {
-			n, err := ours.Read(frame)
+			n, err := near.Read(frame)
 			if err != nil {
 				return
 			}
@@ -421,13 +421,13 @@ func TestNetworkCarriesFrames(t *testing.T) {
 	}()
 	mac := net.HardwareAddr{0x52, 0x54, 0, 0, 0, 1}
 	_, stderr, code, err := runShell(t, "bash -c 'echo >/dev/udp/10.9.0.1/9'; sleep 1", guest.Options{
-		Network: &guest.Network{Port: theirs, Address: netip.MustParsePrefix("10.9.0.2/24"), MAC: mac},
+		Network: &guest.Network{Port: far, Address: netip.MustParsePrefix("10.9.0.2/24"), MAC: mac},
 	})
 	if code != 0 || err != nil {
 		t.Fatalf("exit code %d, %v: %s", code, err, stderr)
 	}
-	must.Succeed(t, theirs.Close())
-	must.Succeed(t, ours.Close())
+	must.Succeed(t, far.Close())
+	must.Succeed(t, near.Close())
 	frame := <-frames
 	if len(frame) < 42 {
 		t.Fatal("no ARP request has arrived")

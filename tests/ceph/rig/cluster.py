@@ -75,14 +75,11 @@ class Rig(Cluster):
         ]
         with open(f"{self.dir}/config.json", "w") as f:
             json.dump(clusters, f, indent=2)
-        user = USER.removeprefix("client.")
         key = self.call_monitor("auth get", entity=USER)[0]["key"]
-        for cluster in clusters:
-            keys = f"{self.dir}/keys/{cluster['clusterID']}"
-            os.makedirs(keys, exist_ok=True)
-            for name, value in ("userID", user), ("userKey", key):
-                with open(f"{keys}/{name}", "w") as f:
-                    f.write(value)
+        os.makedirs(f"{self.dir}/keys", exist_ok=True)
+        for name, value in ("userID", USER.removeprefix("client.")), ("userKey", key):
+            with open(f"{self.dir}/keys/{name}", "w") as f:
+                f.write(value)
 
 
 if __name__ == "__main__":
