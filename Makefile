@@ -95,6 +95,10 @@ test-system: programs ## test the real plugins over their sockets, in guests; cs
 test-devices: setup programs ## plug in and resize disks under a mounted filesystem, in QEMU
 	$(TESTSUM) -p 1 ./tests/vm/... ./tests/hotplug/...
 
+.PHONY: openstack-packages
+openstack-packages: ## install the packages of the OpenStack beforehand
+	@tests/openstack/up packages
+
 .PHONY: openstack-up
 openstack-up: ## start a real OpenStack on this machine: Keystone, Cinder, Nova, Ceph
 	@tests/openstack/up
@@ -107,6 +111,10 @@ openstack-test: setup programs openstack-up ## test the driver in it: volumes of
 .PHONY: openstack-down
 openstack-down: ## stop it and remove its state
 	@tests/openstack/down
+
+.PHONY: cluster-programs
+cluster-programs: ## build the programs of the Kubernetes and of its tests beforehand
+	@tests/kubernetes/suite programs
 
 .PHONY: cluster-up
 cluster-up: ## start a real Kubernetes with growvol on this machine (the first start builds it: 10 minutes)
