@@ -7,8 +7,9 @@ SHELL := bash
 
 BIN     := bin
 TOOL    := go tool -modfile=.tools/go.mod
-# The timeout ends a test that hangs; waits have shorter timeouts of their own.
-TESTSUM := $(TOOL) gotestsum --format=pkgname-and-test-fails --format-hide-empty-pkg -- -timeout=60m
+# The timeout ends a test that hangs; waits have shorter timeouts of their own. lint-go runs all
+# checks of vet.
+TESTSUM := $(TOOL) gotestsum --format=pkgname-and-test-fails --format-hide-empty-pkg -- -timeout=60m -vet=off
 HELM    := $(subst .tools/go.mod,.tools/helm.mod,$(TOOL)) helm
 # Packages whose tests run a second time, in a guest: its kernel allows them to grow ext3
 # and ext4, to map devices and to break filesystems.
