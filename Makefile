@@ -7,8 +7,9 @@ SHELL := bash
 
 BIN     := bin
 TOOL    := go tool -modfile=.tools/go.mod
-# The timeout ends a test that hangs; waits have shorter timeouts of their own.
-TESTSUM := $(TOOL) gotestsum --format=pkgname-and-test-fails --format-hide-empty-pkg -- -timeout=60m
+# The timeout ends a test that hangs; waits have shorter timeouts of their own. lint-go runs all
+# checks of vet.
+TESTSUM := $(TOOL) gotestsum --format=pkgname-and-test-fails --format-hide-empty-pkg -- -timeout=60m -vet=off
 HELM    := $(subst .tools/go.mod,.tools/helm.mod,$(TOOL)) helm
 # Packages whose tests run a second time, in a guest: its kernel allows them to grow ext3
 # and ext4, to map devices and to break filesystems.
@@ -108,6 +109,10 @@ ceph-test: setup programs ceph-up ## test the driver in it: volumes of guests gr
 ceph-down: ## stop it and remove its state
 	@tests/ceph/down
 
+.PHONY: openstack-packages
+openstack-packages: ## install the packages of the OpenStack beforehand
+	@tests/openstack/up packages
+
 .PHONY: openstack-up
 openstack-up: ## start a real OpenStack on this machine: Keystone, Cinder, Nova, Ceph
 	@tests/openstack/up
@@ -120,6 +125,10 @@ openstack-test: setup programs openstack-up ## test the driver in it: volumes of
 .PHONY: openstack-down
 openstack-down: ## stop it and remove its state
 	@tests/openstack/down
+
+.PHONY: cluster-programs
+cluster-programs: ## build the programs of the Kubernetes and of its tests beforehand
+	@tests/kubernetes/suite programs
 
 .PHONY: cluster-up
 cluster-up: ## start a real Kubernetes with growvol on this machine (the first start builds it: 10 minutes)

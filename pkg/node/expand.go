@@ -32,8 +32,6 @@ func (s *Server) NodeExpandVolume(
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := s.withAnswerMargin(ctx)
-	defer cancel()
 	size, err := e.run(ctx)
 	if err != nil {
 		return nil, volume.Wrap(err, "expand", e.id)

@@ -49,8 +49,6 @@ func (s *Server) NodeGetVolumeHealth(
 			return nil, err
 		}
 	}
-	ctx, cancel := s.withAnswerMargin(ctx)
-	defer cancel()
 	conditions, err := s.readHealth(ctx, id, staging)
 	if err != nil {
 		return nil, volume.Wrap(err, "read the health of", id)
