@@ -1,0 +1,7 @@
+package rbd
+
+import "github.com/growvol/growvol/pkg/volume"
+
+var (
+	_ volume.Backend = (*Backend)(nil)
+)
