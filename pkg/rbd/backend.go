@@ -14,6 +14,7 @@ package rbd
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -68,6 +69,7 @@ type Backend struct {
 	locks       operation.Locks // by handle of the volume, or by another key of a task
 	slots       slots
 	finds       findCache
+	hasAnswered atomic.Bool // a cluster has answered once
 }
 
 // New returns a backend. It connects to a cluster when that is first needed.

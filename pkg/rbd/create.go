@@ -50,14 +50,14 @@ func (b *Backend) create(
 		if !cached {
 			var err error
 			if f, err = s.find(ctx, c); err != nil {
-				return volume.Volume{}, volume.NonFinal(withKind(err, t), "cannot find out whether the volume exists")
+				return volume.Volume{}, volume.NonFinal(s.withKind(err), "cannot find out whether the volume exists")
 			}
 		}
 		if f == nil {
 			return s.createNew(ctx, c, from)
 		}
 		v, err := s.useExisting(ctx, c, from, f)
-		return v, volume.NonFinal(withKind(err, t), "image "+f.candidate.handle.String()+" has the name of this volume")
+		return v, volume.NonFinal(s.withKind(err), "image "+f.candidate.handle.String()+" has the name of this volume")
 	})
 }
 
@@ -70,7 +70,7 @@ func (s *session) createNew(ctx context.Context, c creation, from origin) (volum
 	var v volume.Volume
 	for i, candidate := range pools {
 		v, err = s.createIn(ctx, c, from, candidate)
-		if !volume.IsKind(err, volume.KindOutOfRange) || len(c.req.Requisite) == 0 {
+		if !volume.IsKind(err, volume.KindOutOfRange) {
 			return v, err
 		}
 		if i < len(pools)-1 {
@@ -78,7 +78,7 @@ func (s *session) createNew(ctx context.Context, c creation, from origin) (volum
 				"name", c.req.Name, "pool", candidate.Name, "error", err)
 		}
 	}
-	if len(c.class.Pools) == 1 {
+	if len(c.class.Pools) == 1 || len(c.req.Requisite) == 0 {
 		return v, err
 	}
 	return v, volume.Errorf(volume.KindExhausted, "no pool that the request allows has space for the volume: %w", err).
@@ -87,7 +87,6 @@ func (s *session) createNew(ctx context.Context, c creation, from origin) (volum
 
 // createIn makes the image in one pool and completes it.
 func (s *session) createIn(ctx context.Context, c creation, from origin, in candidate) (volume.Volume, error) {
-	t := c.task("creating the volume")
 	pool, err := s.pool(in.handle.Location)
 	if err != nil {
 		return volume.Volume{}, err
@@ -97,12 +96,11 @@ func (s *session) createIn(ctx context.Context, c creation, from origin, in cand
 	}
 	options := c.class.Options
 	options.DataPool = in.DataPool
-	err = from.make(ctx, s, pool, c, in.handle, options)
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return volume.Volume{}, createError(err, c, in)
+	if err := from.make(ctx, s, pool, c, in.handle, options); err != nil && !errors.Is(err, unix.EEXIST) {
+		return volume.Volume{}, s.withKind(createError(err, c, in))
 	}
 	v, err := s.completeNew(ctx, c, from, pool, in)
-	return v, volume.NonFinal(withKind(err, t), "image "+in.handle.String()+" was made, but is not complete")
+	return v, volume.NonFinal(s.withKind(err), "image "+in.handle.String()+" was made, but is not complete")
 }
 
 // completeNew completes an image that was just made, or that someone else has made meanwhile.

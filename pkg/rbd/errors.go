@@ -2,9 +2,11 @@ package rbd
 
 import (
 	"errors"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/growvol/growvol/pkg/rbd/cluster"
 	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -20,9 +22,10 @@ type meaning struct {
 	remedy string
 }
 
-func meanings() map[unix.Errno]meaning {
-	denied := meaning{volume.KindDenied, "give the user the capabilities that the driver needs: " +
-		"ceph auth caps client.USER mon 'profile rbd, allow command \"osd blocklist\"' osd 'profile rbd' mgr 'profile rbd'"}
+// meanings returns what errnos mean for a client of that user.
+func meanings(user string) map[unix.Errno]meaning {
+	denied := meaning{volume.KindDenied, "give the user the capabilities that the driver needs: ceph auth caps client." +
+		user + ` mon 'profile rbd, allow command "osd blocklist"' osd 'profile rbd' mgr 'profile rbd'`}
 	unreachable := meaning{volume.KindUnavailable, retryRemedy + "; if it lasts, check the cluster: ceph -s"}
 	full := meaning{volume.KindOutOfRange, "request less storage, or ask the administrator of the cluster for more: ceph df"}
 	return map[unix.Errno]meaning{
@@ -36,17 +39,28 @@ func meanings() map[unix.Errno]meaning {
 
 // withKind gives an error of Ceph the kind and the next step of its errno. An error that has a kind
 // is returned unchanged.
-func withKind(err error, t task) error {
+func (s *session) withKind(err error) error {
 	var e *volume.Error
 	var errno unix.Errno
 	if err == nil || errors.As(err, &e) || !errors.As(err, &errno) {
 		return err
 	}
-	m, ok := meanings()[errno]
+	m, ok := meanings(s.config.User)[errno]
 	if !ok {
-		return volume.Errorf(volume.KindInternal, "%s failed: %w", t.what, err)
+		return volume.Errorf(volume.KindInternal, "%s failed: %w", s.task.what, err)
 	}
-	return volume.Errorf(m.kind, "%s failed: %w", t.what, err).WithRemedy(m.remedy)
+	return volume.Errorf(m.kind, "%s failed: %w", s.task.what, err).WithRemedy(m.remedy)
+}
+
+// connectError is the error for a cluster to which no connection was made.
+func connectError(err error, c cluster.Cluster) error {
+	kind, remedy := volume.KindUnavailable, retryRemedy+"; if it lasts, check the monitors of the cluster in the "+
+		"configuration, and that this pod reaches them: "+strings.Join(c.Monitors, ", ")
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		kind, remedy = volume.KindUnauthenticated, "put the key of the user into the Secret of the driver: "+
+			"ceph auth get-key client."+c.User
+	}
+	return volume.Errorf(kind, "cannot connect to cluster %s as client.%s: %w", c.ID, c.User, err).WithRemedy(remedy)
 }
 
 // poolMissingError is the error for a pool that does not exist. Its kind is not NotFound: a volume

@@ -31,7 +31,12 @@ func (b *Backend) Expand(ctx context.Context, id string, target volume.Size) (vo
 	return v, volume.Wrap(err, "expand volume", id)
 }
 
+// expand grows the image to at least size. The volume that it returns has an id and a size only.
 func (s *session) expand(ctx context.Context, t target, size volume.Size) (volume.Volume, error) {
+	if t.handle.Snapshot != "" {
+		return volume.Volume{}, volume.Errorf(volume.KindPrecondition, "the volume is a snapshot, which cannot grow").
+			WithRemedy("restore the snapshot into a larger volume")
+	}
 	im, err := t.open(false)
 	if err != nil {
 		return volume.Volume{}, err
@@ -58,9 +63,9 @@ func (s *session) expand(ctx context.Context, t target, size volume.Size) (volum
 
 // grow grows an open image. Kinds: OutOfRange, Precondition.
 func (s *session) grow(t target, im ceph.Image, info ceph.ImageInfo, size volume.Size) error {
-	if slices.Contains(info.Features, "migrating") {
+	if slices.Contains(info.Features, featureMigrating) {
 		return volume.Errorf(volume.KindPrecondition, "image %s is being migrated", t.handle).
-			WithRemedy(fmt.Sprintf("complete the migration: rbd migration execute %[1]s && rbd migration commit %[1]s", t.spec()))
+			WithRemedy(t.migrationRemedy())
 	}
 	if err := s.checkSpace(t.handle.Location, info.DataPool, size); err != nil {
 		return err
@@ -71,6 +76,10 @@ func (s *session) grow(t target, im ceph.Image, info ceph.ImageInfo, size volume
 		return volume.Errorf(volume.KindPrecondition,
 			"image %s is mapped with the option exclusive, which forbids to expand it while it is in use: %w", t.handle, err).
 			WithRemedy("remove exclusive from mapOptions, and restart the pod; Kubernetes then expands the volume")
+	case errors.Is(err, unix.EINVAL) && info.IsObjectMapInvalid:
+		return volume.Errorf(volume.KindPrecondition, "Ceph does not grow image %s from %s to %s: its object map is invalid, "+
+			"because a resize was interrupted: %w", t.handle, volume.Size(info.Size), size, err).
+			WithRemedy(t.rebuildRemedy())
 	case errors.Is(err, unix.EINVAL):
 		return volume.Errorf(volume.KindOutOfRange, "Ceph does not grow image %s from %s to %s (features %v): %w",
 			t.handle, volume.Size(info.Size), size, info.Features, err).

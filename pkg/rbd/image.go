@@ -81,6 +81,7 @@ func (b *Backend) Get(ctx context.Context, id string) (volume.Volume, error) {
 	if err != nil {
 		return volume.Volume{}, volume.Wrap(err, "read volume", id)
 	}
+	t.locks = []string{"reading " + id} // it changes nothing, and must not wait for an expansion
 	v, err := run(ctx, b, t, func(ctx context.Context, s *session) (volume.Volume, error) {
 		im, err := s.resolve(id)
 		if err != nil {
@@ -106,7 +107,26 @@ func (s *session) readVolume(ctx context.Context, t target) (volume.Volume, erro
 	if err != nil {
 		return volume.Volume{}, err
 	}
+	if t.handle.Snapshot != "" {
+		if info.Size, err = t.snapshotSize(im); err != nil {
+			return volume.Volume{}, err
+		}
+	}
 	return toVolume(t.id, info, record), nil
+}
+
+// snapshotSize returns the size in bytes of the snapshot that a static volume is. Kind NotFound.
+func (t target) snapshotSize(im ceph.Image) (uint64, error) {
+	snapshots, err := im.Snapshots()
+	if err != nil {
+		return 0, fmt.Errorf("cannot read the snapshots of image %s: %w", t.handle, err)
+	}
+	for _, snapshot := range snapshots {
+		if snapshot.Name == t.handle.Snapshot && !snapshot.IsRemoved {
+			return snapshot.Size, nil
+		}
+	}
+	return 0, volume.Errorf(volume.KindNotFound, "image %s has no snapshot %s", t.spec(), t.handle.Snapshot)
 }
 
 // readRecord reads the record of the image; false: it has none.

@@ -31,6 +31,7 @@ type task struct {
 type session struct {
 	*Backend
 
+	task    task
 	cluster ceph.Cluster
 	config  cluster.Cluster
 }
@@ -69,7 +70,7 @@ func run[T any](ctx context.Context, b *Backend, t task, work func(context.Conte
 			b.log.WarnContext(inner, "the cluster has fenced this client; connecting again", "cluster", t.cluster)
 			out, err = runOnce(inner, b, t, work)
 		}
-		return out, withKind(err, t)
+		return out, err
 	})
 }
 
@@ -84,14 +85,15 @@ func runOnce[T any](
 	}
 	c, err := b.connections.Acquire(config)
 	if err != nil {
-		return zero, fmt.Errorf("cannot connect to cluster %q as client.%s: %w", config.ID, config.User, err)
+		return zero, connectError(err, config)
 	}
 	defer c.Release()
-	out, err := work(ctx, &session{Backend: b, cluster: c, config: config})
+	s := &session{Backend: b, task: t, cluster: c, config: config}
+	out, err := work(ctx, s)
 	if errors.Is(err, unix.ESHUTDOWN) {
 		c.Discard()
 	}
-	return out, err
+	return out, s.withKind(err)
 }
 
 // readCluster returns the configuration of a cluster, with the credentials of the secrets of the
