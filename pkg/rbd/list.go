@@ -88,7 +88,7 @@ func (b *Backend) list(
 		return l, "", err
 	}
 	l.last = l.after
-	for _, id := range ids {
+	for _, id := range slices.Sorted(slices.Values(ids)) {
 		if id < l.after.Cluster {
 			continue
 		}
