@@ -130,6 +130,7 @@ func (s *session) useExisting(ctx context.Context, c creation, from origin, f *f
 			return volume.Volume{}, err
 		}
 		f.record = metadata.New(f.info.ID, c.class.Cluster, c.req)
+		f.record.Depth = f.depth
 		if err := pool.SetMetadata(f.info.ID, metadata.Key, f.record.Encode()); err != nil {
 			return volume.Volume{}, fmt.Errorf("cannot write the metadata of image %s: %w", f.candidate.handle, err)
 		}
