@@ -97,7 +97,12 @@ func (s *session) createIn(ctx context.Context, c creation, from origin, in cand
 	options := c.class.Options
 	options.DataPool = in.DataPool
 	if err := from.make(ctx, s, pool, c, in.handle, options); err != nil && !errors.Is(err, unix.EEXIST) {
-		return volume.Volume{}, s.withKind(createError(err, c, in))
+		err = s.withKind(createError(err, c, in))
+		// Ceph may have made the image nevertheless, such as when only the answer was lost.
+		if _, errID := pool.ImageID(in.handle.Image); !errors.Is(errID, unix.ENOENT) {
+			err = volume.NonFinal(err, "image "+in.handle.String()+" may exist")
+		}
+		return volume.Volume{}, err
 	}
 	v, err := s.completeNew(ctx, c, from, pool, in)
 	return v, volume.NonFinal(s.withKind(err), "image "+in.handle.String()+" was made, but is not complete")
@@ -126,13 +131,8 @@ func (s *session) useExisting(ctx context.Context, c creation, from origin, f *f
 		if err != nil {
 			return volume.Volume{}, err
 		}
-		if err := from.complete(ctx, s, pool, c, f); err != nil {
+		if err := s.complete(ctx, c, from, pool, f); err != nil {
 			return volume.Volume{}, err
-		}
-		f.record = metadata.New(f.info.ID, c.class.Cluster, c.req)
-		f.record.Depth = f.depth
-		if err := pool.SetMetadata(f.info.ID, metadata.Key, f.record.Encode()); err != nil {
-			return volume.Volume{}, fmt.Errorf("cannot write the metadata of image %s: %w", f.candidate.handle, err)
 		}
 	}
 	if err := c.check(f); err != nil {
@@ -141,6 +141,26 @@ func (s *session) useExisting(ctx context.Context, c creation, from origin, f *f
 	v := f.toVolume()
 	v.VolumeContext = c.volumeContext(f.candidate.handle)
 	return v, nil
+}
+
+// complete does the steps of the creation that are missing, and writes the record.
+func (s *session) complete(ctx context.Context, c creation, from origin, pool ceph.Pool, f *found) error {
+	if err := from.complete(ctx, s, pool, c, f); err != nil {
+		return err
+	}
+	if len(c.attributes) > 0 {
+		t := target{id: f.candidate.handle.String(), handle: f.candidate.handle, pool: pool}
+		if err := t.writeAttributes(f.info.ID, c.attributes); err != nil {
+			return err
+		}
+	}
+	f.record = metadata.New(f.info.ID, c.class.Cluster, c.req)
+	f.record.Depth = f.depth
+	if err := pool.SetMetadata(f.info.ID, metadata.Key, f.record.Encode()); err != nil {
+		return fmt.Errorf("cannot write the metadata of image %s: %w", f.candidate.handle, err)
+	}
+	f.isComplete = true
+	return nil
 }
 
 // check returns an error of kind AlreadyExists unless the image is the requested volume.

@@ -22,8 +22,9 @@ import (
 
 // creation is one request for a volume.
 type creation struct {
-	req   volume.CreateRequest
-	class class.Storage
+	req        volume.CreateRequest
+	class      class.Storage
+	attributes map[string]string // of the VolumeAttributesClass
 	// candidates are the images that the volume may be, one in each pool of the class.
 	candidates []candidate
 }
@@ -35,11 +36,14 @@ type candidate struct {
 	handle rbdcsi.VolumeHandle
 }
 
-// newCreation reads the parameters of the class. Kind Invalid.
+// newCreation reads the parameters of the classes. Kind Invalid.
 func (b *Backend) newCreation(req volume.CreateRequest) (creation, error) {
 	c := creation{req: req}
 	var err error
 	if c.class, err = class.ParseStorage(req.Parameters); err != nil {
+		return c, err
+	}
+	if c.attributes, err = class.ParseAttributes(req.MutableParameters); err != nil {
 		return c, err
 	}
 	location := rbdcsi.Location{Cluster: c.class.Cluster, Namespace: c.class.Namespace}
