@@ -174,13 +174,11 @@ func (s *session) removeTombstone(ctx context.Context, pool ceph.Pool, at rbdcsi
 			return err
 		}
 	}
-	if err := pool.Remove(name); err != nil && !isMissing(err) {
-		if drop := s.dropRemoval(pool, object); drop != nil {
-			return drop
-		}
-		if errors.Is(err, unix.ENOTEMPTY) {
-			return nil // it was cloned or snapshotted meanwhile
-		}
+	err = pool.Remove(name)
+	if errors.Is(err, unix.ENOTEMPTY) {
+		return s.dropRemoval(pool, object) // it was cloned meanwhile
+	}
+	if err != nil && !isMissing(err) {
 		return fmt.Errorf("cannot remove image %s: %w", name, err)
 	}
 	return s.finishRemoval(ctx, pool, at, object)
