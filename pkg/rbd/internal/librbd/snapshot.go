@@ -44,9 +44,18 @@ func (i *image) CreateSnapshot(name string) error {
 	return wrap(err, "take snapshot %s@%s", i, name)
 }
 
-// RemoveSnapshot implements ceph.Image.
+// RemoveSnapshot implements ceph.Image. Of an image that is open read-only it removes snapshots
+// also while the pool is full: opening an image for writing waits then.
 func (i *image) RemoveSnapshot(name string) error {
-	return wrap(i.opened.GetSnapshot(name).Remove(), "remove snapshot %s@%s", i, name)
+	if !i.readOnly {
+		return wrap(i.opened.GetSnapshot(name).Remove(), "remove snapshot %s@%s", i, name)
+	}
+	writable, err := rbd.OpenImageById(i.pool.failing, i.id, rbd.NoSnapshot)
+	if err != nil {
+		return wrap(err, "open image %s", i)
+	}
+	err = wrap(writable.GetSnapshot(name).Remove(), "remove snapshot %s@%s", i, name)
+	return joinClose(err, writable)
 }
 
 // Diff implements ceph.Image. It returns the error of each, which ends it.
