@@ -29,6 +29,8 @@ type Cluster interface {
 	Pool(name, namespace string) (Pool, error)
 	// PoolName returns the name of the pool of that id. ENOENT.
 	PoolName(id int64) (string, error)
+	// Pools returns the names of all pools, also those that the user may not read.
+	Pools() ([]string, error)
 	// PoolUsage reads space, quota and flags of a pool from the monitors.
 	PoolUsage(name string) (PoolUsage, error)
 	// Health returns nil if the cluster answers; it costs one request to a monitor.
@@ -78,6 +80,8 @@ type Pool interface {
 	// them those that were removed while clones of them exist, or is in a group.
 	Remove(name string) error
 	List() ([]string, error) // names, in no order
+	// Namespaces returns the RADOS namespaces of the pool, without the default one.
+	Namespaces() ([]string, error)
 
 	// ImageID returns the id of an image: one operation, without opening it. ENOENT.
 	ImageID(name string) (string, error)
@@ -132,6 +136,7 @@ type ImageInfo struct {
 	Name, ID   string
 	Size       uint64 // bytes
 	Features   []string
+	DataPool   string // name; empty: the pool itself
 	ObjectSize uint64
 	Created    time.Time
 	// IsObjectMapInvalid: a resize was interrupted; the kernel client may refuse the image

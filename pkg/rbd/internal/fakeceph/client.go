@@ -2,6 +2,7 @@ package fakeceph
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -82,6 +83,15 @@ func (c *client) PoolName(id int64) (string, error) {
 		return unix.ENOENT
 	})
 	return name, err
+}
+
+func (c *client) Pools() ([]string, error) {
+	var out []string
+	err := c.call("Cluster.Pools", nil, func() error {
+		out = slices.Collect(maps.Keys(c.server.pools))
+		return nil
+	})
+	return out, err
 }
 
 func (c *client) PoolUsage(name string) (ceph.PoolUsage, error) {

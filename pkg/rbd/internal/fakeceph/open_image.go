@@ -61,7 +61,7 @@ func (o *openImage) Info() (ceph.ImageInfo, error) {
 		im := o.image
 		out = ceph.ImageInfo{
 			Name: im.name, ID: im.id, Size: im.size, Features: slices.Clone(im.features), ObjectSize: im.objectSize,
-			Created: im.created, IsObjectMapInvalid: im.isObjectMapInvalid,
+			DataPool: im.dataPool, Created: im.created, IsObjectMapInvalid: im.isObjectMapInvalid,
 		}
 		return nil
 	})

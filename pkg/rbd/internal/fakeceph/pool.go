@@ -236,6 +236,15 @@ func (p *openPool) List() ([]string, error) {
 	return out, err
 }
 
+func (p *openPool) Namespaces() ([]string, error) {
+	var out []string
+	err := p.call("Pool.Namespaces", nil, func() error {
+		out = slices.DeleteFunc(slices.Sorted(maps.Keys(p.pool.namespaces)), func(name string) bool { return name == "" })
+		return nil
+	})
+	return out, err
+}
+
 func (p *openPool) ImageID(name string) (string, error) {
 	id := ""
 	err := p.call("Pool.ImageID", nil, func() error {

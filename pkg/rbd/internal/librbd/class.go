@@ -1,0 +1,172 @@
+//go:build ceph
+
+package librbd
+
+import (
+	"encoding/binary"
+	"math"
+
+	"github.com/ceph/go-ceph/rados"
+	"golang.org/x/sys/unix"
+)
+
+// This file calls the methods of the object class rbd, which run in the storage daemons and which
+// librbd is made of (Ceph, src/cls/rbd/cls_rbd.cc). They read and change an image by one operation,
+// where opening it costs 11 to 13. Numbers are little-endian, texts have their length in 4 bytes.
+
+// noSnapshot stands for the image itself (CEPH_NOSNAP).
+const noSnapshot = math.MaxUint64 - 1
+
+// flagObjectMapInvalid is RBD_FLAG_OBJECT_MAP_INVALID.
+const flagObjectMapInvalid = 1
+
+// metadataPage is the number of metadata keys that are read by one operation.
+const metadataPage = 1024
+
+const classRBD = "rbd"
+
+func headerObject(imageID string) string { return "rbd_header." + imageID }
+
+func appendText(b []byte, text string) []byte {
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(text))) //nolint:gosec // librados refuses requests of 4 GiB
+	return append(b, text...)
+}
+
+// decoder reads an answer. err is set if it is too short.
+type decoder struct {
+	rest []byte
+	err  error
+}
+
+func (d *decoder) bytes(n uint64) []byte {
+	if n > uint64(len(d.rest)) {
+		d.rest, d.err = nil, wrap(unix.EBADMSG, "an answer of Ceph is too short")
+		return make([]byte, min(n, 8))
+	}
+	b := d.rest[:n]
+	d.rest = d.rest[n:]
+	return b
+}
+
+func (d *decoder) uint32() uint32 { return binary.LittleEndian.Uint32(d.bytes(4)) }
+func (d *decoder) uint64() uint64 { return binary.LittleEndian.Uint64(d.bytes(8)) }
+func (d *decoder) text() string {
+	content := d.bytes(uint64(d.uint32()))
+	if d.err != nil {
+		return ""
+	}
+	return string(content)
+}
+
+// method is a call of a method of the class that reads.
+type method struct {
+	name string
+	in   []byte
+}
+
+// execute calls methods by one operation and returns what each answered. ENOENT: no such object.
+func (p *pool) execute(object string, methods ...method) ([]*decoder, error) {
+	op := rados.CreateReadOp()
+	defer op.Release()
+	steps := make([]*rados.ReadOpExecStep, 0, len(methods))
+	for _, m := range methods {
+		steps = append(steps, op.Exec(classRBD, m.name, m.in))
+	}
+	if err := op.Operate(p.io, object, rados.OperationNoFlag); err != nil {
+		return nil, err
+	}
+	answers := make([]*decoder, 0, len(methods))
+	for _, step := range steps {
+		out, err := step.Bytes()
+		if err != nil {
+			return nil, err
+		}
+		answers = append(answers, &decoder{rest: out})
+	}
+	return answers, nil
+}
+
+// ImageID implements ceph.Pool.
+func (p *pool) ImageID(name string) (string, error) {
+	answers, err := p.execute("rbd_id."+name, method{name: "get_id"})
+	if err != nil {
+		return "", wrap(err, "find image %s", p.path(name))
+	}
+	return answers[0].text(), wrap(answers[0].err, "find image %s", p.path(name))
+}
+
+// imageName returns the name of the image of that id; ENOENT if it is in the trash.
+func (p *pool) imageName(id string) (string, error) {
+	answers, err := p.execute("rbd_directory", method{"dir_get_name", appendText(nil, id)})
+	if err != nil {
+		return "", wrap(err, "find the name of image %s", id)
+	}
+	return answers[0].text(), wrap(answers[0].err, "find the name of image %s", id)
+}
+
+// header is what stat reads of an image.
+type header struct{ size, flags uint64 }
+
+// stat reads the header of an image as it is now, by one operation: an image that is open knows
+// only what a notification has told it.
+func (p *pool) stat(id string) (header, error) {
+	snapshot := binary.LittleEndian.AppendUint64(nil, noSnapshot)
+	answers, err := p.execute(headerObject(id), method{"get_size", snapshot}, method{"get_flags", snapshot})
+	if err != nil {
+		return header{}, wrap(err, "read the size of image %s", id)
+	}
+	answers[0].bytes(1) // the size of objects, as a power of two
+	h := header{size: answers[0].uint64(), flags: answers[1].uint64()}
+	for _, answer := range answers {
+		if answer.err != nil {
+			return header{}, wrap(answer.err, "read the size of image %s", id)
+		}
+	}
+	return h, nil
+}
+
+// Metadata implements ceph.Pool. More than 1,024 keys need more operations.
+func (p *pool) Metadata(imageID string) (map[string]string, error) {
+	values := make(map[string]string)
+	for last := ""; ; {
+		in := binary.LittleEndian.AppendUint64(appendText(nil, last), metadataPage)
+		answers, err := p.execute(headerObject(imageID), method{"metadata_list", in})
+		if err != nil {
+			return nil, wrap(err, "read the metadata of image %s", imageID)
+		}
+		answer := answers[0]
+		count := answer.uint32()
+		for range count {
+			key := answer.text()
+			values[key], last = answer.text(), max(last, key)
+			if answer.err != nil {
+				return nil, wrap(answer.err, "read the metadata of image %s", imageID)
+			}
+		}
+		if count < metadataPage {
+			return values, wrap(answer.err, "read the metadata of image %s", imageID)
+		}
+	}
+}
+
+// SetMetadata implements ceph.Pool.
+func (p *pool) SetMetadata(imageID, key, value string) error {
+	in := binary.LittleEndian.AppendUint32(nil, 1) // a map with one key
+	in = appendText(appendText(in, key), value)
+	return wrap(p.change(headerObject(imageID), "metadata_set", in), "write metadata %s of image %s", key, imageID)
+}
+
+// RemoveMetadata implements ceph.Pool.
+func (p *pool) RemoveMetadata(imageID, key string) error {
+	return wrap(p.change(headerObject(imageID), "metadata_remove", appendText(nil, key)),
+		"remove metadata %s of image %s", key, imageID)
+}
+
+// change calls a method of the class that writes. It never makes the object. ENOENT.
+func (p *pool) change(object, name string, in []byte) error {
+	op := rados.CreateWriteOp()
+	defer op.Release()
+	op.AssertExists()
+	op.Exec(classRBD, name, in)
+	return op.Operate(p.failing, object, rados.OperationNoFlag)
+}

@@ -1,0 +1,80 @@
+//go:build ceph
+
+package librbd
+
+import (
+	"github.com/ceph/go-ceph/rados"
+)
+
+// This file holds the methods on RADOS objects. Each is one operation, except that OmapValues
+// without keys needs one for each 1,000 of them.
+
+// CreateObject implements ceph.Pool.
+func (p *pool) CreateObject(name string, content []byte) error {
+	op := rados.CreateWriteOp()
+	defer op.Release()
+	op.Create(rados.CreateExclusive)
+	if len(content) > 0 {
+		op.WriteFull(content)
+	}
+	return wrap(op.Operate(p.failing, name, rados.OperationNoFlag), "create object %s", p.path(name))
+}
+
+// ReadObject implements ceph.Pool.
+func (p *pool) ReadObject(name string) ([]byte, error) {
+	for size := 64 << 10; ; size *= 4 {
+		content := make([]byte, size)
+		n, err := p.io.Read(name, content, 0)
+		if err != nil {
+			return nil, wrap(err, "read object %s", p.path(name))
+		}
+		if n < size {
+			return content[:n], nil
+		}
+	}
+}
+
+// RemoveObject implements ceph.Pool.
+func (p *pool) RemoveObject(name string) error {
+	return wrap(p.failing.Delete(name), "remove object %s", p.path(name))
+}
+
+// OmapValues implements ceph.Pool.
+func (p *pool) OmapValues(object string, keys ...string) (map[string]string, error) {
+	values := make(map[string]string)
+	if len(keys) == 0 {
+		all, err := p.io.GetAllOmapValues(object, "", "", 1000)
+		for key, value := range all {
+			values[key] = string(value)
+		}
+		return values, wrap(err, "read the keys of object %s", p.path(object))
+	}
+	op := rados.CreateReadOp()
+	defer op.Release()
+	step := op.GetOmapValuesByKeys(keys)
+	if err := op.Operate(p.io, object, rados.OperationNoFlag); err != nil {
+		return nil, wrap(err, "read keys of object %s", p.path(object))
+	}
+	for {
+		pair, err := step.Next()
+		if err != nil {
+			return nil, wrap(err, "read keys of object %s", p.path(object))
+		}
+		if pair == nil {
+			return values, nil
+		}
+		values[pair.Key] = string(pair.Value)
+	}
+}
+
+// RemoveOmapKeys implements ceph.Pool.
+func (p *pool) RemoveOmapKeys(object string, keys ...string) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	op := rados.CreateWriteOp()
+	defer op.Release()
+	op.AssertExists()
+	op.RmOmapKeys(keys)
+	return wrap(op.Operate(p.failing, object, rados.OperationNoFlag), "remove keys of object %s", p.path(object))
+}
