@@ -31,8 +31,8 @@ type Record struct {
 
 // Client is one client of the kernel. All mappings with equal options share one.
 type Client struct {
-	FSID    string `json:"fsid"`    // of the cluster
-	Address string `json:"address"` // ip:port/nonce, as in the list of an image's watchers
+	FSID    string  `json:"fsid"`    // of the cluster
+	Address string  `json:"address"` // ip:port/nonce, as in the list of an image's watchers
 	Images  []Image `json:"images"`
 }
 
