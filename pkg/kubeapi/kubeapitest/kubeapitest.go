@@ -2,9 +2,15 @@
 package kubeapitest
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"maps"
+	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -13,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/growvol/growvol/pkg/kubeapi"
 )
@@ -40,21 +47,54 @@ type Node struct {
 	IsReady     bool
 }
 
-// New starts a server, which ends with the test.
-func New(t testing.TB) *Server {
-	t.Helper()
+// New starts a server on 127.0.0.1, which ends with the test.
+func New(tb testing.TB) *Server {
+	tb.Helper()
+	return Listen(tb, "127.0.0.1")
+}
+
+// Listen is New for another address of this machine.
+func Listen(tb testing.TB, ip string) *Server {
+	tb.Helper()
+	listener, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", net.JoinHostPort(ip, "0"))
+	if err != nil {
+		tb.Fatal(err)
+	}
 	s := &Server{nodes: make(map[string]*Node)}
-	server := httptest.NewTLSServer(s)
-	t.Cleanup(server.Close)
-	dir := t.TempDir()
-	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	server := httptest.NewUnstartedServer(s)
+	_ = server.Listener.Close() // that of the default address
+	server.Listener = listener
+	certificate := newCertificate(tb, ip)
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
+	server.StartTLS()
+	tb.Cleanup(server.Close)
+	dir := tb.TempDir()
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]})
 	for name, content := range map[string]string{"ca.crt": string(ca), "token": "good"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	s.api = kubeapi.API{URL: server.URL, Dir: dir}
 	return s
+}
+
+// newCertificate returns a certificate for an address, which is its own authority.
+func newCertificate(tb testing.TB, ip string) tls.Certificate {
+	tb.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(24 * time.Hour), IPAddresses: []net.IP{net.ParseIP(ip)},
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+	}
+	raw, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{raw}, PrivateKey: private}
 }
 
 // API returns the address and the credentials.

@@ -55,13 +55,13 @@ func (a Attachment) checkNode(ctx context.Context, name string, n node) error {
 // checkUses checks the recorded attachments.
 func (a Attachment) checkUses(s state, name string, use Use) error {
 	if existing, ok := s.attached[name]; ok && existing != use {
-		return volume.Errorf(volume.KindAlreadyExists, "the volume is attached to node %s as %s, but %s is requested",
+		return volume.Errorf(volume.KindAlreadyExists, "the volume is attached to node %s in another way (%s) than the requested one (%s)",
 			name, existing, use)
 	}
 	for _, other := range s.otherNodes(name) {
 		if existing := s.attached[other]; !existing.Shared || !use.Shared {
-			return volume.Errorf(volume.KindPrecondition, "the volume is attached to node %s as %s, which excludes other nodes "+
-				"or is excluded by %s on node %s", other, existing, use, name).WithRemedy(stopRemedy(other))
+			return volume.Errorf(volume.KindPrecondition, "the volume is attached to node %s (%s) and cannot be attached to node %s "+
+				"(%s) at the same time", other, existing, name, use).WithRemedy(stopRemedy(other))
 		}
 	}
 	return nil

@@ -152,7 +152,7 @@ func TestAttachmentWithoutKubernetes(t *testing.T) {
 	must.Succeed(t, r.attach("plain", "n1", writer()))
 	m := r.ceph.Map("rbd", "", "plain", fakeceph.MapOptions{})
 	must.Succeed(t, r.attach("plain", "n1", writer()))
-	volumetest.WantKind(t, r.detach("plain", "n1"), volume.KindPrecondition, m.Address, "n1")
+	volumetest.WantKind(t, r.detach("plain", "n1"), volume.KindUnavailable, m.Address, "n1")
 	must.Succeed(t, r.detach("plain", "n2"))
 	r.wantNodes("plain", "n1")
 	m.Unmap()
@@ -163,5 +163,5 @@ func TestAttachmentWithoutKubernetes(t *testing.T) {
 	must.Succeed(t, r.attach("plain", "n1", sharedBlock()))
 	must.Succeed(t, r.attach("plain", "n2", sharedBlock()))
 	must.Succeed(t, r.detach("plain", "n1")) // one of them has it mapped
-	volumetest.WantKind(t, r.detach("plain", "n2"), volume.KindPrecondition, m.Address)
+	volumetest.WantKind(t, r.detach("plain", "n2"), volume.KindUnavailable, m.Address)
 }

@@ -14,7 +14,8 @@ import (
 // Detach removes the record of the attachment to the node, or to all nodes if name is empty, when
 // the node can no longer write to the image: it has unmapped it, or its client is fenced. It
 // succeeds for an image or attachment that does not exist. Kinds: Precondition (the node has the
-// image mapped, or nothing proves that it has not), Unavailable, Denied.
+// image mapped, or nothing proves that it has not), Unavailable (also without Kubernetes, while the
+// image is in use), Denied.
 func (a Attachment) Detach(ctx context.Context, name string) error {
 	s, err := a.read(ctx)
 	if volume.IsKind(err, volume.KindNotFound) {
@@ -126,9 +127,9 @@ func (a Attachment) detachWithoutKubernetes(ctx context.Context, s state, name s
 	}
 	others := s.otherNodes(name)
 	if len(s.watchers) > len(others) {
-		return volume.Errorf(volume.KindPrecondition, "image %s is in use by %s, and is attached to node %s",
+		return volume.Errorf(volume.KindUnavailable, "image %s is in use by %s, and is attached to node %s",
 			a.Name, addresses(s.watchers), strings.Join(append(others, name), ", ")).
-			WithRemedy("unstage the volume on the node; if the machine is lost, switch it off: Ceph forgets it 30 s later")
+			WithRemedy("unstage the volume on the node; if the machine is lost, switch it off: Ceph forgets it 30 s later; " + retryRemedy)
 	}
 	return a.forget(ctx, s, name)
 }
