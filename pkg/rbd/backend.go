@@ -51,6 +51,9 @@ type Clusters interface {
 type Options struct {
 	Clusters Clusters
 	Dialer   Dialer
+	// Nodes are those of Kubernetes, whose plugins record there what they have mapped. Nil: without
+	// Kubernetes. Attachments are recorded then too, but a lost node cannot be fenced.
+	Nodes Nodes
 	// NamePrefix begins the names of new images; a class can set another. Empty: DefaultNamePrefix.
 	NamePrefix string
 	// Topology: the classes have the parameter topologyConstrainedPools.
