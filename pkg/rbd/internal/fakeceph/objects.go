@@ -1,0 +1,120 @@
+package fakeceph
+
+import (
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// This file holds the calls on RADOS objects.
+
+func (p *openPool) CreateObject(name string, content []byte) error {
+	return p.call("Pool.CreateObject", p.pool, func() error {
+		objects := p.objects()
+		if objects[name] != nil {
+			return unix.EEXIST
+		}
+		objects[name] = &object{content: slices.Clone(content), omap: make(map[string]string)}
+		return nil
+	})
+}
+
+func (p *openPool) ReadObject(name string) ([]byte, error) {
+	var out []byte
+	err := p.call("Pool.ReadObject", nil, func() error {
+		o := p.objects()[name]
+		if o == nil {
+			return unix.ENOENT
+		}
+		out = slices.Clone(o.content)
+		return nil
+	})
+	return out, err
+}
+
+func (p *openPool) RemoveObject(name string) error {
+	return p.call("Pool.RemoveObject", p.pool, func() error {
+		if p.objects()[name] == nil {
+			return unix.ENOENT
+		}
+		delete(p.objects(), name)
+		return nil
+	})
+}
+
+func (p *openPool) OmapValues(name string, keys ...string) (map[string]string, error) {
+	var out map[string]string
+	err := p.call("Pool.OmapValues", nil, func() error {
+		var err error
+		if out, err = p.omap(name); err != nil {
+			return err
+		}
+		if len(keys) > 0 {
+			maps.DeleteFunc(out, func(key, _ string) bool { return !slices.Contains(keys, key) })
+		}
+		return nil
+	})
+	return out, err
+}
+
+// omap returns the keys of an object. Of librbd's own objects it has those that name images and
+// snapshots. ENOENT.
+func (p *openPool) omap(name string) (map[string]string, error) {
+	if o := p.objects()[name]; o != nil {
+		return maps.Clone(o.omap), nil
+	}
+	n, err := p.find()
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]string)
+	if name == "rbd_directory" {
+		for _, im := range n.images {
+			out["id_"+im.id], out["name_"+im.name] = encodeText(im.name), encodeText(im.id)
+		}
+		return out, nil
+	}
+	id, isHeader := strings.CutPrefix(name, "rbd_header.")
+	im, err := p.imageByID(id)
+	if !isHeader || err != nil {
+		return nil, unix.ENOENT
+	}
+	for _, snap := range im.snapshots {
+		body := binary.LittleEndian.AppendUint64(nil, snap.id)
+		body = binary.LittleEndian.AppendUint64(append(body, encodeText(snap.name)...), snap.size)
+		value := append([]byte{8, 1}, encodeText(string(body))...)
+		out[fmt.Sprintf("snapshot_%016x", snap.id)] = string(value)
+	}
+	return out, nil
+}
+
+// encodeText encodes a text as Ceph does: its length, little-endian, and its bytes.
+func encodeText(text string) string {
+	return string(binary.LittleEndian.AppendUint32(nil, uint32(len(text)))) + text //nolint:gosec // short
+}
+
+func (p *openPool) RemoveOmapKeys(name string, keys ...string) error {
+	return p.call("Pool.RemoveOmapKeys", p.pool, func() error {
+		o := p.objects()[name]
+		if o == nil {
+			return unix.ENOENT
+		}
+		for _, key := range keys {
+			delete(o.omap, key)
+		}
+		return nil
+	})
+}
+
+// objects returns the objects of the namespace, which exists as soon as an object is in it.
+func (p *openPool) objects() map[string]*object {
+	n := p.pool.namespaces[p.namespace]
+	if n == nil {
+		return map[string]*object{}
+	}
+	return n.objects
+}
