@@ -41,6 +41,15 @@ func TestCommandLine(t *testing.T) {
 			Args:     []string{"--backend=cinder", "--node-id=n", "--max-volumes=-1"},
 			ExitCode: 1, Stderr: "--max-volumes",
 		},
+		"no clusters": {Args: []string{"--backend=rbd"}, ExitCode: 1, Stderr: "set --ceph-config"},
+		"no CRUSH location": {
+			Args:     []string{"--backend=rbd", "--ceph-config=x", "--crush-location=a"},
+			ExitCode: 1, Stderr: `"a" is not type:name`,
+		},
+		"negative limit, rbd": {
+			Args:     []string{"--backend=rbd", "--ceph-config=x", "--max-volumes=-1"},
+			ExitCode: 1, Stderr: "--max-volumes",
+		},
 		"no state directory": {Args: []string{"--state-dir="}, ExitCode: 1, Stderr: "state directory"},
 		"taint, no cluster": {
 			Args:     []string{"--startup-taint-node=n"},

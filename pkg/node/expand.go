@@ -104,6 +104,9 @@ func (e *expandCall) run(ctx context.Context) (volume.Size, error) {
 		return 0, err
 	}
 	defer e.lease.Release()
+	if err := e.refreshDevice(ctx, e.id); err != nil {
+		return 0, err
+	}
 	if e.record, err = e.records.Read(e.id); err != nil {
 		return 0, err
 	}
