@@ -110,6 +110,7 @@ type found struct {
 	isComplete bool
 	parent     ceph.ImageName // if hasParent: the image is a clone
 	hasParent  bool
+	depth      int // of a clone that origin.complete has completed; see metadata.Record
 }
 
 // Find implements volume.Backend. It also finds an image whose creation was interrupted, and

@@ -51,6 +51,9 @@ func (s *session) resolve(id string) (target, error) {
 	if err != nil {
 		return target{}, err
 	}
+	if _, _, ok := splitTombstone(h.Image); ok {
+		return target{}, volume.Errorf(volume.KindNotFound, "image %s is what is left of a deleted volume", h)
+	}
 	pool, err := s.pool(h.Location)
 	return target{id: id, handle: h, pool: pool}, err
 }

@@ -221,7 +221,7 @@ func (s *session) readEntry(ctx context.Context, t target) (e entry, found bool,
 		return entry{}, false, nil
 	case err != nil:
 		return entry{}, false, fmt.Errorf("cannot read image %s: %w", t.handle, err)
-	case !found || record.Cluster != s.config.ID:
+	case !found || record.Cluster != s.config.ID || isTombstone(t.handle.Image, id):
 		// The same Ceph cluster may be configured twice, with different namespaces or users.
 		return entry{}, false, nil
 	}

@@ -73,8 +73,8 @@ func (w *watch) watcher() ceph.Watcher {
 }
 
 func (im *image) addWatch(c *client) *watch {
-	im.pool.snapIDs++ // any number that is not used twice
-	w := &watch{client: c, cookie: fmt.Sprint(18446462598732840000 + im.pool.snapIDs)}
+	c.cookies++
+	w := &watch{client: c, cookie: fmt.Sprint(18446462598732840960 + c.cookies)}
 	im.watches = append(im.watches, w)
 	return w
 }

@@ -1,8 +1,11 @@
 package fakeceph
 
 import (
+	"encoding/binary"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,17 +49,52 @@ func (p *openPool) RemoveObject(name string) error {
 func (p *openPool) OmapValues(name string, keys ...string) (map[string]string, error) {
 	var out map[string]string
 	err := p.call("Pool.OmapValues", nil, func() error {
-		o := p.objects()[name]
-		if o == nil {
-			return unix.ENOENT
+		var err error
+		if out, err = p.omap(name); err != nil {
+			return err
 		}
-		out = maps.Clone(o.omap)
 		if len(keys) > 0 {
 			maps.DeleteFunc(out, func(key, _ string) bool { return !slices.Contains(keys, key) })
 		}
 		return nil
 	})
 	return out, err
+}
+
+// omap returns the keys of an object. Of librbd's own objects it has those that name images and
+// snapshots. ENOENT.
+func (p *openPool) omap(name string) (map[string]string, error) {
+	if o := p.objects()[name]; o != nil {
+		return maps.Clone(o.omap), nil
+	}
+	n, err := p.find()
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]string)
+	if name == "rbd_directory" {
+		for _, im := range n.images {
+			out["id_"+im.id], out["name_"+im.name] = encodeText(im.name), encodeText(im.id)
+		}
+		return out, nil
+	}
+	id, isHeader := strings.CutPrefix(name, "rbd_header.")
+	im, err := p.imageByID(id)
+	if !isHeader || err != nil {
+		return nil, unix.ENOENT
+	}
+	for _, snap := range im.snapshots {
+		body := binary.LittleEndian.AppendUint64(nil, snap.id)
+		body = binary.LittleEndian.AppendUint64(append(body, encodeText(snap.name)...), snap.size)
+		value := append([]byte{8, 1}, encodeText(string(body))...)
+		out[fmt.Sprintf("snapshot_%016x", snap.id)] = string(value)
+	}
+	return out, nil
+}
+
+// encodeText encodes a text as Ceph does: its length, little-endian, and its bytes.
+func encodeText(text string) string {
+	return string(binary.LittleEndian.AppendUint32(nil, uint32(len(text)))) + text //nolint:gosec // short
 }
 
 func (p *openPool) RemoveOmapKeys(name string, keys ...string) error {

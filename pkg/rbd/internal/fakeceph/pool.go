@@ -185,6 +185,9 @@ func (p *openPool) open(name string, readOnly bool, find func() (*image, error))
 		return nil
 	})
 	if err != nil {
+		if out != nil {
+			_ = out.end() // librbd ends the watch of an open that fails late
+		}
 		return nil, err
 	}
 	return out, nil

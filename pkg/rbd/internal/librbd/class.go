@@ -5,6 +5,7 @@ package librbd
 import (
 	"encoding/binary"
 	"math"
+	"time"
 
 	"github.com/ceph/go-ceph/rados"
 	"golang.org/x/sys/unix"
@@ -65,14 +66,14 @@ type method struct {
 }
 
 // execute calls methods by one operation and returns what each answered. ENOENT: no such object.
-func (p *pool) execute(object string, methods ...method) ([]*decoder, error) {
+func execute(io *rados.IOContext, object string, methods ...method) ([]*decoder, error) {
 	op := rados.CreateReadOp()
 	defer op.Release()
 	steps := make([]*rados.ReadOpExecStep, 0, len(methods))
 	for _, m := range methods {
 		steps = append(steps, op.Exec(classRBD, m.name, m.in))
 	}
-	if err := op.Operate(p.io, object, rados.OperationNoFlag); err != nil {
+	if err := op.Operate(io, object, rados.OperationNoFlag); err != nil {
 		return nil, err
 	}
 	answers := make([]*decoder, 0, len(methods))
@@ -88,7 +89,7 @@ func (p *pool) execute(object string, methods ...method) ([]*decoder, error) {
 
 // ImageID implements ceph.Pool.
 func (p *pool) ImageID(name string) (string, error) {
-	answers, err := p.execute("rbd_id."+name, method{name: "get_id"})
+	answers, err := execute(p.io, "rbd_id."+name, method{name: "get_id"})
 	if err != nil {
 		return "", wrap(err, "find image %s", p.path(name))
 	}
@@ -97,29 +98,45 @@ func (p *pool) ImageID(name string) (string, error) {
 
 // imageName returns the name of the image of that id; ENOENT if it is in the trash.
 func (p *pool) imageName(id string) (string, error) {
-	answers, err := p.execute("rbd_directory", method{"dir_get_name", appendText(nil, id)})
+	answers, err := execute(p.io, "rbd_directory", method{"dir_get_name", appendText(nil, id)})
 	if err != nil {
 		return "", wrap(err, "find the name of image %s", id)
 	}
 	return answers[0].text(), wrap(answers[0].err, "find the name of image %s", id)
 }
 
-// header is what stat reads of an image.
-type header struct{ size, flags uint64 }
+// header is what readHeader reads of an image.
+type header struct {
+	size       uint64 // bytes
+	objectSize uint64 // bytes
+	flags      uint64
+	features   uint64
+	created    time.Time
+	dataPool   int64 // negative: the pool itself
+}
 
-// stat reads the header of an image as it is now, by one operation: an image that is open knows
-// only what a notification has told it.
-func (p *pool) stat(id string) (header, error) {
+// readHeader reads the header of an image as it is now, by one operation. ENOENT. io is p.io, or
+// one of the caller's own.
+func (p *pool) readHeader(io *rados.IOContext, id string) (header, error) {
 	snapshot := binary.LittleEndian.AppendUint64(nil, noSnapshot)
-	answers, err := p.execute(headerObject(id), method{"get_size", snapshot}, method{"get_flags", snapshot})
+	answers, err := execute(io, headerObject(id),
+		method{"get_size", snapshot},
+		method{"get_flags", snapshot},
+		method{"get_features", append(snapshot[:8:8], 1)}, // 1: to read the image
+		method{"get_create_timestamp", nil},
+		method{"get_data_pool", nil})
 	if err != nil {
-		return header{}, wrap(err, "read the size of image %s", id)
+		return header{}, err
 	}
-	answers[0].bytes(1) // the size of objects, as a power of two
-	h := header{size: answers[0].uint64(), flags: answers[1].uint64()}
+	size, flags, features, created, dataPool := answers[0], answers[1], answers[2], answers[3], answers[4]
+	h := header{
+		objectSize: 1 << size.bytes(1)[0], size: size.uint64(), flags: flags.uint64(), features: features.uint64(),
+		created:  time.Unix(int64(created.uint32()), int64(created.uint32())),
+		dataPool: int64(dataPool.uint64()), //nolint:gosec // -1 is written as the largest number
+	}
 	for _, answer := range answers {
 		if answer.err != nil {
-			return header{}, wrap(answer.err, "read the size of image %s", id)
+			return header{}, answer.err
 		}
 	}
 	return h, nil
@@ -130,7 +147,7 @@ func (p *pool) Metadata(imageID string) (map[string]string, error) {
 	values := make(map[string]string)
 	for last := ""; ; {
 		in := binary.LittleEndian.AppendUint64(appendText(nil, last), metadataPage)
-		answers, err := p.execute(headerObject(imageID), method{"metadata_list", in})
+		answers, err := execute(p.io, headerObject(imageID), method{"metadata_list", in})
 		if err != nil {
 			return nil, wrap(err, "read the metadata of image %s", imageID)
 		}

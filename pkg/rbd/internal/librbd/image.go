@@ -8,71 +8,97 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
+	"sync"
 
 	"github.com/ceph/go-ceph/rbd"
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
-	"github.com/growvol/growvol/pkg/volume"
 )
 
-// image implements ceph.Image.
+// image implements ceph.Image. librbd needs 11 operations to open an image for reading, and takes
+// the lock from the node that uses it when it changes an image that is open for writing. What the
+// object class does by one operation is done by it, and librbd opens the image when that is needed.
 type image struct {
 	pool     *pool
-	opened   *rbd.Image
 	name, id string // name is empty if the image was opened by id
 	readOnly bool
+
+	mu     sync.Mutex
+	opened *rbd.Image // guarded by mu; nil: librbd has not opened the image
 }
 
 func (i *image) String() string { return i.pool.path(cmp.Or(i.name, "id:"+i.id)) }
 
+// open returns the image as librbd has it open. It is opened by its id: the name may be another
+// image's by now.
+func (i *image) open() (*rbd.Image, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.opened != nil {
+		return i.opened, nil
+	}
+	open := rbd.OpenImageById
+	if i.readOnly {
+		open = rbd.OpenImageByIdReadOnly
+	}
+	opened, err := open(i.pool.io, i.id, rbd.NoSnapshot)
+	if err != nil {
+		return nil, wrap(err, "open image %s", i)
+	}
+	i.opened = opened
+	return opened, nil
+}
+
+// Close implements ceph.Image.
+func (i *image) Close() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.opened == nil {
+		return nil
+	}
+	opened := i.opened
+	i.opened = nil
+	return wrap(opened.Close(), "close image %s", i)
+}
+
 // Info implements ceph.Image: by one operation, two if the image was opened by id.
 func (i *image) Info() (ceph.ImageInfo, error) {
-	header, err := i.pool.stat(i.id)
+	h, err := i.pool.readHeader(i.pool.io, i.id)
 	if err != nil {
-		return ceph.ImageInfo{}, err
+		return ceph.ImageInfo{}, wrap(err, "read the properties of image %s", i)
 	}
+	set := rbd.FeatureSet(h.features)
 	info := ceph.ImageInfo{
-		Name: i.name, ID: i.id, Size: header.size, IsObjectMapInvalid: header.flags&flagObjectMapInvalid != 0,
+		Name: i.name, ID: i.id, Size: h.size, Features: set.Names(), ObjectSize: h.objectSize, Created: h.created,
+		IsObjectMapInvalid: h.flags&flagObjectMapInvalid != 0,
 	}
+	slices.Sort(info.Features)
 	if info.Name == "" {
 		if info.Name, err = i.pool.imageName(i.id); err != nil && !errors.Is(err, unix.ENOENT) {
 			return ceph.ImageInfo{}, err
 		}
 	}
-	stat, statErr := i.opened.Stat()
-	features, featuresErr := i.opened.GetFeatures()
-	created, createdErr := i.opened.GetCreateTimestamp()
-	dataPool, dataPoolErr := i.opened.GetDataPoolID()
-	if err := cmp.Or(statErr, featuresErr, createdErr, dataPoolErr); err != nil {
-		return ceph.ImageInfo{}, wrap(err, "read the properties of image %s", i)
+	if h.dataPool < 0 {
+		return info, nil
 	}
-	set := rbd.FeatureSet(features)
-	info.Features, info.ObjectSize = set.Names(), stat.Obj_size
-	slices.Sort(info.Features)
-	info.Created = time.Unix(created.Sec, created.Nsec)
-	if dataPool != i.pool.id {
-		info.DataPool, err = i.pool.connection.PoolName(dataPool)
-	}
+	info.DataPool, err = i.pool.connection.PoolName(h.dataPool)
 	return info, err
 }
 
 // Size implements ceph.Image, by one operation.
 func (i *image) Size() (uint64, error) {
-	header, err := i.pool.stat(i.id)
-	return header.size, err
-}
-
-// Grow implements ceph.Image.
-func (i *image) Grow(size uint64) error {
-	goOn := func(uint64, uint64, any) int { return 0 }
-	return wrap(i.opened.Resize2(size, false, goOn, nil), "resize image %s to %s", i, volume.Size(size)) //nolint:gosec // for a message
+	h, err := i.pool.readHeader(i.pool.io, i.id)
+	return h.size, wrap(err, "read the size of image %s", i)
 }
 
 // Parent implements ceph.Image.
 func (i *image) Parent() (ceph.ImageName, bool, error) {
-	parent, err := i.opened.GetParent()
+	opened, err := i.open()
+	if err != nil {
+		return ceph.ImageName{}, false, err
+	}
+	parent, err := opened.GetParent()
 	if err = toErrno(err); err == unix.ENOENT { //nolint:errorlint // toErrno returns the number itself
 		return ceph.ImageName{}, false, nil
 	}
@@ -86,7 +112,11 @@ func (i *image) Parent() (ceph.ImageName, bool, error) {
 
 // Children implements ceph.Image.
 func (i *image) Children() ([]ceph.ImageName, error) {
-	specs, err := i.opened.ListChildrenAttributes()
+	opened, err := i.open()
+	if err != nil {
+		return nil, err
+	}
+	specs, err := opened.ListChildrenAttributes()
 	if err != nil {
 		return nil, wrap(err, "list the clones of image %s", i)
 	}
@@ -103,18 +133,30 @@ func imageName(spec rbd.ImageSpec) ceph.ImageName {
 	}
 }
 
-// Watchers implements ceph.Image, by one operation.
+// Watchers implements ceph.Image.
 func (i *image) Watchers() ([]ceph.Watcher, error) {
-	listed, err := i.opened.ListWatchers()
+	listed, err := i.allWatchers()
 	if err != nil {
-		return nil, wrap(err, "list the watchers of image %s", i)
+		return nil, err
 	}
 	if !i.readOnly {
-		self := i.pool.connection.conn.GetInstanceID()
-		own := slices.IndexFunc(listed, func(w rbd.ImageWatcher) bool { return uint64(w.Id) == self }) //nolint:gosec // an id
-		if own >= 0 {
+		self := fmt.Sprintf("client.%d", i.pool.connection.conn.GetInstanceID())
+		if own := slices.IndexFunc(listed, func(w ceph.Watcher) bool { return w.Client == self }); own >= 0 {
 			listed = slices.Delete(listed, own, own+1)
 		}
+	}
+	return listed, nil
+}
+
+// allWatchers returns the watchers with this client.
+func (i *image) allWatchers() ([]ceph.Watcher, error) {
+	opened, err := i.open()
+	if err != nil {
+		return nil, err
+	}
+	listed, err := opened.ListWatchers()
+	if err != nil {
+		return nil, wrap(err, "list the watchers of image %s", i)
 	}
 	watchers := make([]ceph.Watcher, 0, len(listed))
 	for _, w := range listed {
@@ -143,10 +185,14 @@ func (i *image) LockHolder() (ceph.Watcher, bool, error) {
 // Lock implements ceph.Image. EBUSY: the holder of the lock does not watch the image any more. It
 // may have writes on their way, and librbd would take the lock from it without fencing it.
 func (i *image) Lock() error {
+	opened, err := i.open()
+	if err != nil {
+		return err
+	}
 	if err := i.checkHolder(); err != nil {
 		return err
 	}
-	return wrap(i.opened.LockAcquire(rbd.LockModeExclusive), "lock image %s", i)
+	return wrap(opened.LockAcquire(rbd.LockModeExclusive), "lock image %s", i)
 }
 
 // checkHolder returns EBUSY if a client without a watch holds the lock.
@@ -155,31 +201,42 @@ func (i *image) checkHolder() error {
 	if err != nil || !isHeld {
 		return err
 	}
-	watchers, err := i.opened.ListWatchers()
+	watchers, err := i.allWatchers()
 	if err != nil {
-		return wrap(err, "list the watchers of image %s", i)
+		return err
 	}
-	for _, w := range watchers {
-		if plainAddress(w.Addr) == holder.Address {
-			return nil
-		}
+	if slices.ContainsFunc(watchers, func(w ceph.Watcher) bool { return w.Address == holder.Address }) {
+		return nil
 	}
 	return wrap(unix.EBUSY, "lock image %s: its holder %s at %s does not answer", i, holder.Client, holder.Address)
 }
 
 // Unlock implements ceph.Image.
-func (i *image) Unlock() error { return wrap(i.opened.LockRelease(), "unlock image %s", i) }
+func (i *image) Unlock() error {
+	opened, err := i.open()
+	if err != nil {
+		return err
+	}
+	return wrap(opened.LockRelease(), "unlock image %s", i)
+}
 
-// Sparsify implements ceph.Image, in blocks of 4 KiB as `rbd sparsify` does.
-func (i *image) Sparsify() error { return wrap(i.opened.Sparsify(4096), "sparsify image %s", i) }
+// sparsifyBlock is the size in bytes of the blocks of zeros that are given back, as of `rbd sparsify`.
+const sparsifyBlock = 4096
+
+// Sparsify implements ceph.Image.
+func (i *image) Sparsify() error {
+	opened, err := i.open()
+	if err != nil {
+		return err
+	}
+	return wrap(opened.Sparsify(sparsifyBlock), "sparsify image %s", i)
+}
 
 // Flatten implements ceph.Image.
-func (i *image) Flatten() error { return wrap(i.opened.Flatten(), "flatten image %s", i) }
-
-// Close implements ceph.Image.
-func (i *image) Close() error { return wrap(i.opened.Close(), "close image %s", i) }
-
-// joinClose closes an image after an error and returns both errors.
-func joinClose(err error, opened *rbd.Image) error {
-	return volume.Join(err, wrap(opened.Close(), "close the image"))
+func (i *image) Flatten() error {
+	opened, err := i.open()
+	if err != nil {
+		return err
+	}
+	return wrap(opened.Flatten(), "flatten image %s", i)
 }

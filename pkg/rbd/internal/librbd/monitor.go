@@ -3,9 +3,13 @@
 package librbd
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,45 +20,70 @@ import (
 
 // This file holds the requests to the monitors.
 
-// command sends a command and decodes its JSON answer into answer, unless that is nil.
-func (c *connection) command(arguments map[string]any, answer any) error {
+// command sends a command and returns its answer, in JSON. ETIMEDOUT: no monitor answered in time.
+func (c *connection) command(arguments map[string]any) (*json.Decoder, error) {
 	arguments["format"] = "json"
 	request, err := json.Marshal(arguments)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	output, status, err := c.conn.MonCommand(request)
 	if err != nil {
-		return wrap(err, "monitor command %q of Ceph cluster %s: %s", arguments["prefix"], c.id, status)
+		return nil, wrap(err, "monitor command %q of Ceph cluster %s: %s", arguments["prefix"], c.id, status)
 	}
-	if answer == nil {
-		return nil
+	return json.NewDecoder(bytes.NewReader(output)), nil
+}
+
+// query sends a command without arguments but its name and detail, and decodes its answer.
+func (c *connection) query(name, detail string, answer any) error {
+	arguments := map[string]any{"prefix": name}
+	if detail != "" {
+		arguments["detail"] = detail
 	}
-	return wrap(json.Unmarshal(output, answer), "read the answer to %q of Ceph cluster %s", arguments["prefix"], c.id)
+	decoder, err := c.command(arguments)
+	if err != nil {
+		return err
+	}
+	return wrap(decoder.Decode(answer), "read the answer to %q of Ceph cluster %s", name, c.id)
 }
 
 // Health implements ceph.Cluster.
-func (c *connection) Health() error { return c.command(map[string]any{"prefix": "version"}, nil) }
+func (c *connection) Health() error {
+	_, err := c.command(map[string]any{"prefix": "version"})
+	return err
+}
 
 // Blocklist implements ceph.Cluster.
 func (c *connection) Blocklist() ([]string, error) {
-	var entries []struct {
-		Addr string `json:"addr"`
-	}
-	if err := c.command(map[string]any{"prefix": "osd blocklist ls"}, &entries); err != nil {
+	const name = "osd blocklist ls"
+	decoder, err := c.command(map[string]any{"prefix": name})
+	if err != nil {
 		return nil, err
 	}
-	addresses := make([]string, 0, len(entries))
-	for _, e := range entries {
-		addresses = append(addresses, plainAddress(e.Addr))
+	var addresses []string
+	for { // the answer is two lists, one after the other: addresses, and ranges of addresses
+		var entries []struct {
+			Addr string `json:"addr"`
+		}
+		err := decoder.Decode(&entries)
+		if errors.Is(err, io.EOF) {
+			return addresses, nil
+		}
+		if err != nil {
+			return nil, wrap(err, "read the answer to %q of Ceph cluster %s", name, c.id)
+		}
+		for _, e := range entries {
+			addresses = append(addresses, plainAddress(e.Addr))
+		}
 	}
-	return addresses, nil
 }
 
 // Fence implements ceph.Cluster. It refuses everything but the address of one client: the monitors
 // of Ceph 16 take a network for an address, fence nobody and report success.
 func (c *connection) Fence(address string, duration time.Duration) error {
-	return c.changeBlocklist("add", address, map[string]any{"expire": duration.Seconds()})
+	// The monitors insist on a decimal point.
+	seconds := json.RawMessage(strconv.FormatFloat(duration.Seconds(), 'f', 3, 64))
+	return c.changeBlocklist("add", address, map[string]any{"expire": seconds})
 }
 
 // Unfence implements ceph.Cluster.
@@ -67,7 +96,7 @@ func (c *connection) changeBlocklist(change, address string, arguments map[strin
 		return wrap(unix.EINVAL, "%q is not the address of a client of Ceph, such as 10.0.0.1:0/1234", address)
 	}
 	arguments["prefix"], arguments["blocklistop"], arguments["addr"] = "osd blocklist", change, address
-	if err := c.command(arguments, nil); err != nil {
+	if _, err := c.command(arguments); err != nil {
 		return err
 	}
 	listed, err := c.Blocklist()
@@ -101,7 +130,7 @@ type poolDetail struct {
 // that stop writes: pausewr, full.
 func (c *connection) PoolUsage(name string) (ceph.PoolUsage, error) {
 	var details []poolDetail
-	if err := c.command(map[string]any{"prefix": "osd pool ls", "detail": "detail"}, &details); err != nil {
+	if err := c.query("osd pool ls", "detail", &details); err != nil {
 		return ceph.PoolUsage{}, err
 	}
 	index := slices.IndexFunc(details, func(p poolDetail) bool { return p.Name == name })
@@ -139,7 +168,7 @@ func (c *connection) clusterFlags() ([]string, error) {
 			} `json:"summary"`
 		} `json:"checks"`
 	}
-	if err := c.command(map[string]any{"prefix": "health"}, &health); err != nil {
+	if err := c.query("health", "", &health); err != nil {
 		return nil, err
 	}
 	flags, _, _ := strings.Cut(health.Checks["OSDMAP_FLAGS"].Summary.Message, " ") // "pauserd,pausewr flag(s) set"
@@ -157,7 +186,7 @@ func (c *connection) poolSpace(name string) (stored, available uint64, err error
 			} `json:"stats"`
 		} `json:"pools"`
 	}
-	if err := c.command(map[string]any{"prefix": "df"}, &df); err != nil {
+	if err := c.query("df", "", &df); err != nil {
 		return 0, 0, err
 	}
 	for _, p := range df.Pools {

@@ -126,39 +126,21 @@ func imageOptions(o ceph.ImageOptions) (*rbd.ImageOptions, error) {
 	return options, nil
 }
 
-// Open implements ceph.Pool.
+// Open implements ceph.Pool, by one operation, and one more at the first use of the image.
 func (p *pool) Open(name string, readOnly bool) (ceph.Image, error) {
-	open := rbd.OpenImage
-	if readOnly {
-		open = rbd.OpenImageReadOnly
-	}
-	opened, err := open(p.io, name, rbd.NoSnapshot)
+	id, err := p.ImageID(name)
 	if err != nil {
-		return nil, wrap(err, "open image %s", p.path(name))
+		return nil, err
 	}
-	return p.newImage(opened, name, readOnly)
+	return &image{pool: p, name: name, id: id, readOnly: readOnly}, nil
 }
 
-// OpenID implements ceph.Pool.
+// OpenID implements ceph.Pool, by one operation.
 func (p *pool) OpenID(id string, readOnly bool) (ceph.Image, error) {
-	open := rbd.OpenImageById
-	if readOnly {
-		open = rbd.OpenImageByIdReadOnly
-	}
-	opened, err := open(p.io, id, rbd.NoSnapshot)
-	if err != nil {
+	if _, err := p.readHeader(p.io, id); err != nil {
 		return nil, wrap(err, "open the image of id %s in %s", id, p.path(""))
 	}
-	return p.newImage(opened, "", readOnly)
-}
-
-func (p *pool) newImage(opened *rbd.Image, name string, readOnly bool) (ceph.Image, error) {
-	id, err := opened.GetId()
-	if err != nil {
-		err = wrap(err, "read the id of image %s", p.path(name))
-		return nil, joinClose(err, opened)
-	}
-	return &image{pool: p, opened: opened, name: name, id: id, readOnly: readOnly}, nil
+	return &image{pool: p, id: id, readOnly: readOnly}, nil
 }
 
 // Rename implements ceph.Pool.

@@ -11,20 +11,25 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 // This file holds the methods on snapshots of an image.
 
 // Snapshots implements ceph.Image. The names of removed ones are those that librbd gave them.
 func (i *image) Snapshots() ([]ceph.Snapshot, error) {
-	listed, err := i.opened.GetSnapshotNames()
+	opened, err := i.open()
+	if err != nil {
+		return nil, err
+	}
+	listed, err := opened.GetSnapshotNames()
 	if err != nil {
 		return nil, wrap(err, "list the snapshots of image %s", i)
 	}
 	snapshots := make([]ceph.Snapshot, 0, len(listed))
 	for _, s := range listed {
-		namespace, namespaceErr := i.opened.GetSnapNamespaceType(s.Id)
-		created, createdErr := i.opened.GetSnapTimestamp(s.Id)
+		namespace, namespaceErr := opened.GetSnapNamespaceType(s.Id)
+		created, createdErr := opened.GetSnapTimestamp(s.Id)
 		if err := cmp.Or(namespaceErr, createdErr); err != nil {
 			return nil, wrap(err, "read snapshot %d of image %s", s.Id, i)
 		}
@@ -40,13 +45,30 @@ func (i *image) Snapshots() ([]ceph.Snapshot, error) {
 
 // CreateSnapshot implements ceph.Image.
 func (i *image) CreateSnapshot(name string) error {
-	_, err := i.opened.CreateSnapshot(name)
+	opened, err := i.open()
+	if err != nil {
+		return err
+	}
+	_, err = opened.CreateSnapshot(name)
 	return wrap(err, "take snapshot %s@%s", i, name)
 }
 
-// RemoveSnapshot implements ceph.Image.
+// RemoveSnapshot implements ceph.Image. Of an image that is open read-only it removes snapshots
+// also while the pool is full: opening an image for writing waits then.
 func (i *image) RemoveSnapshot(name string) error {
-	return wrap(i.opened.GetSnapshot(name).Remove(), "remove snapshot %s@%s", i, name)
+	if !i.readOnly {
+		opened, err := i.open()
+		if err != nil {
+			return err
+		}
+		return wrap(opened.GetSnapshot(name).Remove(), "remove snapshot %s@%s", i, name)
+	}
+	writable, err := rbd.OpenImageById(i.pool.failing, i.id, rbd.NoSnapshot)
+	if err != nil {
+		return wrap(err, "open image %s", i)
+	}
+	err = wrap(writable.GetSnapshot(name).Remove(), "remove snapshot %s@%s", i, name)
+	return volume.Join(err, wrap(writable.Close(), "close image %s", i))
 }
 
 // Diff implements ceph.Image. It returns the error of each, which ends it.
