@@ -10,4 +10,6 @@ var (
 	_ volume.CapacityReporter = (*Backend)(nil)
 	_ volume.HealthLister     = (*Backend)(nil)
 	_ volume.Modifier         = (*Backend)(nil)
+	_ volume.GroupSnapshotter = (*Backend)(nil)
+	_ volume.BlockTracker     = (*Backend)(nil)
 )
