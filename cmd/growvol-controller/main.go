@@ -22,7 +22,7 @@ func newProgram() csiserver.Program {
 	}
 }
 
-// serve opens the backend and serves the Identity and Controller services until ctx ends.
+// serve opens the backend and serves the services of the plugin until ctx ends.
 func serve(ctx context.Context, c config, log *slog.Logger) error {
 	options, closeBackend, err := newOptions(ctx, c, log)
 	if err != nil {
@@ -43,12 +43,15 @@ func newOptions(
 		return options, nil, err
 	}
 	driverName := cmp.Or(c.DriverName, backend.driverName)
-	options.Identity, err = csiserver.NewIdentity(driverName, backend.HasTopology(), backend.CheckHealth)
+	server := controller.New(backend.Backend, controller.Options{Log: log})
+	options.Identity, err = csiserver.NewIdentity(
+		driverName, backend.HasTopology(), backend.CheckHealth, server.PluginServices()...)
 	if err != nil {
 		backend.close()
 		return options, nil, err
 	}
-	options.Controller, options.Detached = controller.New(backend.Backend, controller.Options{Log: log}), backend.detached
+	options.Controller, options.GroupController, options.SnapshotMetadata = server, server, server
+	options.Detached = backend.detached
 	log.InfoContext(ctx, "growvol-controller starts",
 		"version", csiserver.Version(), "driver", driverName, "backend", c.backend, "endpoint", c.Endpoint)
 	return options, backend.close, nil

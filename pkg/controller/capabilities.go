@@ -64,3 +64,32 @@ func (s *Server) hasSingleNodeModes() bool {
 		return m == volume.AccessSingleNodeSingleWriter || m == volume.AccessSingleNodeMultiWriter
 	})
 }
+
+// PluginServices returns the services besides the Controller that the backend supports, for
+// csiserver.NewIdentity.
+func (s *Server) PluginServices() []csi.PluginCapability_Service_Type {
+	var services []csi.PluginCapability_Service_Type
+	if s.groups != nil {
+		services = append(services, csi.PluginCapability_Service_GROUP_CONTROLLER_SERVICE)
+	}
+	if s.blocks != nil {
+		services = append(services, csi.PluginCapability_Service_SNAPSHOT_METADATA_SERVICE)
+	}
+	return services
+}
+
+// GroupControllerGetCapabilities returns the RPCs of the GroupController service that the backend
+// supports.
+func (s *Server) GroupControllerGetCapabilities(
+	context.Context, *csi.GroupControllerGetCapabilitiesRequest,
+) (*csi.GroupControllerGetCapabilitiesResponse, error) {
+	resp := new(csi.GroupControllerGetCapabilitiesResponse)
+	if s.groups != nil {
+		resp.Capabilities = append(resp.Capabilities, &csi.GroupControllerServiceCapability{
+			Type: &csi.GroupControllerServiceCapability_Rpc{Rpc: &csi.GroupControllerServiceCapability_RPC{
+				Type: csi.GroupControllerServiceCapability_RPC_CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT,
+			}},
+		})
+	}
+	return resp, nil
+}

@@ -1,4 +1,5 @@
-// Package controller is the CSI Controller service (CSI v1.13) over any volume.Backend.
+// Package controller is the CSI Controller, GroupController and SnapshotMetadata services (CSI
+// v1.13) over any volume.Backend.
 // It validates requests, runs one operation per volume at a time, and never reports a
 // size that the backend has not read back. It derives the advertised capabilities from
 // the interfaces that the backend implements, so that advertised and implemented cannot
@@ -25,9 +26,12 @@ type Options struct {
 	Log *slog.Logger // nil: nothing is logged
 }
 
-// Server is the CSI Controller service of one backend.
+// Server is the CSI Controller, GroupController and SnapshotMetadata services of one backend.
 type Server struct {
-	csi.UnimplementedControllerServer // answers the RPCs that later specifications add
+	// These answer the RPCs that later specifications add.
+	csi.UnimplementedControllerServer
+	csi.UnimplementedGroupControllerServer
+	csi.UnimplementedSnapshotMetadataServer
 
 	backend volume.Backend
 	log     *slog.Logger
@@ -43,6 +47,8 @@ type Server struct {
 	modifier       volume.Modifier
 	health         volume.HealthReporter
 	healthLister   volume.HealthLister
+	groups         volume.GroupSnapshotter
+	blocks         volume.BlockTracker
 }
 
 // New returns the service of a backend.
@@ -57,6 +63,8 @@ func New(backend volume.Backend, options Options) *Server {
 	s.modifier, _ = backend.(volume.Modifier)
 	s.health, _ = backend.(volume.HealthReporter)
 	s.healthLister, _ = backend.(volume.HealthLister)
+	s.groups, _ = backend.(volume.GroupSnapshotter)
+	s.blocks, _ = backend.(volume.BlockTracker)
 	return s
 }
 
@@ -64,6 +72,8 @@ func New(backend volume.Backend, options Options) *Server {
 func nameKey(name string) string         { return "name:" + name }
 func snapshotKey(id string) string       { return "snapshot:" + id }
 func snapshotNameKey(name string) string { return "snapshot-name:" + name }
+func groupKey(id string) string          { return "group:" + id }
+func groupNameKey(name string) string    { return "group-name:" + name }
 
 // checkRequired returns an error of kind Invalid if value is empty; field is REQUIRED in
 // the CSI specification.

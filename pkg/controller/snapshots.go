@@ -3,6 +3,7 @@ package controller
 import (
 	"cmp"
 	"context"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/golang/protobuf/ptypes/timestamp"
@@ -107,9 +108,10 @@ func snapshotToCSI(snapshot volume.Snapshot) *csi.Snapshot {
 		SourceVolumeId: snapshot.VolumeID,
 		SizeBytes:      snapshot.Size.Bytes(),
 		ReadyToUse:     snapshot.Ready,
-		CreationTime: &timestamp.Timestamp{
-			Seconds: snapshot.Created.Unix(),
-			Nanos:   int32(snapshot.Created.Nanosecond()), //nolint:gosec // below 1e9
-		},
+		CreationTime:   timeToCSI(snapshot.Created),
 	}
+}
+
+func timeToCSI(t time.Time) *timestamp.Timestamp {
+	return &timestamp.Timestamp{Seconds: t.Unix(), Nanos: int32(t.Nanosecond())} //nolint:gosec // below 1e9
 }

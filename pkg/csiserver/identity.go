@@ -17,20 +17,24 @@ type Identity struct {
 
 	name        string
 	hasTopology bool
+	services    []csi.PluginCapability_Service_Type // besides the Controller
 	probe       func(context.Context) error
 }
 
 // NewIdentity returns the Identity service of a plugin. It checks the name against the CSI
 // specification (GetPluginInfoResponse). hasTopology says whether volumes may be reachable
 // from some nodes only. probe returns an error while the plugin is not healthy, as the
-// method of volume.HealthChecker does.
-func NewIdentity(name string, hasTopology bool, probe func(context.Context) error) (*Identity, error) {
+// method of volume.HealthChecker does. services are what the controller plugin serves besides
+// the Controller service.
+func NewIdentity(
+	name string, hasTopology bool, probe func(context.Context) error, services ...csi.PluginCapability_Service_Type,
+) (*Identity, error) {
 	const label = `[0-9A-Za-z]([-0-9A-Za-z]*[0-9A-Za-z])?`
 	if ok, err := regexp.MatchString(`^`+label+`(\.`+label+`)*$`, name); err != nil || !ok || len(name) > 63 {
 		return nil, fmt.Errorf(
 			"the driver name %q is invalid: use a domain name such as loop.growvol.io, of at most 63 characters", name)
 	}
-	return &Identity{name: name, hasTopology: hasTopology, probe: probe}, nil
+	return &Identity{name: name, hasTopology: hasTopology, services: services, probe: probe}, nil
 }
 
 // GetPluginInfo returns the name of the driver and Version.
@@ -47,6 +51,7 @@ func (i *Identity) GetPluginCapabilities(
 	if i.hasTopology {
 		services = append(services, csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS)
 	}
+	services = append(services, i.services...)
 	resp := new(csi.GetPluginCapabilitiesResponse)
 	for _, t := range services {
 		resp.Capabilities = append(resp.Capabilities, &csi.PluginCapability{

@@ -26,6 +26,10 @@ type Options struct {
 	Identity   *Identity            // required
 	Controller csi.ControllerServer // nil: not served
 	Node       csi.NodeServer       // nil: not served
+	// GroupController and SnapshotMetadata serve the plugin's services of these names; nil: not
+	// served.
+	GroupController  csi.GroupControllerServer
+	SnapshotMetadata csi.SnapshotMetadataServer
 
 	Log         *slog.Logger  // nil: nothing is logged
 	Metrics     *Metrics      // nil: a new one
@@ -121,6 +125,7 @@ func newServer(options Options) (*server, error) {
 	}
 	s.grpc = grpc.NewServer(
 		grpc.ChainUnaryInterceptor(s.interceptors()...),
+		grpc.StreamInterceptor(streamInterceptor(s.interceptors())),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(30*time.Second),
 		grpc.WaitForHandlers(true),
@@ -129,6 +134,12 @@ func newServer(options Options) (*server, error) {
 	csi.RegisterIdentityServer(s.grpc, options.Identity)
 	if options.Controller != nil {
 		csi.RegisterControllerServer(s.grpc, options.Controller)
+	}
+	if options.GroupController != nil {
+		csi.RegisterGroupControllerServer(s.grpc, options.GroupController)
+	}
+	if options.SnapshotMetadata != nil {
+		csi.RegisterSnapshotMetadataServer(s.grpc, options.SnapshotMetadata)
 	}
 	if options.Node != nil {
 		csi.RegisterNodeServer(s.grpc, options.Node)

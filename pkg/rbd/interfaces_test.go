@@ -11,4 +11,6 @@ var (
 	_ volume.HealthLister     = (*Backend)(nil)
 	_ volume.Attacher         = (*Backend)(nil)
 	_ volume.Modifier         = (*Backend)(nil)
+	_ volume.GroupSnapshotter = (*Backend)(nil)
+	_ volume.BlockTracker     = (*Backend)(nil)
 )

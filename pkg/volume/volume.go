@@ -131,5 +131,6 @@ type Snapshot struct {
 	VolumeID string // the volume that it copies
 	Size     Size   // the minimum size of a volume restored from it
 	Created  time.Time
-	Ready    bool // usable as a source
+	Ready    bool   // usable as a source
+	GroupID  string // the group snapshot that it is part of; empty: none, or the backend does not say
 }

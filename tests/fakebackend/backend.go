@@ -28,6 +28,8 @@ type Backend struct {
 	tiers      map[string]string        // the mutable parameter, by volume
 	conditions map[string][]volume.Condition
 	snapshots  map[string]volume.Snapshot
+	written    map[string]map[volume.Size]int // numbers of the last write, by volume and offset
+	contents   map[string]map[volume.Size]int // written at the time of a snapshot, by snapshot
 	calls      map[string]int
 }
 
@@ -43,6 +45,8 @@ func New() *Backend {
 		tiers:      make(map[string]string),
 		conditions: make(map[string][]volume.Condition),
 		snapshots:  make(map[string]volume.Snapshot),
+		written:    make(map[string]map[volume.Size]int),
+		contents:   make(map[string]map[volume.Size]int),
 		calls:      make(map[string]int),
 	}
 }

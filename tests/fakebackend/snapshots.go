@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,6 +41,8 @@ func (b *Backend) CreateSnapshot(_ context.Context, req volume.SnapshotRequest) 
 		Created: time.Unix(1_700_000_000, 5).UTC(), Ready: req.Parameters["ready"] != "false",
 	}
 	b.snapshots[s.ID] = s
+	b.contents[s.ID] = map[volume.Size]int{}
+	maps.Copy(b.contents[s.ID], b.written[req.VolumeID])
 	return s, nil
 }
 

@@ -61,7 +61,8 @@ func serve(tb testing.TB, backend volume.Backend) (endpoint string) {
 		tb.Fatal(err)
 	}
 	endpoint = "unix://" + filepath.Join(dir, "csi.sock")
-	identity, err := csiserver.NewIdentity("fake.growvol.io", true, backend.CheckHealth)
+	server := controller.New(backend, controller.Options{})
+	identity, err := csiserver.NewIdentity("fake.growvol.io", true, backend.CheckHealth, server.PluginServices()...)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -69,7 +70,8 @@ func serve(tb testing.TB, backend volume.Backend) (endpoint string) {
 	done := make(chan error, 1)
 	go func() {
 		done <- csiserver.Run(ctx, csiserver.Options{
-			Endpoint: endpoint, Identity: identity, Controller: controller.New(backend, controller.Options{}), Node: node{},
+			Endpoint: endpoint, Identity: identity, Controller: server, Node: node{},
+			GroupController: server, SnapshotMetadata: server,
 		})
 	}()
 	tb.Cleanup(func() {
@@ -109,7 +111,7 @@ func TestSanity(t *testing.T) {
 	t.Cleanup(sc.Finalize)
 	gomega.RegisterFailHandler(ginkgo.Fail)
 	suite, reporter := ginkgo.GinkgoConfiguration()
-	suite.FocusStrings = []string{"Controller Server", "Identity Service"}
+	suite.FocusStrings = []string{"Controller Server", "GroupController", "Identity Service"}
 	passed := 0
 	ginkgo.ReportAfterSuite("count", func(report ginkgo.Report) {
 		for _, spec := range report.SpecReports {

@@ -1,0 +1,228 @@
+package rbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
+	"github.com/growvol/growvol/pkg/rbd/internal/snapname"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// This file takes snapshots of several images together. There is a moment at which this client holds
+// the exclusive locks of all images, and each image keeps its lock from then until its snapshot is
+// taken. A write that began after another had ended is therefore in the snapshots only together with
+// that other one: if it is in a snapshot, it had ended before the moment.
+
+// quiesceTimeout bounds how long the writes to an image wait for the locks of the others. A node that
+// is cut off keeps its lock for up to 30 s; filesystems and databases survive such a wait, but people
+// notice it.
+const quiesceTimeout = 10 * time.Second
+
+// groupMember is one image of a group snapshot in the making.
+type groupMember struct {
+	target target
+	image  ceph.Image // open read-only
+	info   ceph.ImageInfo
+	claim  snapname.Claim // of its snapshot
+	holder ceph.Watcher   // of the exclusive lock before the snapshot; empty: nobody
+}
+
+// openMember opens the image of a volume. Kind Precondition: it cannot be part of a group snapshot.
+func (s *session) openMember(id, groupName string) (*groupMember, error) {
+	t, err := s.resolve(id)
+	if err != nil {
+		return nil, err
+	}
+	if t.handle.Snapshot != "" {
+		return nil, volume.Errorf(volume.KindPrecondition, "the volume is a snapshot itself").
+			WithRemedy("use labels that select no such volume")
+	}
+	im, err := t.open(true)
+	if err != nil {
+		return nil, err
+	}
+	info, err := im.Info()
+	if err == nil && !slices.Contains(info.Features, "exclusive-lock") {
+		err = volume.Errorf(volume.KindPrecondition, "image %s lacks the feature exclusive-lock, without which writes "+
+			"cannot be stopped for a consistent group snapshot", t.spec()).
+			WithRemedy("stop the pods that use the volume, then run: rbd feature enable " + t.spec() + " exclusive-lock")
+	}
+	if _, ok := im.(ceph.Quiescer); !ok && err == nil {
+		err = volume.Errorf(volume.KindUnsupported, "this build of the driver cannot take consistent group snapshots")
+	}
+	if err != nil {
+		return nil, volume.Join(err, im.Close())
+	}
+	claim := snapname.Claim{Name: "group " + groupName + " " + id, VolumeID: id, ImageID: info.ID}
+	return &groupMember{target: t, image: im, info: info, claim: claim}, nil
+}
+
+// prepareMember removes the snapshot that an interrupted creation has left, and claims its name.
+func (s *session) prepareMember(ctx context.Context, m *groupMember) error {
+	if err := s.removeLeftover(m); err != nil {
+		return err
+	}
+	snapshots, err := m.image.Snapshots()
+	if err == nil {
+		err = checkSnapshotCount(snapshots, m.target.spec())
+	}
+	if err == nil {
+		err = s.claimName(ctx, m.target, m.claim)
+	}
+	if err == nil {
+		err = m.readHolder()
+	}
+	return err
+}
+
+// removeLeftover removes the snapshot of the member, if it exists, with the object of its name. The
+// creation of the group snapshot has not ended, so nothing depends on it.
+func (s *session) removeLeftover(m *groupMember) error {
+	snapshots, err := m.image.Snapshots()
+	if err != nil {
+		return fmt.Errorf("cannot read the snapshots of image %s: %w", m.target.spec(), err)
+	}
+	if _, ok := findSnapshot(snapshots, m.claim.Object()); ok {
+		writable, err := m.target.open(false)
+		if err != nil {
+			return err
+		}
+		if err := volume.Join(writable.RemoveSnapshot(m.claim.Object()), writable.Close()); err != nil && !isMissing(err) {
+			return s.snapshotRemovalError(err, m.info.Name, m.claim.Object())
+		}
+	}
+	return s.dropClaim(m.target.pool, m.info.ID, m.claim.Object())
+}
+
+// readHolder reads who holds the exclusive lock. Kind Unavailable: a client that does not watch the
+// image any more, such as a node that is cut off. librbd would break its lock, and its last writes
+// could still arrive.
+func (m *groupMember) readHolder() error {
+	holder, isHeld, err := m.image.LockHolder()
+	if err != nil {
+		return fmt.Errorf("cannot read the lock of image %s: %w", m.target.spec(), err)
+	}
+	if !isHeld {
+		return nil
+	}
+	m.holder = holder
+	return m.checkHolder()
+}
+
+// checkHolder returns an error of kind Unavailable unless the holder that readHolder has found still
+// watches the image: then librbd has not broken its lock.
+func (m *groupMember) checkHolder() error {
+	if m.holder.Address == "" {
+		return nil
+	}
+	watchers, err := m.image.Watchers()
+	if err != nil {
+		return fmt.Errorf("cannot read the watchers of image %s: %w", m.target.spec(), err)
+	}
+	isHolder := func(w ceph.Watcher) bool {
+		// A watch that was lost and taken again has another cookie.
+		return w.Address == m.holder.Address && (m.holder.Cookie == "" || w.Cookie == m.holder.Cookie)
+	}
+	if slices.ContainsFunc(watchers, isHolder) {
+		return nil
+	}
+	return volume.Errorf(volume.KindUnavailable, "client %s at %s holds the lock of image %s and does not answer: "+
+		"its writes cannot be stopped", m.holder.Client, m.holder.Address, m.target.spec()).
+		WithRemedy("check the network of that node; " + retryRemedy)
+}
+
+// quiesceAndSnapshot takes the snapshots. The time that it returns is the moment to which they belong.
+func (s *session) quiesceAndSnapshot(ctx context.Context, members []*groupMember) (time.Time, error) {
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, quiesceTimeout)
+	defer cancel()
+	gate := &gate{missing: len(members), all: make(chan struct{})}
+	// The first member that fails ends ctx, and with it the wait of the others.
+	tasks, ctx := errgroup.WithContext(ctx)
+	for _, m := range members {
+		tasks.Go(func() error {
+			quiescer, ok := m.image.(ceph.Quiescer)
+			if !ok {
+				return volume.Errorf(volume.KindUnsupported, "image %s cannot be quiesced", m.target.spec())
+			}
+			err := quiescer.CreateQuiescedSnapshot(m.claim.Object(), func() error {
+				if err := gate.arrive(ctx); err != nil {
+					return err
+				}
+				return m.checkHolder()
+			})
+			return s.memberError(m, err)
+		})
+	}
+	err := tasks.Wait()
+	if first, last := gate.times(); !first.IsZero() {
+		s.log.InfoContext(ctx, "group snapshot: writes have waited", "images", len(members), "taken", err == nil,
+			"locks_after", first.Sub(begin), "all_locks_after", last.Sub(begin), "longest_wait", time.Since(first))
+	}
+	return gate.moment(), err
+}
+
+// memberError is the error for a member whose snapshot was not taken.
+func (s *session) memberError(m *groupMember, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.DeadlineExceeded):
+		return volume.Errorf(volume.KindUnavailable, "the exclusive locks of all images were not available within %s, so "+
+			"nothing was snapshotted: %w", quiesceTimeout, err).
+			WithRemedy("no action needed: Kubernetes retries this automatically; if it lasts, find the node that does not " +
+				"answer among the watchers: rbd status " + m.target.spec())
+	case errors.Is(err, unix.EINVAL):
+		return volume.Errorf(volume.KindPrecondition, "the writes to image %s cannot be stopped: %w", m.target.spec(), err)
+	}
+	return s.snapshotError(err, m.target.spec())
+}
+
+// gate lets the members pass when all of them have arrived.
+type gate struct {
+	all chan struct{} // closed when missing is zero
+
+	mu          sync.Mutex
+	missing     int       // guarded by mu
+	first, last time.Time // of the arrivals; guarded by mu
+}
+
+// arrive waits until all have arrived, or ctx ends.
+func (g *gate) arrive(ctx context.Context) error {
+	g.mu.Lock()
+	g.last = time.Now()
+	if g.first.IsZero() {
+		g.first = g.last
+	}
+	if g.missing--; g.missing == 0 {
+		close(g.all)
+	}
+	g.mu.Unlock()
+	select {
+	case <-g.all:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the locks of the other images: %w", ctx.Err())
+	}
+}
+
+// times returns when the first and the last member arrived.
+func (g *gate) times() (first, last time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.first, g.last
+}
+
+// moment returns the time at which all locks were held.
+func (g *gate) moment() time.Time {
+	_, last := g.times()
+	return last
+}
