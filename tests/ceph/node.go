@@ -32,8 +32,6 @@ type NodeOptions struct {
 	Shares []guest.Share
 	// Memory of the guest; zero: 512 MiB.
 	Memory volume.Size
-	// Shares are further directories of the machine that the node sees.
-	Shares []guest.Share
 	// Console gets the log of the guest's kernel.
 	Console io.Writer
 }
