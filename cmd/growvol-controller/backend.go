@@ -15,6 +15,7 @@ import (
 	"github.com/growvol/growvol/pkg/cinder"
 	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/csiserver"
+	"github.com/growvol/growvol/pkg/kubeapi"
 	"github.com/growvol/growvol/pkg/loop"
 	"github.com/growvol/growvol/pkg/loopcsi"
 	"github.com/growvol/growvol/pkg/operation"
@@ -41,10 +42,12 @@ type config struct {
 	ignoreVolumeAZ bool
 	notifyNova     bool
 
-	cephConfig     string // path
-	cephKeys       string // directory
-	cephNamePrefix string
-	cephTopology   bool
+	cephConfig        string // path
+	cephKeys          string // directory
+	cephNamePrefix    string
+	kubernetes        bool
+	serviceAccountDir string // empty: that of a pod
+	cephTopology      bool
 }
 
 // register defines the options of this plugin on fs.
@@ -89,6 +92,27 @@ func (c *config) registerCeph(fs *flag.FlagSet) {
 		"begins the names of images; a class can set another")
 	fs.BoolVar(&c.cephTopology, "ceph-topology", false,
 		"the rbd backend chooses the pool by the topology of the node (topologyConstrainedPools)")
+	fs.BoolVar(&c.kubernetes, "kubernetes", false,
+		"read the Nodes of Kubernetes and what their plugins have recorded there, so that a node that is lost can be "+
+			"fenced (rbd); the ids of nodes are then the names of their Nodes")
+	fs.StringVar(&c.serviceAccountDir, "service-account-dir", "",
+		"directory with the files token and ca.crt for the API server, for --kubernetes; empty: that of a pod")
+}
+
+// openNodes returns the Nodes of --kubernetes; nil without it.
+func openNodes(ctx context.Context, c config, log *slog.Logger) (rbd.Nodes, error) {
+	if !c.kubernetes {
+		log.WarnContext(ctx, "--kubernetes is not set: a node that is lost cannot be fenced")
+		return nil, nil
+	}
+	api, err := kubeapi.InCluster()
+	if err != nil {
+		return nil, fmt.Errorf("--kubernetes: %w", err)
+	}
+	if c.serviceAccountDir != "" {
+		api.Dir = c.serviceAccountDir
+	}
+	return api, nil
 }
 
 // backendNames are the values of --backend, for messages.
@@ -161,8 +185,13 @@ func openRBD(
 	if err != nil {
 		return openedBackend{}, err
 	}
+	nodes, err := openNodes(ctx, c, log)
+	if err != nil {
+		return openedBackend{}, err
+	}
 	detached := new(operation.Tracker)
 	backend, err := rbd.New(ctx, rbd.Options{
+		Nodes:    nodes,
 		Clusters: cluster.Files{Config: c.cephConfig, Keys: c.cephKeys}, Dialer: dialer,
 		NamePrefix: c.cephNamePrefix, Topology: c.cephTopology, Detached: detached, Log: log, Registerer: metrics,
 	})

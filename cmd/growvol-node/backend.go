@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ type nodeBackend struct {
 	connector  volume.Connector
 	driverName string // default of --driver-name
 	nodeID     string // of this node, as the controller's Attach knows it
+	kubernetes kubernetesNode
 }
 
 // backendNames are the values of --backend, for messages.
@@ -43,7 +45,7 @@ func newBackend(ctx context.Context, c config, log *slog.Logger) (nodeBackend, e
 	case cindercsi.Name:
 		return newCinderBackend(ctx, c, log)
 	case rbdcsi.Name:
-		return newRBDBackend(c, log)
+		return newRBDBackend(ctx, c, log)
 	default:
 		return nodeBackend{}, fmt.Errorf("--backend %q is not known: use %s", c.backend, backendNames)
 	}
@@ -55,7 +57,7 @@ func newLoopBackend(c config, log *slog.Logger) (nodeBackend, error) {
 		return nodeBackend{}, err
 	}
 	connector, err := loopdev.New(loopdev.Options{Dir: c.loopDir, Node: id, Log: log})
-	return nodeBackend{connector, loopcsi.DriverName, id}, err
+	return nodeBackend{connector: connector, driverName: loopcsi.DriverName, nodeID: id}, err
 }
 
 // hostID returns --node-id, or the name of the host if the option is not set.
@@ -70,7 +72,7 @@ func hostID(c config) (string, error) {
 	return name, nil
 }
 
-func newRBDBackend(c config, log *slog.Logger) (nodeBackend, error) {
+func newRBDBackend(ctx context.Context, c config, log *slog.Logger) (nodeBackend, error) {
 	if c.cephConfig == "" {
 		return nodeBackend{}, fmt.Errorf("--backend=%s needs to know the clusters: set --ceph-config", c.backend)
 	}
@@ -78,12 +80,17 @@ func newRBDBackend(c config, log *slog.Logger) (nodeBackend, error) {
 	if err != nil {
 		return nodeBackend{}, err
 	}
+	n, err := openKubernetesNode(ctx, c, log)
+	if err != nil {
+		return nodeBackend{}, err
+	}
 	connector, err := krbd.New(krbd.Options{
 		Clusters: cluster.Files{Config: c.cephConfig, Keys: c.cephKeys}, Devices: blockdev.New(),
-		StateDir: filepath.Join(c.stateDir, "rbd"), CrushLocation: c.crushLocation, Log: log,
+		StateDir: filepath.Join(c.stateDir, "rbd"), CrushLocation: cmp.Or(c.crushLocation, n.location),
+		Recorder: n.krbdRecorder(), Log: log,
 		Node: volume.NodeInfo{Topology: c.topology, MaxVolumes: c.maxVolumes},
 	})
-	return nodeBackend{connector, rbdcsi.DriverName, id}, err
+	return nodeBackend{connector: connector, driverName: rbdcsi.DriverName, nodeID: id, kubernetes: n}, err
 }
 
 // newCinderBackend finds out which server this machine is and where it is: with a wrong identity
@@ -123,7 +130,7 @@ func newCinderBackend(ctx context.Context, c config, log *slog.Logger) (nodeBack
 			return volume.NodeInfo{Topology: topology, MaxVolumes: limit}, err
 		},
 	})
-	return nodeBackend{connector, cindercsi.DriverName, identity.ID}, err
+	return nodeBackend{connector: connector, driverName: cindercsi.DriverName, nodeID: identity.ID}, err
 }
 
 // attachLimit returns how many volumes can be attached to this machine. It counts the disks in each

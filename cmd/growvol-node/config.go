@@ -33,6 +33,10 @@ type config struct {
 	cephConfig      string // file with the Ceph clusters
 	cephKeys        string // directory with the keys; empty: the requests have them
 	crushLocation   string // of this node; empty: unknown
+
+	kubernetesNode    string // name of the Node; empty: the rbd backend does without
+	crushLabels       string // keys of labels of the Node, separated by commas
+	serviceAccountDir string // empty: that of a pod
 }
 
 // register defines the options of this plugin on fs.
@@ -87,6 +91,14 @@ func (c *config) registerCeph(fs *flag.FlagSet) {
 	fs.StringVar(&c.crushLocation, "crush-location", "",
 		"where this node is in the CRUSH map, `type:name[|type:name...]` (rbd): reads go to the nearest replica; "+
 			"empty: to the primary one")
+	fs.StringVar(&c.crushLabels, "crush-location-labels", "",
+		"`keys` of labels of this node in Kubernetes, separated by commas, that are its CRUSH location (rbd), such as "+
+			"topology.kubernetes.io/zone for zone:NAME; not together with --crush-location")
+	fs.StringVar(&c.kubernetesNode, "kubernetes-node", "",
+		"`name` of this node in Kubernetes (rbd): record there which images are mapped, so that the controller can "+
+			"fence this node when it is lost; empty: do not")
+	fs.StringVar(&c.serviceAccountDir, "service-account-dir", "",
+		"directory with the files token and ca.crt for the API server, for --kubernetes-node; empty: that of a pod")
 }
 
 // addTopology adds the topology segments of text: key=value[,key=value...].

@@ -86,6 +86,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	if options.Stopping != nil {
 		defer options.Stopping(ctx) // when Run fails before it serves
 	}
+	defer backend.kubernetes.start(ctx)()
 	stop, err := startRemovingTaint(ctx, c.taintedNode, driverName, log)
 	if err != nil {
 		return err
