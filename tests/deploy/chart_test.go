@@ -96,7 +96,7 @@ cinder:
   notifyNova: true
 node: {maxVolumes: 25, reservedVolumes: 2}`,
 		"cinder-csi's Secret": `cinder: {existingSecret: cloud-config, cloudsYAMLKey: "", cloudConfKey: cloud.conf}`,
-		"rbd": `{backend: rbd, rbd: {existingConfigMap: clusters, existingSecret: keys}}`,
+		"rbd":                 `{backend: rbd, rbd: {existingConfigMap: clusters, existingSecret: keys}}`,
 		"rbd with its clusters": `
 backend: rbd
 rbd:

@@ -127,6 +127,7 @@ type podSpec struct {
 	GraceSeconds       int               `yaml:"terminationGracePeriodSeconds"`
 	NodeSelector       map[string]string `yaml:"nodeSelector"`
 	SecurityContext    securityContext   `yaml:"securityContext"`
+	InitContainers     []container       `yaml:"initContainers"`
 	Containers         []container       `yaml:"containers"`
 	Volumes            []podVolume       `yaml:"volumes"`
 }

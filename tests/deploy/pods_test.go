@@ -75,7 +75,7 @@ func checkVolumes(t *testing.T, pod podSpec) {
 	for _, v := range pod.Volumes {
 		volumes[v.Name] = true
 	}
-	for _, c := range pod.Containers {
+	for _, c := range slices.Concat(pod.InitContainers, pod.Containers) {
 		for _, m := range c.VolumeMounts {
 			mounts[m.Name] = true
 		}
