@@ -182,13 +182,17 @@ func (s *session) readFound(ctx context.Context, pool ceph.Pool, c candidate, id
 		return nil, fmt.Errorf("cannot open image %s: %w", c.handle, err)
 	}
 	defer s.closeImage(ctx, im)
-	if f.info, err = im.Info(); err == nil {
-		f.parent, f.hasParent, err = im.Parent()
-	}
-	if err != nil {
+	if f.info, err = im.Info(); err != nil {
 		return nil, fmt.Errorf("cannot read image %s: %w", c.handle, err)
 	}
-	return f, nil
+	r, err := s.readRelatives(ctx, pool, id)
+	if isMissing(err) {
+		return nil, imageMissingError(c.handle, err)
+	}
+	if f.parent, f.hasParent = r.parent, r.hasParent; err == nil && r.hasParent {
+		err = s.nameParent(ctx, &f.parent)
+	}
+	return f, err
 }
 
 func (f *found) toVolume() volume.Volume {
