@@ -9,5 +9,6 @@ var (
 	_ volume.Lister           = (*Backend)(nil)
 	_ volume.CapacityReporter = (*Backend)(nil)
 	_ volume.HealthLister     = (*Backend)(nil)
+	_ volume.Attacher         = (*Backend)(nil)
 	_ volume.Modifier         = (*Backend)(nil)
 )
