@@ -232,11 +232,11 @@ func TestCephFullPool(t *testing.T) {
 
 func TestCephErrorsHaveTheirKinds(t *testing.T) {
 	r := newCephRig(t)
-	_, err := r.Get(t.Context(), realCluster + "/volumes/none")
+	_, err := r.Get(t.Context(), realCluster+"/volumes/none")
 	volumetest.WantKind(t, err, volume.KindNotFound)
-	_, err = r.Get(t.Context(), realCluster + "/none/none")
+	_, err = r.Get(t.Context(), realCluster+"/none/none")
 	volumetest.WantKind(t, err, volume.KindUnavailable, "no pool none")
-	_, err = r.Get(t.Context(), realCluster + "/volumes/nowhere/none")
+	_, err = r.Get(t.Context(), realCluster+"/volumes/nowhere/none")
 	volumetest.WantKind(t, err, volume.KindNotFound)
 	_, err = r.Create(t.Context(), r.request("x", "radosNamespace", "nowhere"))
 	volumetest.WantKind(t, err, volume.KindInvalid, "rbd namespace create")

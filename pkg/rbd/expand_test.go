@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
@@ -281,5 +282,8 @@ func TestTasksOfAHungClusterAreBounded(t *testing.T) {
 	volumetest.WantKind(t, err, volume.KindUnavailable, "128 operations", "ceph -s")
 	_, err = b.Get(t.Context(), "b/volumes/x")
 	volumetest.WantKind(t, err, volume.KindNotFound)
+	if got := testutil.ToFloat64(b.slots.tasks.WithLabelValues("a")); got != maxTasks {
+		t.Errorf("the metric counts %v tasks, want %d", got, maxTasks)
+	}
 	close(hang)
 }
