@@ -7,8 +7,8 @@
 // (package metadata), and every operation leads to the requested state from any state that an
 // interrupted one has left.
 //
-// Begin with New in this file. Each RPC is in the file of its name (create.go, expand.go, …). Errors
-// of Ceph get their kind in errors.go. The calls of librbd are behind package ceph.
+// Begin with New in this file. Each RPC is in the file of its name (create.go, expand.go, …).
+// Errors of Ceph get their kind in errors.go. The calls of librbd are behind package ceph.
 package rbd
 
 import (

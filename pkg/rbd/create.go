@@ -16,8 +16,8 @@ import (
 )
 
 // This file holds the creation of volumes, the same for empty volumes and for copies: find the
-// image, make it, write its record, read it back. The record is written last: an image without it is
-// completed by the next call.
+// image, make it, write its record, read it back. The record is written last: an image without it
+// is completed by the next call.
 
 // origin makes the content of new images: nothing, or that of a snapshot or volume.
 type origin interface {
@@ -119,8 +119,8 @@ func (s *session) createIn(ctx context.Context, c creation, from origin, in cand
 		WithRemedy(retryRemedy)
 }
 
-// removeName removes the name of an image that has no header, if there is one: a call of librbd that
-// was interrupted leaves it, and it has no data.
+// removeName removes the name of an image that has no header, if there is one: a call of librbd
+// that was interrupted leaves it, and it has no data.
 func (s *session) removeName(ctx context.Context, pool ceph.Pool, h rbdcsi.VolumeHandle) error {
 	id, err := pool.ImageID(h.Image)
 	if err == nil {
@@ -137,7 +137,7 @@ func (s *session) removeName(ctx context.Context, pool ceph.Pool, h rbdcsi.Volum
 	return nil
 }
 
-// completeNew completes an image that was just made, or that someone else has made meanwhile.
+// completeNew completes an image that was just made, or that another client has made meanwhile.
 func (s *session) completeNew(
 	ctx context.Context, c creation, from origin, pool ceph.Pool, in candidate,
 ) (volume.Volume, error) {
@@ -194,7 +194,7 @@ func (s *session) complete(ctx context.Context, c creation, from origin, pool ce
 
 // check returns an error of kind AlreadyExists unless the image is the requested volume.
 func (c creation) check(f *found) error {
-	difference := ""
+	var difference string
 	switch size := volume.Size(f.info.Size); {
 	case f.record.Name != c.req.Name:
 		difference = fmt.Sprintf("belongs to the volume %q", f.record.Name)

@@ -285,7 +285,7 @@ func TestCephFencedConnectionIsReplaced(t *testing.T) {
 		} `json:"watchers"`
 	}
 	check(t, json.Unmarshal([]byte(watchers), &status))
-	_ = im.Close() //nolint:errcheck // the client is fenced next
+	_ = im.Close()
 	if len(status.Watchers) != 1 {
 		t.Fatalf("got the watchers %+v", status)
 	}
