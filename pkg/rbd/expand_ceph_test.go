@@ -47,7 +47,9 @@ func (r *cephRig) removeAll(t *testing.T) {
 	t.Helper()
 	for _, name := range strings.Fields(r.run(t, "rbd", "ls", "volumes")) {
 		if strings.HasPrefix(name, r.prefix) {
-			r.run(t, "rbd", "rm", "--no-progress", "volumes/"+name)
+			if err := r.Delete(context.Background(), realCluster+"/volumes/"+name); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }
