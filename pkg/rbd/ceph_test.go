@@ -191,7 +191,8 @@ func TestCephCSIVolumesOnCeph(t *testing.T) {
 	r := &rig{Backend: b}
 	rados := func(t *testing.T, arguments ...string) {
 		t.Helper()
-		arguments = append([]string{"-c", filepath.Join(dir, "ceph.conf"), "--name", "client.admin", "-p", "volumes"}, arguments...)
+		config := filepath.Join(dir, "ceph.conf")
+		arguments = append([]string{"-c", config, "--name", "client.admin", "-p", "volumes"}, arguments...)
 		out, err := exec.CommandContext(t.Context(), "rados", arguments...).CombinedOutput()
 		if err != nil {
 			t.Fatalf("rados %v: %v: %s", arguments, err, out)

@@ -13,8 +13,8 @@ import (
 )
 
 // This file tests the adoption of volumes and snapshots of ceph-csi, laid out as ceph-csi does it
-// (internal/journal/voljournal.go, internal/rbd/snapshot.go). cephcsi_ceph_test.go runs adopt on a real
-// cluster.
+// (internal/journal/voljournal.go, internal/rbd/snapshot.go). cephcsi_ceph_test.go runs adopt on a
+// real cluster.
 
 const (
 	volumeUUID   = "a6bf0a0b-4f4b-4f39-9c02-5f1c3a1f6f33"
@@ -47,8 +47,8 @@ func (l cephCSILayout) makeVolume(t *testing.T) {
 	check(t, l.pool.Create(name, 1<<30, ceph.ImageOptions{Features: []string{"layering"}}))
 }
 
-// makeSnapshot makes a snapshot of the volume: a clone of a snapshot that is removed, with a snapshot
-// of the clone's name, and its entry.
+// makeSnapshot makes a snapshot of the volume: a clone of a snapshot that is removed, with a
+// snapshot of the clone's name, and its entry.
 func (l cephCSILayout) makeSnapshot(t *testing.T) {
 	t.Helper()
 	source, name := "csi-vol-"+volumeUUID, "csi-snap-"+snapshotUUID
@@ -253,11 +253,13 @@ func TestCephCSIDeletionsConverge(t *testing.T) {
 	t.Parallel()
 	scenario{
 		prepare: func(t *testing.T, r *rig) {
+			t.Helper()
 			l := r.fakeLayout(t, "volumes", "")
 			l.makeVolume(t)
 			l.makeSnapshot(t)
 		},
 		run: func(t *testing.T, r *rig) error {
+			t.Helper()
 			if err := r.Delete(t.Context(), cephCSIHandle(1, volumeUUID)); err != nil {
 				return err
 			}

@@ -15,8 +15,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// This file holds the listing of snapshots: those that the driver made, in all pools of all clusters
-// that the user may read, also of images whose volumes were deleted.
+// This file holds the listing of snapshots: those that the driver made, in all pools of all
+// clusters that the user may read, also of images whose volumes were deleted.
 
 // snapshotPlace is a position in the order of the listing: image by image, snapshot by snapshot.
 type snapshotPlace struct {
@@ -112,25 +112,33 @@ func (s *session) listSnapshots(ctx context.Context, l *snapshotListing) error {
 		if (place{Location: location, image: "\xff"}).compare(l.after.place) < 0 {
 			continue
 		}
-		pool, err := s.pool(location)
-		var names []string
-		if err == nil {
-			names, err = pool.List()
+		if err := s.listSnapshotsIn(ctx, l, location, image); err != nil || l.isFull {
+			return err
 		}
-		if isUnreadable(err) {
+	}
+	return nil
+}
+
+// listSnapshotsIn lists one pool or namespace: the images of that name, or all if it is empty.
+func (s *session) listSnapshotsIn(ctx context.Context, l *snapshotListing, location rbdcsi.Location, image string) error {
+	pool, err := s.pool(location)
+	var names []string
+	if err == nil {
+		names, err = pool.List()
+	}
+	if isUnreadable(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot list pool %s: %w", location, err)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if former, _, _ := splitTombstone(name); image != "" && former != image {
 			continue
 		}
-		if err != nil {
-			return fmt.Errorf("cannot list pool %s: %w", location, err)
-		}
-		slices.Sort(names)
-		for _, name := range names {
-			if former, _, _ := splitTombstone(name); image != "" && name != image && former != image {
-				continue
-			}
-			if err := s.listImage(ctx, l, pool, place{Location: location, image: name}); err != nil || l.isFull {
-				return err
-			}
+		if err := s.listImage(ctx, l, pool, place{Location: location, image: name}); err != nil || l.isFull {
+			return err
 		}
 	}
 	return nil
@@ -172,8 +180,8 @@ func (s *session) listImage(ctx context.Context, l *snapshotListing, pool ceph.P
 		return fmt.Errorf("cannot read image %s of pool %s: %w", at.image, at.Location, err)
 	}
 	for _, snapshot := range r.snapshots {
-		here := snapshotPlace{place: at, snapshotID: snapshot.ID}
-		if here.compare(l.after) <= 0 || snapshot.IsRemoved || !strings.HasPrefix(snapshot.Name, snapname.Prefix) {
+		current := snapshotPlace{place: at, snapshotID: snapshot.ID}
+		if current.compare(l.after) <= 0 || snapshot.IsRemoved || !strings.HasPrefix(snapshot.Name, snapname.Prefix) {
 			continue
 		}
 		if len(l.snapshots) == l.max {
@@ -186,7 +194,7 @@ func (s *session) listImage(ctx context.Context, l *snapshotListing, pool ceph.P
 		if err != nil {
 			return err
 		}
-		l.last = here
+		l.last = current
 		if l.filter.VolumeID == "" || described.VolumeID == l.filter.VolumeID {
 			l.snapshots = append(l.snapshots, described)
 		}
@@ -198,14 +206,16 @@ func (s *session) listImage(ctx context.Context, l *snapshotListing, pool ceph.P
 
 // token returns the token of the page that begins after the place.
 func (p snapshotPlace) token() string {
-	text := fmt.Sprintf("%s%d:%s", snapshotTokenPrefix, p.snapshotID, rbdcsi.VolumeHandle{Location: p.Location, Image: p.image})
+	h := rbdcsi.VolumeHandle{Location: p.Location, Image: p.image}
+	text := fmt.Sprintf("%s%d:%s", snapshotTokenPrefix, p.snapshotID, h)
 	return base64.RawURLEncoding.EncodeToString([]byte(text))
 }
 
 // snapshotTokenPrefix begins the token of a page before it is encoded.
 const snapshotTokenPrefix = "snapshots after:"
 
-// parseSnapshotToken returns the place after which the page begins; empty: the first page. Kind Stale.
+// parseSnapshotToken returns the place after which the page begins; empty: the first page. Kind
+// Stale.
 func parseSnapshotToken(token string) (snapshotPlace, error) {
 	if token == "" {
 		return snapshotPlace{}, nil

@@ -12,6 +12,7 @@ import (
 
 // This file holds the calls on RADOS objects.
 
+// CreateObject implements ceph.Pool.
 func (p *openPool) CreateObject(name string, content []byte) error {
 	return p.call("Pool.CreateObject", p.pool, func() error {
 		objects := p.objects()

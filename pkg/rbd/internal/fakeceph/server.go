@@ -194,9 +194,8 @@ func (s *Server) fence(address string, until time.Time) {
 }
 
 // Contents names every image and every RADOS object of the cluster, for tests that check that
-// nothing was left: "pool/namespace/image", with "@name" for each snapshot of it ("@(removed)" for one
-// that waits for its clones), "(trash)" after images in the trash, and "object" before
-// objects.
+// nothing was left: "pool/namespace/image", with "@name" for each snapshot of it ("@(removed)" for
+// one that waits for its clones), "(trash)" after images in the trash, and "object" before objects.
 func (s *Server) Contents() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
