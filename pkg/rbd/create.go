@@ -16,8 +16,8 @@ import (
 )
 
 // This file holds the creation of volumes, the same for empty volumes and for copies: find the
-// image, make it, write its record, read it back. The record is written last: an image without it is
-// completed by the next call.
+// image, make it, write its record, read it back. The record is written last: an image without it
+// is completed by the next call.
 
 // origin makes the content of new images: nothing, or that of a snapshot or volume.
 type origin interface {
@@ -96,19 +96,48 @@ func (s *session) createIn(ctx context.Context, c creation, from origin, in cand
 	}
 	options := c.class.Options
 	options.DataPool = in.DataPool
-	if err := from.make(ctx, s, pool, c, in.handle, options); err != nil && !errors.Is(err, unix.EEXIST) {
-		err = s.withKind(createError(err, c, in))
-		// Ceph may have made the image nevertheless, such as when only the answer was lost.
-		if _, errID := pool.ImageID(in.handle.Image); !errors.Is(errID, unix.ENOENT) {
-			err = volume.NonFinal(err, "image "+in.handle.String()+" may exist")
+	var v volume.Volume
+	for range 2 {
+		err := from.make(ctx, s, pool, c, in.handle, options)
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			err = s.withKind(createError(err, c, in))
+			// Ceph may have made the image nevertheless, such as when only the answer was lost.
+			if _, errID := pool.ImageID(in.handle.Image); !errors.Is(errID, unix.ENOENT) {
+				err = volume.NonFinal(err, "image "+in.handle.String()+" may exist")
+			}
+			return volume.Volume{}, err
 		}
-		return volume.Volume{}, err
+		v, err = s.completeNew(ctx, c, from, pool, in)
+		if !volume.IsKind(err, volume.KindNotFound) {
+			return v, volume.NonFinal(s.withKind(err), "image "+in.handle.String()+" was made, but is not complete")
+		}
+		if err := s.removeName(ctx, pool, in.handle); err != nil {
+			return v, err
+		}
 	}
-	v, err := s.completeNew(ctx, c, from, pool, in)
-	return v, volume.NonFinal(s.withKind(err), "image "+in.handle.String()+" was made, but is not complete")
+	return v, volume.Errorf(volume.KindUnavailable, "image %s was made, but does not exist", in.handle).
+		WithRemedy(retryRemedy)
 }
 
-// completeNew completes an image that was just made, or that someone else has made meanwhile.
+// removeName removes the name of an image that has no header, if there is one: a call of librbd
+// that was interrupted leaves it, and it has no data.
+func (s *session) removeName(ctx context.Context, pool ceph.Pool, h rbdcsi.VolumeHandle) error {
+	id, err := pool.ImageID(h.Image)
+	if err == nil {
+		_, err = pool.Metadata(id)
+	}
+	if !errors.Is(err, unix.ENOENT) {
+		return volume.Errorf(volume.KindUnavailable, "image %s changes while it is read: %w", h, err).WithRemedy(retryRemedy)
+	}
+	s.log.WarnContext(ctx, "an interrupted call has left the name of an image without the image; removing it",
+		"image", h.String(), "imageID", id)
+	if err := pool.Remove(h.Image); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("cannot remove the name of image %s, which has no header: %w", h, err)
+	}
+	return nil
+}
+
+// completeNew completes an image that was just made, or that another client has made meanwhile.
 func (s *session) completeNew(
 	ctx context.Context, c creation, from origin, pool ceph.Pool, in candidate,
 ) (volume.Volume, error) {
@@ -165,7 +194,7 @@ func (s *session) complete(ctx context.Context, c creation, from origin, pool ce
 
 // check returns an error of kind AlreadyExists unless the image is the requested volume.
 func (c creation) check(f *found) error {
-	difference := ""
+	var difference string
 	switch size := volume.Size(f.info.Size); {
 	case f.record.Name != c.req.Name:
 		difference = fmt.Sprintf("belongs to the volume %q", f.record.Name)

@@ -130,6 +130,19 @@ func TestCreateCompletesAnImageWithoutRecord(t *testing.T) {
 	}
 }
 
+// A controller that was killed in the middle of a call of librbd leaves a name without an image.
+func TestCreateReplacesANameWithoutImage(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	check(t, r.testPool(t, "volumes", "").Create("csi-vol-pvc-1", 1<<20, ceph.ImageOptions{}))
+	r.server.LoseHeader("volumes", "", "csi-vol-pvc-1")
+	v := r.create(t, request("pvc-1"))
+	r.wantSize(t, v.ID, volume.GiB)
+	if got := r.server.Contents(); len(got) != 1 {
+		t.Errorf("the cluster has %v", got)
+	}
+}
+
 func TestCreateRefusesAnExistingVolumeThatDiffers(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*volume.CreateRequest){

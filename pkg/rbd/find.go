@@ -130,7 +130,7 @@ func (b *Backend) Find(ctx context.Context, req volume.CreateRequest) (volume.Vo
 		return volume.Volume{}, false,
 			volume.Wrap(volume.NonFinal(err, "cannot find out whether the volume exists"), "find volume", req.Name)
 	}
-	b.finds.put(req.Name, c.candidates[0].handle, f)
+	b.finds.store(req.Name, c.candidates[0].handle, f)
 	if f == nil {
 		return volume.Volume{}, false, nil
 	}
@@ -219,7 +219,7 @@ type cachedFind struct {
 // that only a person or another cluster can change the image in between.
 const findAge = 5 * time.Second
 
-func (f *findCache) put(name string, first rbdcsi.VolumeHandle, result *found) {
+func (f *findCache) store(name string, first rbdcsi.VolumeHandle, result *found) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.all == nil {

@@ -40,6 +40,7 @@ type image struct {
 	group              string
 	isObjectMapInvalid bool
 	isGone             bool
+	isNameOnly         bool // see Server.LoseHeader
 }
 
 // snapshot is the state of one snapshot.

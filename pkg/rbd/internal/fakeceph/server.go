@@ -157,6 +157,14 @@ func (s *Server) SetObjectMapInvalid(poolName, namespaceName, imageName string, 
 	s.pools[poolName].namespaces[namespaceName].images[imageName].isObjectMapInvalid = isInvalid
 }
 
+// LoseHeader leaves only the name of an image and its id, as a creation or a removal does that was
+// interrupted.
+func (s *Server) LoseHeader(poolName, namespaceName, imageName string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pools[poolName].namespaces[namespaceName].images[imageName].isNameOnly = true
+}
+
 // MoveToTrash moves an image to the trash (`rbd trash move`): no longer found by name, but by id.
 func (s *Server) MoveToTrash(poolName, namespaceName, imageName string) {
 	s.mu.Lock()
