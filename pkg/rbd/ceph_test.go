@@ -83,12 +83,12 @@ func TestOperationsOfCopies(t *testing.T) {
 	b, dir := newRealRig(t)
 	for features, limits := range map[string]map[string]int{
 		"layering": {
-			"create": 13, "create again": 7, "snapshot": 26, "get snapshot": 4, "restore": 48, "restore into larger": 55,
-			"clone": 84, "delete": 55, "delete restored": 66,
+			"create": 12, "create again": 6, "snapshot": 24, "get snapshot": 3, "restore": 47, "restore into larger": 54,
+			"clone": 82, "delete": 54, "delete restored": 64,
 		},
 		"layering,exclusive-lock": {
-			"create": 13, "create again": 7, "snapshot": 33, "get snapshot": 4, "restore": 48, "restore into larger": 55,
-			"clone": 91, "delete": 76, "delete restored": 87,
+			"create": 12, "create again": 6, "snapshot": 31, "get snapshot": 3, "restore": 47, "restore into larger": 54,
+			"clone": 89, "delete": 75, "delete restored": 85,
 		},
 	} {
 		t.Run(features, func(t *testing.T) {

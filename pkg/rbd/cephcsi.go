@@ -220,3 +220,15 @@ func checkNotEncrypted(all map[string]string, spec string) error {
 	}
 	return nil
 }
+
+// checkCephCSIEncryption is checkNotEncrypted for the image of a handle of ceph-csi.
+func (t target) checkCephCSIEncryption(imageID string) error {
+	if _, ok := rbdcsi.ParseCephCSIHandle(t.id); !ok {
+		return nil
+	}
+	all, err := readMetadata(t.pool, imageID)
+	if err != nil {
+		return err
+	}
+	return checkNotEncrypted(all, t.spec())
+}

@@ -228,8 +228,8 @@ func TestCephCSIPoolThatIsMissingIsNoProof(t *testing.T) {
 	volumetest.WantKind(t, r.Delete(t.Context(), id), volume.KindUnavailable)
 }
 
-// Encrypted volumes of ceph-csi are deleted, but not copied: the driver cannot open them.
-func TestCephCSIEncryptedVolumeIsNotCopied(t *testing.T) {
+// Encrypted volumes of ceph-csi are deleted, but neither copied nor expanded: the driver cannot open them.
+func TestCephCSIEncryptedVolumeIsNeitherCopiedNorExpanded(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	l := r.fakeLayout(t, "volumes", "")
@@ -240,6 +240,9 @@ func TestCephCSIEncryptedVolumeIsNotCopied(t *testing.T) {
 	l.makeSnapshot(t)
 	_, err = r.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: l.volumeHandle()})
 	volumetest.WantKind(t, err, volume.KindPrecondition, "ceph-csi has encrypted image volumes/csi-vol-"+volumeUUID)
+	_, err = r.Expand(t.Context(), l.volumeHandle(), 2*volume.GiB)
+	volumetest.WantKind(t, err, volume.KindPrecondition, "ceph-csi has encrypted")
+	r.wantSize(t, l.volumeHandle(), volume.GiB)
 	for _, source := range []volume.Source{{VolumeID: l.volumeHandle()}, {SnapshotID: l.snapshotHandle()}} {
 		_, err = r.createCopy(t, copyRequest("pvc-1", source))
 		volumetest.WantKind(t, err, volume.KindPrecondition, "encrypted")

@@ -335,3 +335,24 @@ func TestSnapshotOfAnExclusivelyMappedImage(t *testing.T) {
 	m.Unmap()
 	r.snapshot(t, "s", v.ID)
 }
+
+// Headers of another version of Ceph are not decoded: the images are opened instead.
+func TestCopiesWithUnknownHeaders(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.server.SetFormatUnknown()
+	v := r.create(t, request("pvc-1"))
+	s := r.snapshot(t, "s", v.ID)
+	if read, err := r.GetSnapshot(t.Context(), s.ID); err != nil || read != s {
+		t.Errorf("got %+v, %v, want %+v", read, err, s)
+	}
+	restored := r.mustCopy(t, copyRequest("pvc-2", volume.Source{SnapshotID: s.ID}))
+	clone := r.mustCopy(t, copyRequest("pvc-3", volume.Source{VolumeID: v.ID}))
+	for _, id := range []string{v.ID, clone.ID, restored.ID} {
+		check(t, r.Delete(t.Context(), id))
+	}
+	check(t, r.DeleteSnapshot(t.Context(), s.ID))
+	if left := r.server.Contents(); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}

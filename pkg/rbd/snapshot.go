@@ -75,7 +75,7 @@ func (s *session) createSnapshot(ctx context.Context, source target, name string
 	if err != nil {
 		return volume.Snapshot{}, err
 	}
-	if err := s.checkSnapshotSource(source, id); err != nil {
+	if err := source.checkCephCSIEncryption(id); err != nil {
 		return volume.Snapshot{}, err
 	}
 	r, err := s.readRelatives(ctx, source.pool, id)
@@ -109,19 +109,6 @@ func (s *session) createSnapshot(ctx context.Context, source target, name string
 			"Ceph reported snapshot %s of image %s as taken, but it does not exist", claim.Object(), source.spec())
 	}
 	return toSnapshot(source.handle.Location, id, claim, snapshot), nil
-}
-
-// checkSnapshotSource returns an error of kind Precondition for an image that ceph-csi has
-// encrypted.
-func (s *session) checkSnapshotSource(source target, imageID string) error {
-	if _, ok := rbdcsi.ParseCephCSIHandle(source.id); !ok {
-		return nil
-	}
-	all, err := readMetadata(source.pool, imageID)
-	if err != nil {
-		return err
-	}
-	return checkNotEncrypted(all, source.spec())
 }
 
 // takeSnapshot takes the snapshot. EEXIST is no error: a call whose answer was lost has taken it.

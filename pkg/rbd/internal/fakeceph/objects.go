@@ -90,6 +90,11 @@ func (p *openPool) omap(name string) (map[string]string, error) {
 	if im.parent != nil {
 		out["parent"] = im.encodeParent()
 	}
+	if p.server.isFormatUnknown {
+		for key, value := range out {
+			out[key] = "\x63\x63" + value[2:]
+		}
+	}
 	return out, nil
 }
 
