@@ -5,10 +5,10 @@ package rbd
 import (
 	"encoding/binary"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/growvol/growvol/pkg/rbd/cluster"
+	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
 	"github.com/growvol/growvol/pkg/rbd/internal/librbd"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -82,9 +83,13 @@ func TestOperationsOfCopies(t *testing.T) {
 	b, dir := newRealRig(t)
 	for features, limits := range map[string]map[string]int{
 		"layering": {
-			"create": 20, "snapshot": 25, "restore": 55, "clone": 75, "delete": 60,
+			"create": 12, "create again": 6, "snapshot": 24, "get snapshot": 3, "restore": 47, "restore into larger": 54,
+			"clone": 82, "delete": 54, "delete restored": 64,
 		},
-		"layering,exclusive-lock": {},
+		"layering,exclusive-lock": {
+			"create": 12, "create again": 6, "snapshot": 31, "get snapshot": 3, "restore": 47, "restore into larger": 54,
+			"clone": 89, "delete": 75, "delete restored": 85,
+		},
 	} {
 		t.Run(features, func(t *testing.T) {
 			r := &rig{Backend: b}
@@ -158,8 +163,8 @@ func TestOperationsOfCopies(t *testing.T) {
 	}
 }
 
-// realNames lists the images of the pool.
-func (r *rig) realNames(t *testing.T) []string {
+// realPool opens the pool volumes of the real cluster.
+func (r *rig) realPool(t *testing.T) ceph.Pool {
 	t.Helper()
 	config, err := r.opts.Clusters.Read("a")
 	check(t, err)
@@ -168,9 +173,51 @@ func (r *rig) realNames(t *testing.T) []string {
 	t.Cleanup(c.Close)
 	pool, err := c.Pool("volumes", "")
 	check(t, err)
-	names, err := pool.List()
+	return pool
+}
+
+// realNames lists the images of the pool.
+func (r *rig) realNames(t *testing.T) []string {
+	t.Helper()
+	names, err := r.realPool(t).List()
 	check(t, err)
 	return names
 }
 
-var _ = fmt.Sprint
+// TestCephCSIVolumesOnCeph adopts volumes on the real cluster. The journal is written with the
+// program rados.
+func TestCephCSIVolumesOnCeph(t *testing.T) {
+	b, dir := newRealRig(t)
+	r := &rig{Backend: b}
+	rados := func(t *testing.T, arguments ...string) {
+		t.Helper()
+		config := filepath.Join(dir, "ceph.conf")
+		arguments = append([]string{"-c", config, "--name", "client.admin", "-p", "volumes"}, arguments...)
+		out, err := exec.CommandContext(t.Context(), "rados", arguments...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("rados %v: %v: %s", arguments, err, out)
+		}
+	}
+	l := cephCSILayout{pool: r.realPool(t), setOmap: func(t *testing.T, object string, values map[string]string) {
+		t.Helper()
+		for key, value := range values {
+			rados(t, "setomapval", object, key, value)
+		}
+	}}
+	remove := func() {
+		for _, object := range []string{"csi.volumes.default", "csi.snaps.default"} {
+			if err := l.pool.RemoveObject(object); err != nil && !isMissing(err) {
+				t.Error(err)
+			}
+		}
+	}
+	remove()
+	t.Cleanup(remove)
+	adopt(t, r, l)
+	left := slices.DeleteFunc(r.realNames(t), func(name string) bool {
+		return !strings.Contains(name, "adopted") && !strings.Contains(name, volumeUUID) && !strings.Contains(name, snapshotUUID)
+	})
+	if len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}

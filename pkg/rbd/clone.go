@@ -14,8 +14,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// This file holds volumes that are made from other volumes: a temporary snapshot, a clone of it, and
-// the removal of the snapshot, which then waits for its clones by itself.
+// This file holds volumes that are made from other volumes: a temporary snapshot, a clone of it,
+// and the removal of the snapshot, which then waits for its clones by itself.
 
 // temporaryPrefix begins the names of temporary snapshots; the name of the new image follows.
 const temporaryPrefix = "growvol.clone."
@@ -30,7 +30,8 @@ const maxAncestors = 16
 
 // CloneVolume implements volume.Cloner.
 func (b *Backend) CloneVolume(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
-	// The lock of the source makes every temporary snapshot that is found one that a call has left.
+	// The lock of the source makes every temporary snapshot that is found one that a call has
+	// left.
 	v, err := b.create(ctx, req, &volumeCopy{source: req.Source.VolumeID}, req.Source.VolumeID)
 	return v, volume.Wrap(err, "clone volume", req.Name)
 }
@@ -112,8 +113,9 @@ func otherClusterError(source, target string) error {
 		WithRemedy("use a StorageClass with clusterID " + source + ", or copy the data with a pod")
 }
 
-// takeTemporary takes the temporary snapshot of an open image, and removes those among its snapshots
-// that earlier calls have left. EEXIST is no error: an earlier call for the same volume has taken it.
+// takeTemporary takes the temporary snapshot of an open image, and removes those among its
+// snapshots that earlier calls have left. EEXIST is no error: an earlier call for the same volume
+// has taken it.
 func (s *session) takeTemporary(im ceph.Image, source target, name string, snapshots []ceph.Snapshot) error {
 	for _, snapshot := range snapshots {
 		if !isTemporary(snapshot) || snapshot.Name == name {
@@ -155,7 +157,7 @@ func (s *session) cloneSnapshot(
 	err := pool.Clone(parent, image, snapshot, h.Image, options)
 	switch {
 	case isMissing(err):
-		return volume.Errorf(volume.KindNotFound, "image %s has no snapshot %s, or the pool %s or its namespace or data pool "+
+		return volume.Errorf(volume.KindNotFound, "image %s has no snapshot %s, or the pool %s, its namespace or its data pool "+
 			"does not exist: %w", image, snapshot, poolAndNamespace(h.Location), err)
 	case errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL):
 		return volume.Errorf(volume.KindPrecondition, "Ceph does not clone snapshot %s of image %s with the features %v: %w",
@@ -168,7 +170,8 @@ func (s *session) cloneSnapshot(
 	return nil
 }
 
-// complete implements origin: it removes the temporary snapshot if make has not, and grows the clone.
+// complete implements origin: it removes the temporary snapshot if make has not, and grows the
+// clone.
 func (o *volumeCopy) complete(ctx context.Context, s *session, pool ceph.Pool, c creation, f *found) error {
 	source, err := s.resolveSource(o.source, f.candidate.handle.Cluster)
 	if err != nil {
@@ -192,8 +195,8 @@ func isAt(image ceph.ImageName, l rbdcsi.Location) bool {
 	return image.Pool == l.Pool && image.Namespace == l.Namespace
 }
 
-// completeClone grows a clone to the requested size and sets its depth. depth is that of its parent;
-// nil: not read.
+// completeClone grows a clone to the requested size and sets its depth. depth is that of its
+// parent; nil: not read.
 func (s *session) completeClone(
 	ctx context.Context, pool, parent ceph.Pool, c creation, f *found, depth *int,
 ) error {

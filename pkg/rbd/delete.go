@@ -37,8 +37,8 @@ func (s *session) deleteVolume(ctx context.Context, id string) error {
 		return err
 	}
 	if t.handle.Snapshot != "" {
-		return volume.Errorf(volume.KindPrecondition, "the volume is the snapshot %s of image %s, which the driver did not make",
-			t.handle.Snapshot, t.spec()).
+		return volume.Errorf(volume.KindPrecondition,
+			"the volume is the snapshot %s of image %s, which the driver did not make", t.handle.Snapshot, t.spec()).
 			WithRemedy("set persistentVolumeReclaimPolicy of the PersistentVolume to Retain, then delete the PersistentVolume")
 	}
 	// Temporary snapshots are removed in the first round; more rounds are needed only if other
@@ -58,7 +58,8 @@ func (s *session) deleteVolume(ctx context.Context, id string) error {
 
 const maxDeleteRounds = 4
 
-// deleteImage removes the image or makes it a tombstone. It reports false if that has to be repeated.
+// deleteImage removes the image or makes it a tombstone. It reports false if that has to be
+// repeated.
 func (s *session) deleteImage(ctx context.Context, t target) (isDone bool, err error) {
 	object := removalByName + t.handle.Image
 	id, err := t.pool.ImageID(t.handle.Image)
@@ -113,7 +114,8 @@ func (t target) checkGone() error {
 	case err != nil:
 		return fmt.Errorf("cannot read whether image %s is gone: %w", t.handle, err)
 	default:
-		return volume.Errorf(volume.KindInternal, "Ceph reported image %s as removed, but it still exists (id %s)", t.spec(), id)
+		return volume.Errorf(volume.KindInternal,
+			"Ceph reported image %s as removed, but it still exists (id %s)", t.spec(), id)
 	}
 }
 

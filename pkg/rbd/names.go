@@ -18,7 +18,8 @@ import (
 // isMissing reports whether Ceph has said that an object or an image does not exist.
 func isMissing(err error) bool { return errors.Is(err, unix.ENOENT) }
 
-// imageNameOf returns the name of the image of that id. ENOENT: there is none, or it is in the trash.
+// imageNameOf returns the name of the image of that id. ENOENT: there is none, or it is in the
+// trash.
 func imageNameOf(pool ceph.Pool, imageID string) (string, error) {
 	key := header.NameKey(imageID)
 	values, err := pool.OmapValues(header.Directory, key)

@@ -55,8 +55,8 @@ func (o *snapshotCopy) make(
 	return s.cloneSnapshot(pool, source.pool, image, snapshot, h, options)
 }
 
-// sourceNames returns the present names of the image and the snapshot, which Ceph needs to clone, and
-// the id of the image. Kind NotFound.
+// sourceNames returns the present names of the image and the snapshot, which Ceph needs to clone,
+// and the id of the image. Kind NotFound.
 func (s *session) sourceNames(
 	ctx context.Context, t snapshotTarget,
 ) (image, snapshot, imageID string, err error) {

@@ -17,13 +17,13 @@ import (
 // This file holds the creation and deletion of snapshots. A snapshot belongs to the driver if its
 // name begins with snapname.Prefix; other snapshots are read and restored, but not deleted.
 
-// maxSnapshots bounds the snapshots of an image, with those that wait for their clones. The kernel's
-// client maps no image with more than 510 (Linux, drivers/block/rbd.c, RBD_MAX_SNAP_COUNT); some are
-// left for temporary snapshots, groups and backup programs.
+// maxSnapshots bounds the snapshots of an image, with those that wait for their clones. The
+// kernel's client maps no image with more than 510 (Linux, drivers/block/rbd.c,
+// RBD_MAX_SNAP_COUNT); some are left for temporary snapshots, groups and backup programs.
 const maxSnapshots = 500
 
-// Parameters of a VolumeSnapshotClass. Those of ceph-csi are accepted; the names of snapshots do not
-// depend on them.
+// Parameters of a VolumeSnapshotClass. Those of ceph-csi are accepted; the names of snapshots do
+// not depend on them.
 const (
 	sidecarPrefix       = "csi.storage.k8s.io/" // of parameters that the CSI sidecars add
 	paramSnapshotPrefix = "snapshotNamePrefix"
@@ -75,7 +75,7 @@ func (s *session) createSnapshot(ctx context.Context, source target, name string
 	if err != nil {
 		return volume.Snapshot{}, err
 	}
-	if err := s.checkSnapshotSource(source, id); err != nil {
+	if err := source.checkCephCSIEncryption(id); err != nil {
 		return volume.Snapshot{}, err
 	}
 	r, err := s.readRelatives(ctx, source.pool, id)
@@ -111,18 +111,6 @@ func (s *session) createSnapshot(ctx context.Context, source target, name string
 	return toSnapshot(source.handle.Location, id, claim, snapshot), nil
 }
 
-// checkSnapshotSource returns an error of kind Precondition for an image that ceph-csi has encrypted.
-func (s *session) checkSnapshotSource(source target, imageID string) error {
-	if _, ok := rbdcsi.ParseCephCSIHandle(source.id); !ok {
-		return nil
-	}
-	all, err := readMetadata(source.pool, imageID)
-	if err != nil {
-		return err
-	}
-	return checkNotEncrypted(all, source.spec())
-}
-
 // takeSnapshot takes the snapshot. EEXIST is no error: a call whose answer was lost has taken it.
 func (s *session) takeSnapshot(ctx context.Context, source target, claim snapname.Claim) error {
 	im, err := source.open(false)
@@ -136,7 +124,8 @@ func (s *session) takeSnapshot(ctx context.Context, source target, claim snapnam
 	}
 	kinded := s.withKind(s.snapshotError(err, source.spec()))
 	if volume.KindOf(kinded).IsFinal() {
-		// The request will not be repeated. If the object stays, the next request for the name takes it over.
+		// The request will not be repeated. If the object stays, the next request for the
+		// name takes it over.
 		if err := source.pool.RemoveObject(claim.Object()); err != nil {
 			s.log.WarnContext(ctx, "cannot remove the object of a snapshot name", "object", claim.Object(), "error", err)
 		}
@@ -207,8 +196,9 @@ func checkSnapshotCount(snapshots []ceph.Snapshot, spec string) error {
 			waiting++
 		}
 	}
-	return volume.Errorf(volume.KindExhausted, "image %s has %d snapshots, %d of which are deleted but have clones; nodes "+
-		"cannot map an image with more than 510, and the driver makes at most %d", spec, len(snapshots), waiting, maxSnapshots).
+	return volume.Errorf(volume.KindExhausted, "image %s has %d snapshots, %d of which are deleted but have clones; "+
+		"nodes cannot map an image with more than 510, and the driver makes at most %d",
+		spec, len(snapshots), waiting, maxSnapshots).
 		WithRemedy("delete snapshots of the volume, or flatten volumes that were made from it: rbd children --all " + spec)
 }
 
@@ -221,7 +211,8 @@ func (s *session) snapshotError(err error, spec string) error {
 			WithRemedy("remove exclusive from mapOptions, and restart the pod")
 	case errors.Is(err, unix.EDQUOT):
 		return volume.Errorf(volume.KindExhausted, "image %s has reached its limit of snapshots: %w", spec, err).
-			WithRemedy("delete snapshots, or ask the administrator of the cluster to raise the limit: rbd snap limit clear " + spec)
+			WithRemedy("delete snapshots, or ask the administrator of the cluster to raise the limit: " +
+				"rbd snap limit clear " + spec)
 	}
 	return fmt.Errorf("cannot take a snapshot of image %s: %w", spec, err)
 }

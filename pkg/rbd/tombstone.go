@@ -15,7 +15,8 @@ import (
 )
 
 // This file holds tombstones: images of deleted volumes that still have snapshots or clones. They
-// have another name, so that they are no volumes any more, and are removed with their last snapshot.
+// have another name, so that they are no volumes any more, and are removed with their last
+// snapshot.
 //
 // A tombstone is recognized by its name alone, because a rename is one step: the name has the id of
 // the image, which no other image has. An administrator who renames it back has the volume again.
@@ -25,8 +26,8 @@ const tombstoneMark = ".growvol-deleted."
 
 func tombstoneName(image, imageID string) string { return image + tombstoneMark + imageID }
 
-// splitTombstone returns the former name and the id in the name of a tombstone; false: it is no such
-// name. The image is a tombstone only if the id is its own.
+// splitTombstone returns the former name and the id in the name of a tombstone; false: it is no
+// such name. The image is a tombstone only if the id is its own.
 func splitTombstone(name string) (image, imageID string, ok bool) {
 	i := strings.LastIndex(name, tombstoneMark)
 	if i <= 0 {

@@ -12,6 +12,7 @@ import (
 
 // This file holds the calls on RADOS objects.
 
+// CreateObject implements ceph.Pool.
 func (p *openPool) CreateObject(name string, content []byte) error {
 	return p.call("Pool.CreateObject", p.pool, func() error {
 		objects := p.objects()
@@ -88,6 +89,11 @@ func (p *openPool) omap(name string) (map[string]string, error) {
 	}
 	if im.parent != nil {
 		out["parent"] = im.encodeParent()
+	}
+	if p.server.isFormatUnknown {
+		for key, value := range out {
+			out[key] = "\x63\x63" + value[2:]
+		}
 	}
 	return out, nil
 }

@@ -12,7 +12,6 @@ import (
 )
 
 // This file holds the calls on pools: images by name.
-
 var _ ceph.Pool = (*openPool)(nil)
 
 const (

@@ -103,7 +103,8 @@ func ReadParent(values map[string]string) (p Parent, found bool, err error) {
 	const version = 2
 	r := reader{rest: value}
 	r.begin(version)
-	p = Parent{PoolID: int64(r.uint64()), Namespace: r.text(), ImageID: r.text(), SnapshotID: r.uint64()} //nolint:gosec // signed
+	p.PoolID = int64(r.uint64()) //nolint:gosec // it is encoded as a signed number
+	p.Namespace, p.ImageID, p.SnapshotID = r.text(), r.text(), r.uint64()
 	return p, p.ImageID != "", r.err
 }
 
