@@ -44,9 +44,9 @@ func (s *session) checkSpace(l rbdcsi.Location, dataPool string, size volume.Siz
 	return nil
 }
 
-// explainTimeout returns the reason if a call that writes timed out because the pool has become full
-// since checkSpace: the monitors mark a pool as full up to a minute after it is. Otherwise it returns
-// err.
+// explainTimeout returns the reason if a call that writes timed out because the pool has become
+// full since checkSpace: the monitors mark a pool as full up to a minute after it is. Otherwise it
+// returns err.
 func (s *session) explainTimeout(err error, l rbdcsi.Location, dataPool string, size volume.Size) error {
 	if !errors.Is(err, unix.ETIMEDOUT) {
 		return err
