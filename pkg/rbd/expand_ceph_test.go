@@ -301,3 +301,59 @@ func TestOnCephFencedConnectionIsReplaced(t *testing.T) {
 		t.Errorf("got %s, %v", got.Size, err)
 	}
 }
+
+// A user may have capabilities for one pool only: the others are not listed.
+func TestOnCephUserOfOnePool(t *testing.T) {
+	r := newCephRig(t)
+	key := r.run(t, "ceph", "auth", "get-or-create-key", "client.onepool", "mon", "profile rbd", "osd", "profile rbd pool=volumes")
+	t.Cleanup(func() { r.run(t, "ceph", "auth", "rm", "client.onepool") })
+	ctx := volume.WithSecrets(t.Context(), map[string]string{"userID": "onepool", "userKey": key})
+	v, err := r.Create(ctx, r.request("x"))
+	check(t, err)
+	if got, err := r.Expand(ctx, v.ID, 2*volume.GiB); err != nil || got.Size != 2*volume.GiB {
+		t.Errorf("got %s, %v", got.Size, err)
+	}
+	volumes, _, err := r.ListVolumes(ctx, volume.Page{})
+	if err != nil || !slices.ContainsFunc(volumes, func(l volume.Volume) bool { return l.ID == v.ID }) {
+		t.Errorf("got %v, %v", volumes, err)
+	}
+	_, err = r.Create(ctx, r.request("y", "pool", "other"))
+	volumetest.WantKind(t, err, volume.KindUnavailable, "profile rbd", "client.onepool")
+	check(t, r.Delete(ctx, v.ID))
+}
+
+// The monitors mark a pool as full a while after it is.
+func TestOnCephPoolBecomesFull(t *testing.T) {
+	r := newCephRig(t)
+	v := r.create(t, r.request("x", "pool", "other"))
+	t.Cleanup(func() { check(t, r.Delete(context.Background(), v.ID)) })
+	content := filepath.Join(t.TempDir(), "content")
+	check(t, os.WriteFile(content, make([]byte, 2<<20), 0o600))
+	r.run(t, "rados", "-p", "other", "put", "filler", content)
+	r.run(t, "ceph", "osd", "pool", "set-quota", "other", "max_bytes", fmt.Sprint(1<<20))
+	t.Cleanup(func() {
+		r.run(t, "ceph", "osd", "pool", "set-quota", "other", "max_bytes", "0")
+		for strings.Contains(r.run(t, "ceph", "osd", "dump"), "full_quota") {
+			time.Sleep(time.Second) //nolint:forbidigo // the monitors need a while
+		}
+		r.run(t, "rados", "-p", "other", "rm", "filler")
+	})
+	for !strings.Contains(r.run(t, "ceph", "osd", "dump"), "full_quota") {
+		time.Sleep(time.Second) //nolint:forbidigo // the monitors need a while
+	}
+	_, err := r.Expand(t.Context(), v.ID, 2*volume.GiB)
+	volumetest.WantKind(t, err, volume.KindOutOfRange, "full_quota")
+	_, err = r.Create(t.Context(), r.request("y", "pool", "other"))
+	volumetest.WantKind(t, err, volume.KindOutOfRange, "full_quota")
+	capacity, err := r.Capacity(t.Context(), volume.CapacityRequest{Parameters: r.request("", "pool", "other").Parameters})
+	if err != nil || capacity.Available != 0 {
+		t.Errorf("got %+v, %v", capacity, err)
+	}
+	conditions, err := r.Health(t.Context(), v.ID)
+	if err != nil || len(conditions) != 1 || conditions[0].Reason != reasonPoolFull {
+		t.Errorf("got %v, %v", conditions, err)
+	}
+	if got, err := r.Expand(t.Context(), v.ID, volume.GiB); err != nil || got.Size != volume.GiB {
+		t.Errorf("a volume that is large enough: got %s, %v", got.Size, err)
+	}
+}
