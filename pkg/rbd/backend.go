@@ -7,8 +7,8 @@
 // (package metadata), and every operation leads to the requested state from any state that an
 // interrupted one has left.
 //
-// Begin with New in this file. Each RPC is in the file of its name (create.go, expand.go, …). Errors
-// of Ceph get their kind in errors.go. The calls of librbd are behind package ceph.
+// Begin with New in this file. Each RPC is in the file of its name (create.go, expand.go, …).
+// Errors of Ceph get their kind in errors.go. The calls of librbd are behind package ceph.
 package rbd
 
 import (
@@ -37,8 +37,8 @@ const DefaultNamePrefix = "csi-vol-"
 // Dialer connects to clusters.
 type Dialer = ceph.Dialer
 
-// Clusters is the configuration of the clusters (cluster.Files). Every call reads it again, so that changes need no
-// restart.
+// Clusters is the configuration of the clusters (cluster.Files). Every call reads it again, so that
+// changes need no restart.
 type Clusters interface {
 	// IDs returns the ids of all clusters.
 	IDs() ([]string, error)
@@ -70,7 +70,7 @@ type Backend struct {
 	log         *slog.Logger
 	connections *connection.Pool
 	locks       operation.Locks // by handle of the volume, or by another key of a task
-	slots       slots
+	slots       *slots
 	finds       findCache
 	hasAnswered atomic.Bool // a cluster has answered once
 }
@@ -86,7 +86,11 @@ func New(_ context.Context, o Options) (*Backend, error) {
 	if o.NamePrefix == "" {
 		o.NamePrefix = DefaultNamePrefix
 	}
-	return &Backend{opts: o, log: o.Log, connections: connection.New(o.Dialer, o.Log)}, nil
+	tasks, err := newTaskMetric(o.Registerer)
+	if err != nil {
+		return nil, volume.Errorf(volume.KindInternal, "cannot register the metrics: %w", err)
+	}
+	return &Backend{opts: o, log: o.Log, connections: connection.New(o.Dialer, o.Log), slots: newSlots(tasks)}, nil
 }
 
 // Close closes the connections that no call uses, and the others when their calls end.

@@ -19,8 +19,8 @@ import (
 //	csi.snap.UUID        csi.imagename, csi.snapname, csi.source (the image of the volume)
 //	csi.snaps.default    csi.snap.REQUEST = UUID
 //
-// A snapshot of ceph-csi is an image, a clone of the volume, with one snapshot of the same name. The
-// driver reads the journal, and removes entries after their images; it writes none.
+// A snapshot of ceph-csi is an image, a clone of the volume, with one snapshot of the same name.
+// The driver reads the journal, and removes entries after their images; it writes none.
 
 // journal names the objects and keys of one kind of entry.
 type journal struct {
@@ -50,47 +50,43 @@ const (
 	cephCSIImage       = "csi.imagename"
 	cephCSIJournalPool = "csi.journalpool" // id of the pool of directory, in hexadecimal; absent: the same pool
 	cephCSISource      = "csi.source"
-	cephCSIKMS         = "csi.volume.encryptKMS"
 )
 
-// cephCSIEntry is an entry of the journal; empty: it was lost, or removed.
-type cephCSIEntry map[string]string
-
-// readCephCSI reads an entry. The image has the default name if the entry was lost.
-func (s *session) readCephCSI(j journal, h rbdcsi.CephCSIHandle) (rbdcsi.VolumeHandle, cephCSIEntry, error) {
+// readCephCSI returns the image of an entry: that of the default name if the entry was lost.
+func (s *session) readCephCSI(j journal, h rbdcsi.CephCSIHandle) (rbdcsi.VolumeHandle, error) {
 	var out rbdcsi.VolumeHandle
 	name, err := s.cluster.PoolName(h.PoolID)
 	if isMissing(err) {
-		return out, nil, volume.Errorf(volume.KindUnavailable, "cluster %s has no pool with the id %d: %w", h.Cluster, h.PoolID, err).
+		return out, volume.Errorf(volume.KindUnavailable,
+			"cluster %s has no pool with the id %d: %w", h.Cluster, h.PoolID, err).
 			WithRemedy("check the pool with `ceph osd pool ls detail` and the monitors of the cluster in the configuration")
 	}
 	if err != nil {
-		return out, nil, fmt.Errorf("cannot read the name of pool %d of cluster %s: %w", h.PoolID, h.Cluster, err)
+		return out, fmt.Errorf("cannot read the name of pool %d of cluster %s: %w", h.PoolID, h.Cluster, err)
 	}
 	out.Location = rbdcsi.Location{Cluster: h.Cluster, Pool: name, Namespace: s.config.Namespace}
 	pool, err := s.pool(out.Location)
 	if err != nil {
-		return out, nil, err
+		return out, err
 	}
 	values, err := pool.OmapValues(j.entry + h.UUID)
 	if err != nil && !isMissing(err) {
-		return out, nil, fmt.Errorf("cannot read the entry %s%s of ceph-csi's journal: %w", j.entry, h.UUID, err)
+		return out, fmt.Errorf("cannot read the entry %s%s of ceph-csi's journal: %w", j.entry, h.UUID, err)
 	}
 	if out.Image = values[cephCSIImage]; out.Image == "" {
 		out.Image = j.imagePrefix + h.UUID
 	}
-	return out, values, nil
+	return out, nil
 }
 
 // resolveCephCSI returns the image that a handle of ceph-csi names.
 func (s *session) resolveCephCSI(h rbdcsi.CephCSIHandle) (rbdcsi.VolumeHandle, error) {
-	image, _, err := s.readCephCSI(volumeJournal(), h)
-	return image, err
+	return s.readCephCSI(volumeJournal(), h)
 }
 
 // resolveCephCSISnapshot returns the snapshot that a handle of ceph-csi names.
 func (s *session) resolveCephCSISnapshot(id string, h rbdcsi.CephCSIHandle) (snapshotTarget, error) {
-	image, _, err := s.readCephCSI(snapshotJournal(), h)
+	image, err := s.readCephCSI(snapshotJournal(), h)
 	if err != nil {
 		return snapshotTarget{}, err
 	}
@@ -205,7 +201,8 @@ func (s *session) deleteCephCSISnapshot(ctx context.Context, t snapshotTarget) e
 		WithRemedy(retryRemedy)
 }
 
-// Metadata of images that ceph-csi encrypts (ceph-csi, internal/rbd/encryption.go), now and formerly.
+// Metadata of images that ceph-csi encrypts (ceph-csi, internal/rbd/encryption.go), now and
+// formerly.
 func cephCSIEncryptionKeys() []string {
 	return []string{"rbd.csi.ceph.com/encrypted", ".rbd.csi.ceph.com/encrypted"}
 }
@@ -222,4 +219,16 @@ func checkNotEncrypted(all map[string]string, spec string) error {
 		}
 	}
 	return nil
+}
+
+// checkCephCSIEncryption is checkNotEncrypted for the image of a handle of ceph-csi.
+func (t target) checkCephCSIEncryption(imageID string) error {
+	if _, ok := rbdcsi.ParseCephCSIHandle(t.id); !ok {
+		return nil
+	}
+	all, err := readMetadata(t.pool, imageID)
+	if err != nil {
+		return err
+	}
+	return checkNotEncrypted(all, t.spec())
 }

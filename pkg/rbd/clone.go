@@ -14,8 +14,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// This file holds volumes that are made from other volumes: a temporary snapshot, a clone of it, and
-// the removal of the snapshot, which then waits for its clones by itself.
+// This file holds volumes that are made from other volumes: a temporary snapshot, a clone of it,
+// and the removal of the snapshot, which then waits for its clones by itself.
 
 // temporaryPrefix begins the names of temporary snapshots; the name of the new image follows.
 const temporaryPrefix = "growvol.clone."
@@ -30,7 +30,8 @@ const maxAncestors = 16
 
 // CloneVolume implements volume.Cloner.
 func (b *Backend) CloneVolume(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
-	// The lock of the source makes every temporary snapshot that is found one that a call has left.
+	// The lock of the source makes every temporary snapshot that is found one that a call has
+	// left.
 	v, err := b.create(ctx, req, &volumeCopy{source: req.Source.VolumeID}, req.Source.VolumeID)
 	return v, volume.Wrap(err, "clone volume", req.Name)
 }
@@ -52,20 +53,24 @@ func (o *volumeCopy) make(
 	if source.handle.Snapshot != "" {
 		return s.cloneSnapshot(pool, source.pool, source.handle.Image, source.handle.Snapshot, h, options)
 	}
+	id, err := source.imageID()
+	if err != nil {
+		return err
+	}
+	if o.depth, err = s.checkSourceImage(ctx, source.pool, id, source.spec()); err != nil {
+		return err
+	}
+	r, err := s.readRelatives(ctx, source.pool, id)
+	if err != nil {
+		return err
+	}
 	im, err := source.open(false)
 	if err != nil {
 		return err
 	}
 	defer s.closeImage(ctx, im)
-	info, err := im.Info()
-	if err != nil {
-		return fmt.Errorf("cannot read image %s: %w", source.handle, err)
-	}
-	if o.depth, err = s.checkSourceImage(ctx, source.pool, info.ID, source.spec()); err != nil {
-		return err
-	}
 	temporary := temporaryPrefix + h.Image
-	if err := s.takeTemporary(im, source, temporary); err != nil {
+	if err := s.takeTemporary(im, source, temporary, r.snapshots); err != nil {
 		return err
 	}
 	err = s.cloneSnapshot(pool, source.pool, source.handle.Image, temporary, h, options)
@@ -74,6 +79,18 @@ func (o *volumeCopy) make(
 			temporary, source.handle, removed))
 	}
 	return err
+}
+
+// imageID returns the id of the image. Kind NotFound.
+func (t target) imageID() (string, error) {
+	id, err := t.pool.ImageID(t.handle.Image)
+	if isMissing(err) {
+		return "", imageMissingError(t.handle, err)
+	}
+	if err != nil {
+		return "", fmt.Errorf("cannot read the id of image %s: %w", t.handle, err)
+	}
+	return id, nil
 }
 
 // resolveSource returns the image of a source in the cluster of the new volume. Kind Invalid: it is
@@ -96,13 +113,10 @@ func otherClusterError(source, target string) error {
 		WithRemedy("use a StorageClass with clusterID " + source + ", or copy the data with a pod")
 }
 
-// takeTemporary takes the temporary snapshot of an open image, and removes those that earlier calls
-// have left. EEXIST is no error: an earlier call for the same volume has taken it.
-func (s *session) takeTemporary(im ceph.Image, source target, name string) error {
-	snapshots, err := im.Snapshots()
-	if err != nil {
-		return fmt.Errorf("cannot read the snapshots of image %s: %w", source.handle, err)
-	}
+// takeTemporary takes the temporary snapshot of an open image, and removes those among its
+// snapshots that earlier calls have left. EEXIST is no error: an earlier call for the same volume
+// has taken it.
+func (s *session) takeTemporary(im ceph.Image, source target, name string, snapshots []ceph.Snapshot) error {
 	for _, snapshot := range snapshots {
 		if !isTemporary(snapshot) || snapshot.Name == name {
 			continue
@@ -116,32 +130,6 @@ func (s *session) takeTemporary(im ceph.Image, source target, name string) error
 	}
 	if err := im.CreateSnapshot(name); err != nil && !errors.Is(err, unix.EEXIST) {
 		return s.snapshotError(err, source.spec())
-	}
-	return nil
-}
-
-// removeTemporary removes the temporary snapshot of that name, or all temporary snapshots if name is
-// empty, of the image of that id.
-func (s *session) removeTemporary(ctx context.Context, pool ceph.Pool, imageID, name string) error {
-	im, err := pool.OpenID(imageID, true)
-	if isMissing(err) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("cannot open image id %s: %w", imageID, err)
-	}
-	snapshots, err := im.Snapshots()
-	s.closeImage(ctx, im)
-	if err != nil {
-		return fmt.Errorf("cannot read the snapshots of image id %s: %w", imageID, err)
-	}
-	for _, snapshot := range snapshots {
-		if !isTemporary(snapshot) || name != "" && snapshot.Name != name {
-			continue
-		}
-		if err := s.removeSnapshotByName(ctx, pool, imageID, snapshot.Name); err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -169,7 +157,7 @@ func (s *session) cloneSnapshot(
 	err := pool.Clone(parent, image, snapshot, h.Image, options)
 	switch {
 	case isMissing(err):
-		return volume.Errorf(volume.KindNotFound, "image %s has no snapshot %s, or the pool %s or its namespace or data pool "+
+		return volume.Errorf(volume.KindNotFound, "image %s has no snapshot %s, or the pool %s, its namespace or its data pool "+
 			"does not exist: %w", image, snapshot, poolAndNamespace(h.Location), err)
 	case errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL):
 		return volume.Errorf(volume.KindPrecondition, "Ceph does not clone snapshot %s of image %s with the features %v: %w",
@@ -182,7 +170,8 @@ func (s *session) cloneSnapshot(
 	return nil
 }
 
-// complete implements origin: it removes the temporary snapshot if make has not, and grows the clone.
+// complete implements origin: it removes the temporary snapshot if make has not, and grows the
+// clone.
 func (o *volumeCopy) complete(ctx context.Context, s *session, pool ceph.Pool, c creation, f *found) error {
 	source, err := s.resolveSource(o.source, f.candidate.handle.Cluster)
 	if err != nil {
@@ -194,7 +183,7 @@ func (o *volumeCopy) complete(ctx context.Context, s *session, pool ceph.Pool, c
 	}
 	temporary := temporaryPrefix + f.candidate.handle.Image
 	if f.parent.Snapshot == temporary {
-		if err := s.removeTemporary(ctx, source.pool, f.parent.ID, temporary); err != nil {
+		if err := s.removeSnapshotByName(ctx, source.pool, f.parent.ID, temporary); err != nil {
 			return err
 		}
 	}
@@ -206,8 +195,8 @@ func isAt(image ceph.ImageName, l rbdcsi.Location) bool {
 	return image.Pool == l.Pool && image.Namespace == l.Namespace
 }
 
-// completeClone grows a clone to the requested size and sets its depth. depth is that of its parent;
-// nil: not read.
+// completeClone grows a clone to the requested size and sets its depth. depth is that of its
+// parent; nil: not read.
 func (s *session) completeClone(
 	ctx context.Context, pool, parent ceph.Pool, c creation, f *found, depth *int,
 ) error {
@@ -271,7 +260,7 @@ func readMetadata(pool ceph.Pool, imageID string) (map[string]string, error) {
 
 // depthOf returns how many ancestors the image of that id has; all are its metadata. It trusts the
 // records of images up to the limit; above it, an image may have been flattened since, so that
-// depthOf opens the images.
+// depthOf reads the parents.
 func (s *session) depthOf(ctx context.Context, pool ceph.Pool, imageID string, all map[string]string) (int, error) {
 	for depth := 0; ; depth++ {
 		record, found, err := metadata.Read(imageID, all)
@@ -281,17 +270,17 @@ func (s *session) depthOf(ctx context.Context, pool ceph.Pool, imageID string, a
 		if found && depth+record.Depth < maxAncestors {
 			return depth + record.Depth, nil
 		}
-		u, err := s.readUsage(ctx, pool, imageID)
-		if isMissing(err) || err == nil && !u.hasParent || depth > maxAncestors {
+		r, err := s.readRelatives(ctx, pool, imageID)
+		if isMissing(err) || err == nil && !r.hasParent || depth > maxAncestors {
 			return depth, nil
 		}
 		if err != nil {
 			return 0, err
 		}
-		if pool, err = s.cluster.Pool(u.parent.Pool, u.parent.Namespace); err != nil {
-			return 0, fmt.Errorf("cannot open pool %s: %w", u.parent.Pool, err)
+		if pool, err = s.cluster.Pool(r.parent.Pool, r.parent.Namespace); err != nil {
+			return 0, fmt.Errorf("cannot open pool %s: %w", r.parent.Pool, err)
 		}
-		imageID = u.parent.ID
+		imageID = r.parent.ID
 		if all, err = readMetadata(pool, imageID); err != nil {
 			return 0, err
 		}

@@ -10,8 +10,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// This file holds the crash test of deletions and copies: an operation is interrupted at each of its
-// calls, then repeated, and must lead to the same state as without the interruption.
+// This file holds the crash test of deletions and copies: an operation is interrupted at each of
+// its calls, then repeated, and must lead to the same state as without the interruption.
 
 // scenario is an operation on prepared volumes.
 type scenario struct {
@@ -119,7 +119,10 @@ const (
 
 func TestDeletionsConverge(t *testing.T) {
 	t.Parallel()
-	plain := func(t *testing.T, r *rig) { r.create(t, request("pvc-1")) }
+	plain := func(t *testing.T, r *rig) {
+		t.Helper()
+		r.create(t, request("pvc-1"))
+	}
 	snapshotted := func(t *testing.T, r *rig) { plain(t, r); r.snapshot(t, "s", firstVolume) }
 	restored := func(t *testing.T, r *rig) {
 		snapshotted(t, r)

@@ -16,8 +16,8 @@ import (
 )
 
 // This file holds the creation of volumes, the same for empty volumes and for copies: find the
-// image, make it, write its record, read it back. The record is written last: an image without it is
-// completed by the next call.
+// image, make it, write its record, read it back. The record is written last: an image without it
+// is completed by the next call.
 
 // origin makes the content of new images: nothing, or that of a snapshot or volume.
 type origin interface {
@@ -96,19 +96,56 @@ func (s *session) createIn(ctx context.Context, c creation, from origin, in cand
 	}
 	options := c.class.Options
 	options.DataPool = in.DataPool
-	if err := from.make(ctx, s, pool, c, in.handle, options); err != nil && !errors.Is(err, unix.EEXIST) {
-		err = s.withKind(createError(err, c, in))
-		// Ceph may have made the image nevertheless, such as when only the answer was lost.
-		if _, errID := pool.ImageID(in.handle.Image); !errors.Is(errID, unix.ENOENT) {
-			err = volume.NonFinal(err, "image "+in.handle.String()+" may exist")
-		}
+	if err := s.makeIn(ctx, c, from, pool, in, options); err != nil {
 		return volume.Volume{}, err
 	}
 	v, err := s.completeNew(ctx, c, from, pool, in)
 	return v, volume.NonFinal(s.withKind(err), "image "+in.handle.String()+" was made, but is not complete")
 }
 
-// completeNew completes an image that was just made, or that someone else has made meanwhile.
+// makeIn makes the image; an image that exists is no error. An error has a kind that is not final if
+// the image may exist.
+func (s *session) makeIn(
+	ctx context.Context, c creation, from origin, pool ceph.Pool, in candidate, options ceph.ImageOptions,
+) error {
+	err := from.make(ctx, s, pool, c, in.handle, options)
+	if errors.Is(err, unix.EEXIST) {
+		isNameOnly, errName := s.removeNameOnly(ctx, pool, in.handle)
+		if err = errName; isNameOnly && err == nil {
+			err = from.make(ctx, s, pool, c, in.handle, options)
+		}
+		return volume.NonFinal(s.withKind(err), "image "+in.handle.String()+" may exist")
+	}
+	if err == nil {
+		return nil
+	}
+	err = s.withKind(createError(s.explainTimeout(err, in.handle.Location, in.DataPool, c.req.Size), c, in))
+	// Ceph may have made the image nevertheless, such as when only the answer was lost.
+	if _, errID := pool.ImageID(in.handle.Image); !errors.Is(errID, unix.ENOENT) {
+		err = volume.NonFinal(err, "image "+in.handle.String()+" may exist")
+	}
+	return err
+}
+
+// removeNameOnly removes the name of an image that has no header: a call of librbd that was
+// interrupted leaves it, and it has no data. It reports whether the name was such a one.
+func (s *session) removeNameOnly(ctx context.Context, pool ceph.Pool, h rbdcsi.VolumeHandle) (bool, error) {
+	id, err := pool.ImageID(h.Image)
+	if err != nil {
+		return false, fmt.Errorf("cannot read the id of image %s: %w", h, err)
+	}
+	if _, err = pool.Metadata(id); !errors.Is(err, unix.ENOENT) {
+		return false, err // nil: the image has a header
+	}
+	s.log.WarnContext(ctx, "an interrupted call has left the name of an image without the image; removing it",
+		"image", h.String(), "imageID", id)
+	if err := pool.Remove(h.Image); err != nil && !errors.Is(err, unix.ENOENT) {
+		return false, fmt.Errorf("cannot remove the name of image %s, which has no header: %w", h, err)
+	}
+	return true, nil
+}
+
+// completeNew completes an image that was just made, or that another client has made meanwhile.
 func (s *session) completeNew(
 	ctx context.Context, c creation, from origin, pool ceph.Pool, in candidate,
 ) (volume.Volume, error) {
@@ -165,7 +202,7 @@ func (s *session) complete(ctx context.Context, c creation, from origin, pool ce
 
 // check returns an error of kind AlreadyExists unless the image is the requested volume.
 func (c creation) check(f *found) error {
-	difference := ""
+	var difference string
 	switch size := volume.Size(f.info.Size); {
 	case f.record.Name != c.req.Name:
 		difference = fmt.Sprintf("belongs to the volume %q", f.record.Name)

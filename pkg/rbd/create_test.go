@@ -44,10 +44,10 @@ func TestCallsOfACreation(t *testing.T) {
 	for i, want := range []map[string]int{
 		{
 			"Connect": 1, "Cluster.Pool": 3, "Cluster.PoolUsage": 1, "Pool.ImageID": 2, "Pool.Create": 1, "Pool.Metadata": 1,
-			"Pool.SetMetadata": 1, "Pool.OpenID": 1, "Image.Info": 1, "Image.Parent": 1, "Image.Close": 1,
+			"Pool.SetMetadata": 1, "Pool.OpenID": 1, "Image.Info": 1, "Pool.OmapValues": 1, "Image.Close": 1,
 		},
 		{
-			"Cluster.Pool": 1, "Pool.ImageID": 1, "Pool.Metadata": 1, "Pool.OpenID": 1, "Image.Info": 1, "Image.Parent": 1,
+			"Cluster.Pool": 1, "Pool.ImageID": 1, "Pool.Metadata": 1, "Pool.OpenID": 1, "Image.Info": 1, "Pool.OmapValues": 1,
 			"Image.Close": 1,
 		},
 	} {
@@ -127,6 +127,19 @@ func TestCreateCompletesAnImageWithoutRecord(t *testing.T) {
 	}
 	if v, err := r.Get(t.Context(), "a/volumes/csi-vol-pvc-1"); err != nil || !v.Encrypted {
 		t.Errorf("got %+v, %v", v, err)
+	}
+}
+
+// A controller that was killed in the middle of a call of librbd leaves a name without an image.
+func TestCreateReplacesANameWithoutImage(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	check(t, r.testPool(t, "volumes", "").Create("csi-vol-pvc-1", 1<<20, ceph.ImageOptions{}))
+	r.server.LoseHeader("volumes", "", "csi-vol-pvc-1")
+	v := r.create(t, request("pvc-1"))
+	r.wantSize(t, v.ID, volume.GiB)
+	if got := r.server.Contents(); len(got) != 1 {
+		t.Errorf("the cluster has %v", got)
 	}
 }
 
@@ -265,6 +278,13 @@ func TestCreateInAFullPoolIsOutOfRange(t *testing.T) {
 	if got := r.server.Calls()["Pool.Create"]; got != 0 {
 		t.Errorf("Ceph was requested %d times to write to a full pool", got)
 	}
+	r.server.SetFull("volumes")
+	r.server.SetUsage("volumes", 0, 1<<40, 0)
+	r.server.Inject(fakeceph.Fault{
+		Call: "Pool.Create", IsLast: true, Do: func() { r.server.SetFull("volumes", "full_quota") },
+	})
+	_, err = r.Create(t.Context(), request("pvc-1"))
+	volumetest.WantKind(t, err, volume.KindOutOfRange, "full_quota")
 	// A volume that exists needs no space.
 	r.server.SetFull("volumes")
 	r.server.SetUsage("volumes", 0, 0, 0)

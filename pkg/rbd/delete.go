@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -38,8 +37,8 @@ func (s *session) deleteVolume(ctx context.Context, id string) error {
 		return err
 	}
 	if t.handle.Snapshot != "" {
-		return volume.Errorf(volume.KindPrecondition, "the volume is the snapshot %s of image %s, which the driver did not make",
-			t.handle.Snapshot, t.spec()).
+		return volume.Errorf(volume.KindPrecondition,
+			"the volume is the snapshot %s of image %s, which the driver did not make", t.handle.Snapshot, t.spec()).
 			WithRemedy("set persistentVolumeReclaimPolicy of the PersistentVolume to Retain, then delete the PersistentVolume")
 	}
 	// Temporary snapshots are removed in the first round; more rounds are needed only if other
@@ -59,7 +58,8 @@ func (s *session) deleteVolume(ctx context.Context, id string) error {
 
 const maxDeleteRounds = 4
 
-// deleteImage removes the image or makes it a tombstone. It reports false if that has to be repeated.
+// deleteImage removes the image or makes it a tombstone. It reports false if that has to be
+// repeated.
 func (s *session) deleteImage(ctx context.Context, t target) (isDone bool, err error) {
 	object := removalByName + t.handle.Image
 	id, err := t.pool.ImageID(t.handle.Image)
@@ -69,56 +69,35 @@ func (s *session) deleteImage(ctx context.Context, t target) (isDone bool, err e
 	if err != nil {
 		return false, fmt.Errorf("cannot read the id of image %s: %w", t.handle, err)
 	}
-	isPlain, err := t.isWithoutParent(id)
-	if err != nil {
+	r, err := s.readRelatives(ctx, t.pool, id)
+	switch {
+	case isMissing(err): // an interrupted removal has left the name only
+	case err != nil:
 		return false, err
-	}
-	if !isPlain {
-		u, err := s.readUsage(ctx, t.pool, id)
-		switch {
-		case isMissing(err): // an interrupted removal has left the name only
-		case err != nil:
+	case len(r.snapshots) > 0:
+		return s.retire(ctx, t, id, r.snapshots)
+	case r.hasParent:
+		if err := s.recordParent(ctx, t.pool, t.handle.Location, object, r.parent); err != nil {
 			return false, err
-		case len(u.watchers)+len(u.snapshots) > 0:
-			return s.retire(ctx, t, id, u)
-		case u.hasParent:
-			if err := s.recordParent(ctx, t.pool, t.handle.Location, object, u.parent); err != nil {
-				return false, err
-			}
 		}
 	}
-	return s.removeImage(ctx, t, id, object)
-}
-
-// isWithoutParent reports whether the metadata prove that the image was not made from another.
-func (t target) isWithoutParent(imageID string) (bool, error) {
-	record, found, err := t.readRecord(imageID)
-	if volume.IsKind(err, volume.KindNotFound) {
-		return false, nil
-	}
-	return found && record.Source().IsEmpty(), err
+	return s.removeImage(ctx, t, id, object, r.hasParent)
 }
 
 // removeImage removes the image, or what is left of it. The object is that of recordParent.
-func (s *session) removeImage(ctx context.Context, t target, id, object string) (isDone bool, err error) {
+func (s *session) removeImage(
+	ctx context.Context, t target, id, object string, hasParent bool,
+) (isDone bool, err error) {
 	err = t.pool.Remove(t.handle.Image)
-	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOTEMPTY) {
-		u, errUsage := s.readUsage(ctx, t.pool, id)
-		if isMissing(errUsage) {
-			return false, nil
+	switch {
+	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.ENOTEMPTY):
+		if hasParent {
+			if err := s.dropRemoval(t.pool, object); err != nil {
+				return false, err
+			}
 		}
-		if errUsage == nil {
-			errUsage = s.dropRemoval(t.pool, object)
-		}
-		if errUsage != nil {
-			return false, errUsage
-		}
-		if len(u.watchers)+len(u.snapshots) > 0 {
-			return s.retire(ctx, t, id, u)
-		}
-		return false, s.notRemovableError(t, err)
-	}
-	if err != nil && !isMissing(err) {
+		return false, s.notRemovableError(ctx, t, id, err)
+	case err != nil && !isMissing(err):
 		return false, fmt.Errorf("cannot remove image %s: %w", t.handle, err)
 	}
 	if err := t.checkGone(); err != nil {
@@ -135,29 +114,41 @@ func (t target) checkGone() error {
 	case err != nil:
 		return fmt.Errorf("cannot read whether image %s is gone: %w", t.handle, err)
 	default:
-		return volume.Errorf(volume.KindInternal, "Ceph reported image %s as removed, but it still exists (id %s)", t.spec(), id)
+		return volume.Errorf(volume.KindInternal,
+			"Ceph reported image %s as removed, but it still exists (id %s)", t.spec(), id)
 	}
 }
 
 // retire makes an image with snapshots a tombstone. It reports false if the image had temporary
 // snapshots only, and has none now. Kind Precondition: the image is in use.
-func (s *session) retire(ctx context.Context, t target, id string, u usage) (isDone bool, err error) {
-	if len(u.watchers) > 0 {
-		return false, inUseError(t, u.watchers)
+func (s *session) retire(ctx context.Context, t target, id string, snapshots []ceph.Snapshot) (isDone bool, err error) {
+	watchers, err := s.readWatchers(ctx, t.pool, id)
+	if isMissing(err) {
+		return false, nil
 	}
+	if err != nil {
+		return false, err
+	}
+	if len(watchers) > 0 {
+		return false, inUseError(t, watchers)
+	}
+	// The lock of the volume is held: calls that have died have left the temporary snapshots.
 	isOnlyTemporary := true
-	for _, snapshot := range u.snapshots {
-		isOnlyTemporary = isOnlyTemporary && isTemporary(snapshot)
+	for _, snapshot := range snapshots {
+		if !isTemporary(snapshot) {
+			isOnlyTemporary = false
+			continue
+		}
+		if err := s.removeSnapshotByName(ctx, t.pool, id, snapshot.Name); err != nil {
+			return false, err
+		}
 	}
 	if isOnlyTemporary {
-		return false, s.removeTemporary(ctx, t.pool, id, "")
+		return false, nil
 	}
 	name := tombstoneName(t.handle.Image, id)
 	if err := t.pool.Rename(t.handle.Image, name); err != nil && !isMissing(err) {
 		return false, fmt.Errorf("cannot rename image %s to %s: %w", t.handle, name, err)
-	}
-	if err := s.removeTemporary(ctx, t.pool, id, ""); err != nil {
-		return false, err
 	}
 	if err := t.checkGone(); err != nil {
 		return false, err
@@ -173,16 +164,28 @@ func inUseError(t target, watchers []ceph.Watcher) error {
 			t.spec() + "; if the client is dead, it disappears 30 s after its end (rbd status " + t.spec() + ")")
 }
 
-// notRemovableError is the error for an image that Ceph does not remove although it has neither
-// watchers nor snapshots.
-func (s *session) notRemovableError(t target, cause error) error {
-	if errors.Is(cause, unix.EBUSY) {
-		return volume.Errorf(volume.KindUnavailable, "image %s was in use a moment ago: %w", t.spec(), cause).
-			WithRemedy(retryRemedy)
+// notRemovableError returns why Ceph has not removed an image; nil: what kept it is gone, or it has
+// snapshots meanwhile.
+func (s *session) notRemovableError(ctx context.Context, t target, id string, cause error) error {
+	watchers, err := s.readWatchers(ctx, t.pool, id)
+	if isMissing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r, err := s.readRelatives(ctx, t.pool, id)
+	switch {
+	case isMissing(err):
+		return nil
+	case err != nil:
+		return err
+	case len(watchers) > 0:
+		return inUseError(t, watchers)
+	case len(r.snapshots) > 0 || errors.Is(cause, unix.EBUSY):
+		return nil
 	}
 	return volume.Errorf(volume.KindPrecondition, "Ceph does not remove image %s: it is in a group: %w", t.spec(), cause).
-		WithRemedy(strings.Join([]string{
-			"remove it from the group: rbd group list " + poolAndNamespace(t.handle.Location),
-			"rbd group image remove GROUP " + t.spec(),
-		}, "; "))
+		WithRemedy("remove it from the group: rbd group list " + poolAndNamespace(t.handle.Location) +
+			"; rbd group image remove GROUP " + t.spec())
 }

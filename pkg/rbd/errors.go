@@ -11,9 +11,10 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// This file holds what errors of Ceph mean: the table of errno, kind and next step. ENOENT and EBUSY
-// are not in it: only the caller knows which object is missing or in use.
+// This file holds what errors of Ceph mean: the table of errno, kind and next step. ENOENT and
+// EBUSY are not in it: only the caller knows which object is missing or in use.
 
+// retryRemedy is the next step when Kubernetes calls again anyway.
 const retryRemedy = "no action needed: Kubernetes retries this automatically"
 
 // meaning is the kind and the next step of an errno.

@@ -47,6 +47,9 @@ func (s *session) expand(ctx context.Context, t target, size volume.Size) (volum
 		return volume.Volume{}, fmt.Errorf("cannot read image %s: %w", t.handle, err)
 	}
 	if before := volume.Size(info.Size); before < size {
+		if err := t.checkCephCSIEncryption(info.ID); err != nil {
+			return volume.Volume{}, err
+		}
 		if err := s.grow(t, im, info, size); err != nil {
 			return volume.Volume{}, err
 		}
@@ -70,7 +73,7 @@ func (s *session) grow(t target, im ceph.Image, info ceph.ImageInfo, size volume
 	if err := s.checkSpace(t.handle.Location, info.DataPool, size); err != nil {
 		return err
 	}
-	err := im.Grow(uint64(size))
+	err := s.explainTimeout(im.Grow(uint64(size)), t.handle.Location, info.DataPool, size)
 	switch {
 	case errors.Is(err, unix.EROFS):
 		return volume.Errorf(volume.KindPrecondition,
@@ -85,6 +88,8 @@ func (s *session) grow(t target, im ceph.Image, info ceph.ImageInfo, size volume
 			t.handle, volume.Size(info.Size), size, info.Features, err).
 			WithRemedy("request a smaller size: the feature object-map allows 256,000,000 objects, which are 976 TiB " +
 				"with the default object size")
+	case volume.IsKind(err, volume.KindOutOfRange):
+		return err
 	case err != nil:
 		return fmt.Errorf("cannot grow image %s from %s to %s: %w", t.handle, volume.Size(info.Size), size, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
@@ -101,6 +102,12 @@ func TestExpandNamesTheReasonOfARefusal(t *testing.T) {
 		"quota": {
 			func(r *rig) { r.server.SetUsage("volumes", 0, 1<<40, 3<<29) },
 			volume.KindOutOfRange, "2 GiB|1536 MiB|set-quota",
+		},
+		"full meanwhile": {
+			func(r *rig) {
+				r.server.Inject(fakeceph.Fault{Call: "Image.Grow", Do: func() { r.server.SetFull("volumes", "full_quota") }})
+			},
+			volume.KindOutOfRange, "full_quota",
 		},
 		"paused": {func(r *rig) { r.server.SetPaused(true) }, volume.KindUnavailable, "ceph -s"},
 		"impossible size": {
@@ -265,8 +272,9 @@ func TestTasksOfAHungClusterAreBounded(t *testing.T) {
 	config := r.config["a"]
 	config.ID = "b"
 	r.config["b"] = config
+	registry := prometheus.NewRegistry()
 	b, err := New(t.Context(), Options{
-		Clusters: r.config, Dialer: fakeceph.Dialer{"a": r.server, "b": other}, Detached: r.tracker,
+		Clusters: r.config, Dialer: fakeceph.Dialer{"a": r.server, "b": other}, Detached: r.tracker, Registerer: registry,
 	})
 	check(t, err)
 	hang := make(chan struct{})
@@ -281,5 +289,11 @@ func TestTasksOfAHungClusterAreBounded(t *testing.T) {
 	volumetest.WantKind(t, err, volume.KindUnavailable, "128 operations", "ceph -s")
 	_, err = b.Get(t.Context(), "b/volumes/x")
 	volumetest.WantKind(t, err, volume.KindNotFound)
+	families, err := registry.Gather()
+	check(t, err)
+	if got := families[0].GetMetric()[0].GetGauge().GetValue(); families[0].GetName() != "growvol_ceph_tasks_in_flight" ||
+		got != maxTasks {
+		t.Errorf("the metric %s counts %v tasks, want %d", families[0].GetName(), got, maxTasks)
+	}
 	close(hang)
 }

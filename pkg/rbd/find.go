@@ -130,7 +130,7 @@ func (b *Backend) Find(ctx context.Context, req volume.CreateRequest) (volume.Vo
 		return volume.Volume{}, false,
 			volume.Wrap(volume.NonFinal(err, "cannot find out whether the volume exists"), "find volume", req.Name)
 	}
-	b.finds.put(req.Name, c.candidates[0].handle, f)
+	b.finds.store(req.Name, c.candidates[0].handle, f)
 	if f == nil {
 		return volume.Volume{}, false, nil
 	}
@@ -182,13 +182,17 @@ func (s *session) readFound(ctx context.Context, pool ceph.Pool, c candidate, id
 		return nil, fmt.Errorf("cannot open image %s: %w", c.handle, err)
 	}
 	defer s.closeImage(ctx, im)
-	if f.info, err = im.Info(); err == nil {
-		f.parent, f.hasParent, err = im.Parent()
-	}
-	if err != nil {
+	if f.info, err = im.Info(); err != nil {
 		return nil, fmt.Errorf("cannot read image %s: %w", c.handle, err)
 	}
-	return f, nil
+	r, err := s.readRelatives(ctx, pool, id)
+	if isMissing(err) {
+		return nil, imageMissingError(c.handle, err)
+	}
+	if f.parent, f.hasParent = r.parent, r.hasParent; err == nil && r.hasParent {
+		err = s.nameParent(ctx, &f.parent)
+	}
+	return f, err
 }
 
 func (f *found) toVolume() volume.Volume {
@@ -215,7 +219,7 @@ type cachedFind struct {
 // that only a person or another cluster can change the image in between.
 const findAge = 5 * time.Second
 
-func (f *findCache) put(name string, first rbdcsi.VolumeHandle, result *found) {
+func (f *findCache) store(name string, first rbdcsi.VolumeHandle, result *found) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.all == nil {

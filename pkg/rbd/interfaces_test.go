@@ -6,6 +6,7 @@ var (
 	_ volume.Backend          = (*Backend)(nil)
 	_ volume.Snapshotter      = (*Backend)(nil)
 	_ volume.Cloner           = (*Backend)(nil)
+	_ volume.SnapshotLister   = (*Backend)(nil)
 	_ volume.Lister           = (*Backend)(nil)
 	_ volume.CapacityReporter = (*Backend)(nil)
 	_ volume.HealthLister     = (*Backend)(nil)

@@ -180,8 +180,8 @@ func (s *session) listPool(ctx context.Context, l *listing, pool ceph.Pool, loca
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		here := place{Location: location, image: name}
-		if here.compare(l.after) <= 0 {
+		at := place{Location: location, image: name}
+		if at.compare(l.after) <= 0 {
 			continue
 		}
 		if l.images == 0 {
@@ -203,7 +203,7 @@ func (s *session) listPool(ctx context.Context, l *listing, pool ceph.Pool, loca
 		case found:
 			l.entries = append(l.entries, e)
 		}
-		l.last = here
+		l.last = at
 	}
 	return nil
 }
@@ -263,6 +263,7 @@ func parseToken(token string) (place, error) {
 			return place{Location: h.Location, image: h.Image}, nil
 		}
 	}
-	return place{}, volume.Errorf(volume.KindStale, "the starting token %q does not belong to a listing of this driver", token).
+	return place{}, volume.Errorf(volume.KindStale,
+		"the starting token %q does not belong to a listing of this driver", token).
 		WithRemedy("list again without a token")
 }

@@ -45,7 +45,8 @@ func (b *Backend) Modify(ctx context.Context, id string, parameters map[string]s
 
 // writeAttributes writes the attributes into the metadata of the image and reads them back.
 func (t target) writeAttributes(imageID string, attributes map[string]string) error {
-	if err := t.pool.SetMetadata(imageID, metadata.AttributesKey, metadata.EncodeAttributes(imageID, attributes)); err != nil {
+	value := metadata.EncodeAttributes(imageID, attributes)
+	if err := t.pool.SetMetadata(imageID, metadata.AttributesKey, value); err != nil {
 		return fmt.Errorf("cannot write the metadata of image %s: %w", t.handle, err)
 	}
 	all, err := t.pool.Metadata(imageID)

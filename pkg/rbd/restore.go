@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
 	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/pkg/volume"
@@ -42,7 +44,7 @@ func (o *snapshotCopy) make(
 	if err != nil {
 		return err
 	}
-	image, snapshot, imageID, err := s.sourceNames(source)
+	image, snapshot, imageID, err := s.sourceNames(ctx, source)
 	if err != nil {
 		return err
 	}
@@ -53,15 +55,22 @@ func (o *snapshotCopy) make(
 	return s.cloneSnapshot(pool, source.pool, image, snapshot, h, options)
 }
 
-// sourceNames returns the present names of the image and the snapshot, which Ceph needs to clone, and
-// the id of the image. Kind NotFound.
-func (s *session) sourceNames(t snapshotTarget) (image, snapshot, imageID string, err error) {
+// sourceNames returns the present names of the image and the snapshot, which Ceph needs to clone,
+// and the id of the image. Kind NotFound.
+func (s *session) sourceNames(
+	ctx context.Context, t snapshotTarget,
+) (image, snapshot, imageID string, err error) {
 	if t.handle.ImageID == "" {
 		imageID, err = t.pool.ImageID(t.handle.Image)
 		image, snapshot = t.handle.Image, t.handle.Snapshot
 	} else if image, err = imageNameOf(t.pool, t.handle.ImageID); err == nil {
+		var found ceph.Snapshot
 		imageID = t.handle.ImageID
-		snapshot, err = snapshotNameOf(t.pool, imageID, t.handle.SnapshotID)
+		found, err = s.snapshotOf(ctx, t.pool, imageID, t.handle.SnapshotID)
+		snapshot = found.Name
+		if err == nil && found.IsRemoved {
+			err = unix.ENOENT
+		}
 	}
 	switch {
 	case isMissing(err):

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/operation"
@@ -125,18 +126,21 @@ func (s *session) pool(l rbdcsi.Location) (ceph.Pool, error) {
 	return p, nil
 }
 
-// slots bounds the tasks per cluster. The zero value is ready to use.
+// slots bounds the tasks per cluster. newSlots makes one.
 type slots struct {
+	tasks *prometheus.GaugeVec // by cluster
+
 	mu  sync.Mutex
 	all map[string]chan struct{} // by cluster; guarded by mu
+}
+
+func newSlots(tasks *prometheus.GaugeVec) *slots {
+	return &slots{tasks: tasks, all: make(map[string]chan struct{})}
 }
 
 // take waits for a free slot. Kind Unavailable: ctx ended first.
 func (s *slots) take(ctx context.Context, clusterID string) (free func(), err error) {
 	s.mu.Lock()
-	if s.all == nil {
-		s.all = make(map[string]chan struct{})
-	}
 	slot := s.all[clusterID]
 	if slot == nil {
 		slot = make(chan struct{}, maxTasks)
@@ -145,10 +149,11 @@ func (s *slots) take(ctx context.Context, clusterID string) (free func(), err er
 	s.mu.Unlock()
 	select {
 	case slot <- struct{}{}:
-		return func() { <-slot }, nil
+		s.tasks.WithLabelValues(clusterID).Inc()
+		return func() { <-slot; s.tasks.WithLabelValues(clusterID).Dec() }, nil
 	case <-ctx.Done():
 		return nil, volume.Errorf(volume.KindUnavailable,
 			"%d operations on cluster %s have not ended: %w", maxTasks, clusterID, context.Cause(ctx)).
-			WithRemedy("no action needed: Kubernetes retries this automatically; if it lasts, check the cluster: ceph -s")
+			WithRemedy(retryRemedy + "; if it lasts, check the cluster: ceph -s")
 	}
 }

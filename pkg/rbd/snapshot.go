@@ -17,13 +17,13 @@ import (
 // This file holds the creation and deletion of snapshots. A snapshot belongs to the driver if its
 // name begins with snapname.Prefix; other snapshots are read and restored, but not deleted.
 
-// maxSnapshots bounds the snapshots of an image, with those that wait for their clones. The kernel's
-// client maps no image with more than 510 (Linux, drivers/block/rbd.c, RBD_MAX_SNAP_COUNT); some are
-// left for temporary snapshots, groups and backup programs.
+// maxSnapshots bounds the snapshots of an image, with those that wait for their clones. The
+// kernel's client maps no image with more than 510 (Linux, drivers/block/rbd.c,
+// RBD_MAX_SNAP_COUNT); some are left for temporary snapshots, groups and backup programs.
 const maxSnapshots = 500
 
-// Parameters of a VolumeSnapshotClass. Those of ceph-csi are accepted; the names of snapshots do not
-// depend on them.
+// Parameters of a VolumeSnapshotClass. Those of ceph-csi are accepted; the names of snapshots do
+// not depend on them.
 const (
 	sidecarPrefix       = "csi.storage.k8s.io/" // of parameters that the CSI sidecars add
 	paramSnapshotPrefix = "snapshotNamePrefix"
@@ -71,65 +71,64 @@ func (s *session) createSnapshot(ctx context.Context, source target, name string
 		return volume.Snapshot{}, volume.Errorf(volume.KindPrecondition, "the volume is a snapshot itself").
 			WithRemedy("restore it, and take a snapshot of the new volume")
 	}
-	im, err := source.open(false)
+	id, err := source.imageID()
 	if err != nil {
 		return volume.Snapshot{}, err
 	}
-	defer s.closeImage(ctx, im)
-	info, err := im.Info()
+	if err := source.checkCephCSIEncryption(id); err != nil {
+		return volume.Snapshot{}, err
+	}
+	r, err := s.readRelatives(ctx, source.pool, id)
+	if isMissing(err) {
+		return volume.Snapshot{}, imageMissingError(source.handle, err)
+	}
 	if err != nil {
-		return volume.Snapshot{}, fmt.Errorf("cannot read image %s: %w", source.handle, err)
+		return volume.Snapshot{}, err
 	}
-	if _, ok := rbdcsi.ParseCephCSIHandle(source.id); ok {
-		all, err := readMetadata(source.pool, info.ID)
-		if err == nil {
-			err = checkNotEncrypted(all, source.spec())
-		}
-		if err != nil {
-			return volume.Snapshot{}, err
-		}
-	}
-	snapshots, err := im.Snapshots()
-	if err != nil {
-		return volume.Snapshot{}, fmt.Errorf("cannot read the snapshots of image %s: %w", source.handle, err)
-	}
-	claim := snapname.Claim{Name: name, VolumeID: source.id, ImageID: info.ID}
-	if _, ok := findSnapshot(snapshots, claim.Object()); !ok {
-		if err := checkSnapshotCount(snapshots, source.spec()); err != nil {
+	claim := snapname.Claim{Name: name, VolumeID: source.id, ImageID: id}
+	_, exists := findSnapshot(r.snapshots, claim.Object())
+	if !exists {
+		if err := checkSnapshotCount(r.snapshots, source.spec()); err != nil {
 			return volume.Snapshot{}, err
 		}
 	}
 	if err := s.claimName(ctx, source, claim); err != nil {
 		return volume.Snapshot{}, err
 	}
-	if err := s.takeSnapshot(im, source, claim, snapshots); err != nil {
-		return volume.Snapshot{}, err
+	if !exists {
+		if err := s.takeSnapshot(ctx, source, claim); err != nil {
+			return volume.Snapshot{}, err
+		}
+		if r, err = s.readRelatives(ctx, source.pool, id); err != nil {
+			return volume.Snapshot{}, err
+		}
 	}
-	if snapshots, err = im.Snapshots(); err != nil {
-		return volume.Snapshot{}, fmt.Errorf("cannot read the snapshots of image %s back: %w", source.handle, err)
-	}
-	snapshot, ok := findSnapshot(snapshots, claim.Object())
+	snapshot, ok := findSnapshot(r.snapshots, claim.Object())
 	if !ok {
 		return volume.Snapshot{}, volume.Errorf(volume.KindInternal,
 			"Ceph reported snapshot %s of image %s as taken, but it does not exist", claim.Object(), source.spec())
 	}
-	return toSnapshot(source.handle.Location, info.ID, claim, snapshot), nil
+	return toSnapshot(source.handle.Location, id, claim, snapshot), nil
 }
 
-// takeSnapshot takes the snapshot unless it exists.
-func (s *session) takeSnapshot(im ceph.Image, source target, claim snapname.Claim, existing []ceph.Snapshot) error {
-	if _, ok := findSnapshot(existing, claim.Object()); ok {
-		return nil
+// takeSnapshot takes the snapshot. EEXIST is no error: a call whose answer was lost has taken it.
+func (s *session) takeSnapshot(ctx context.Context, source target, claim snapname.Claim) error {
+	im, err := source.open(false)
+	if err != nil {
+		return err
 	}
-	err := im.CreateSnapshot(claim.Object())
+	defer s.closeImage(ctx, im)
+	err = im.CreateSnapshot(claim.Object())
 	if err == nil || errors.Is(err, unix.EEXIST) {
 		return nil
 	}
-	kinded := s.snapshotError(err, source.spec())
-	if volume.KindOf(s.withKind(kinded)).IsFinal() {
-		// The request will not be repeated. A claim that is left nevertheless is taken over by the next
-		// request for the name.
-		_ = source.pool.RemoveObject(claim.Object())
+	kinded := s.withKind(s.snapshotError(err, source.spec()))
+	if volume.KindOf(kinded).IsFinal() {
+		// The request will not be repeated. If the object stays, the next request for the
+		// name takes it over.
+		if err := source.pool.RemoveObject(claim.Object()); err != nil {
+			s.log.WarnContext(ctx, "cannot remove the object of a snapshot name", "object", claim.Object(), "error", err)
+		}
 	}
 	return kinded
 }
@@ -148,11 +147,11 @@ func (s *session) claimName(ctx context.Context, source target, claim snapname.C
 	if other.ImageID == claim.ImageID {
 		return nil
 	}
-	u, err := s.readUsage(ctx, source.pool, other.ImageID)
+	r, err := s.readRelatives(ctx, source.pool, other.ImageID)
 	if err != nil && !isMissing(err) {
 		return err
 	}
-	if _, exists := findSnapshot(u.snapshots, claim.Object()); exists {
+	if _, exists := findSnapshot(r.snapshots, claim.Object()); exists {
 		return volume.Errorf(volume.KindAlreadyExists, "volume %s has a snapshot with the name %s, but the request is for a "+
 			"snapshot of volume %s", other.VolumeID, claim.Name, source.id).
 			WithRemedy("recreate the VolumeSnapshot to get a new name")
@@ -197,8 +196,9 @@ func checkSnapshotCount(snapshots []ceph.Snapshot, spec string) error {
 			waiting++
 		}
 	}
-	return volume.Errorf(volume.KindExhausted, "image %s has %d snapshots, %d of which are deleted but have clones; nodes "+
-		"cannot map an image with more than 510, and the driver makes at most %d", spec, len(snapshots), waiting, maxSnapshots).
+	return volume.Errorf(volume.KindExhausted, "image %s has %d snapshots, %d of which are deleted but have clones; "+
+		"nodes cannot map an image with more than 510, and the driver makes at most %d",
+		spec, len(snapshots), waiting, maxSnapshots).
 		WithRemedy("delete snapshots of the volume, or flatten volumes that were made from it: rbd children --all " + spec)
 }
 
@@ -211,7 +211,8 @@ func (s *session) snapshotError(err error, spec string) error {
 			WithRemedy("remove exclusive from mapOptions, and restart the pod")
 	case errors.Is(err, unix.EDQUOT):
 		return volume.Errorf(volume.KindExhausted, "image %s has reached its limit of snapshots: %w", spec, err).
-			WithRemedy("delete snapshots, or ask the administrator of the cluster to raise the limit: rbd snap limit clear " + spec)
+			WithRemedy("delete snapshots, or ask the administrator of the cluster to raise the limit: " +
+				"rbd snap limit clear " + spec)
 	}
 	return fmt.Errorf("cannot take a snapshot of image %s: %w", spec, err)
 }

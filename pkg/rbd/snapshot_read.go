@@ -47,12 +47,14 @@ func (s *session) resolveSnapshot(id string) (snapshotTarget, error) {
 	return snapshotTarget{id: id, handle: h, pool: pool}, err
 }
 
-// open opens the image of the snapshot. ENOENT.
-func (t snapshotTarget) open(readOnly bool) (ceph.Image, error) {
+// image returns the id and the present name of the image of the snapshot. ENOENT.
+func (t snapshotTarget) image() (id, name string, err error) {
 	if t.handle.ImageID != "" {
-		return t.pool.OpenID(t.handle.ImageID, readOnly)
+		name, err = imageNameOf(t.pool, t.handle.ImageID)
+		return t.handle.ImageID, name, err
 	}
-	return t.pool.Open(t.handle.Image, readOnly)
+	id, err = t.pool.ImageID(t.handle.Image)
+	return id, t.handle.Image, err
 }
 
 // find returns the snapshot among those of its image, unless it was removed.
@@ -77,30 +79,27 @@ func (t snapshotTarget) missingError(cause error) error {
 
 // foundSnapshot is a snapshot with its image.
 type foundSnapshot struct {
-	image    ceph.ImageInfo
-	snapshot ceph.Snapshot
+	imageID, imageName string
+	snapshot           ceph.Snapshot
 }
 
 // readSnapshot reads the snapshot. Kind NotFound.
 func (s *session) readSnapshot(ctx context.Context, t snapshotTarget) (foundSnapshot, error) {
 	var f foundSnapshot
-	im, err := t.open(true)
-	if isMissing(err) {
-		return f, t.missingError(err)
-	}
-	if err != nil {
-		return f, fmt.Errorf("cannot open the image of snapshot %s: %w", t.handle, err)
-	}
-	defer s.closeImage(ctx, im)
-	snapshots, err := im.Snapshots()
+	var err error
+	f.imageID, f.imageName, err = t.image()
+	var r relatives
 	if err == nil {
-		f.image, err = im.Info()
+		r, err = s.readRelatives(ctx, t.pool, f.imageID)
 	}
-	if err != nil {
+	switch {
+	case isMissing(err):
+		return f, t.missingError(err)
+	case err != nil:
 		return f, fmt.Errorf("cannot read the image of snapshot %s: %w", t.handle, err)
 	}
 	var ok bool
-	if f.snapshot, ok = t.find(snapshots); !ok {
+	if f.snapshot, ok = t.find(r.snapshots); !ok {
 		return f, t.missingError(nil)
 	}
 	return f, nil
@@ -136,12 +135,12 @@ func (s *session) describe(t snapshotTarget, f foundSnapshot) (volume.Snapshot, 
 		if err != nil && !isMissing(err) {
 			return volume.Snapshot{}, err
 		}
-		if read.ImageID == f.image.ID {
+		if read.ImageID == f.imageID {
 			claim = read
 		}
 	}
 	if claim.VolumeID == "" {
-		image, _, _ := splitTombstone(f.image.Name)
+		image, _, _ := splitTombstone(f.imageName)
 		claim.VolumeID = rbdcsi.VolumeHandle{Location: t.handle.Location, Image: image}.String()
 	}
 	if t.cephCSI != "" {
@@ -150,7 +149,7 @@ func (s *session) describe(t snapshotTarget, f foundSnapshot) (volume.Snapshot, 
 			return volume.Snapshot{}, err
 		}
 	}
-	snapshot := toSnapshot(t.handle.Location, f.image.ID, claim, f.snapshot)
+	snapshot := toSnapshot(t.handle.Location, f.imageID, claim, f.snapshot)
 	snapshot.ID = t.id
 	return snapshot, nil
 }
@@ -183,58 +182,45 @@ func (s *session) deleteSnapshot(ctx context.Context, id string) error {
 	if t.cephCSI != "" {
 		return s.deleteCephCSISnapshot(ctx, t)
 	}
-	imageID, err := s.removeSnapshot(ctx, t)
+	f, err := s.readSnapshot(ctx, t)
+	switch {
+	case err == nil:
+		err = s.removeSnapshot(ctx, t, f)
+	case volume.IsKind(err, volume.KindNotFound):
+		err = nil
+	}
+	if err != nil || f.imageID == "" {
+		return err
+	}
+	return s.removeUnused(ctx, t.handle.Location, f.imageID)
+}
+
+// removeSnapshot removes the snapshot with the object of its name. Kind Precondition.
+func (s *session) removeSnapshot(ctx context.Context, t snapshotTarget, f foundSnapshot) error {
+	if !strings.HasPrefix(f.snapshot.Name, snapname.Prefix) || f.snapshot.IsForeign {
+		return volume.Errorf(volume.KindPrecondition, "the driver did not make snapshot %s of image %s",
+			f.snapshot.Name, f.imageName).
+			WithRemedy("set deletionPolicy of the VolumeSnapshotContent to Retain, or remove the snapshot: rbd snap rm " +
+				poolAndNamespace(t.handle.Location) + "/" + f.imageName + "@" + f.snapshot.Name)
+	}
+	// The object goes first: when the deletion is repeated, the snapshot has its name still.
+	if err := s.dropClaim(t.pool, f.imageID, f.snapshot.Name); err != nil {
+		return err
+	}
+	if err := s.removeSnapshotByName(ctx, t.pool, f.imageID, f.snapshot.Name); err != nil {
+		return s.snapshotRemovalError(err, f.imageName)
+	}
+	r, err := s.readRelatives(ctx, t.pool, f.imageID)
+	if isMissing(err) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	if imageID == "" {
-		return nil
+	if _, ok := t.find(r.snapshots); ok {
+		return volume.Errorf(volume.KindInternal, "Ceph reported snapshot %s as removed, but it still exists", t.handle)
 	}
-	return s.removeUnused(ctx, t.handle.Location, imageID)
-}
-
-// removeSnapshot removes the snapshot with the object of its name, and returns the id of its image;
-// empty: the handle has none, and there is no image.
-func (s *session) removeSnapshot(ctx context.Context, t snapshotTarget) (imageID string, err error) {
-	im, err := t.open(false)
-	if isMissing(err) {
-		return t.handle.ImageID, nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("cannot open the image of snapshot %s: %w", t.handle, err)
-	}
-	defer s.closeImage(ctx, im)
-	info, err := im.Info()
-	var snapshots []ceph.Snapshot
-	if err == nil {
-		snapshots, err = im.Snapshots()
-	}
-	if err != nil {
-		return "", fmt.Errorf("cannot read the image of snapshot %s: %w", t.handle, err)
-	}
-	snapshot, ok := t.find(snapshots)
-	if !ok {
-		return info.ID, nil
-	}
-	if !strings.HasPrefix(snapshot.Name, snapname.Prefix) || snapshot.IsForeign {
-		return "", volume.Errorf(volume.KindPrecondition, "the driver did not make snapshot %s of image %s", snapshot.Name, info.Name).
-			WithRemedy("set deletionPolicy of the VolumeSnapshotContent to Retain, or remove the snapshot: rbd snap rm " +
-				poolAndNamespace(t.handle.Location) + "/" + info.Name + "@" + snapshot.Name)
-	}
-	// The object goes first: when the deletion is repeated, the snapshot has its name still.
-	if err := s.dropClaim(t.pool, info.ID, snapshot.Name); err != nil {
-		return "", err
-	}
-	if err := im.RemoveSnapshot(snapshot.Name); err != nil && !isMissing(err) {
-		return "", s.snapshotRemovalError(err, info.Name, snapshot.Name)
-	}
-	if snapshots, err = im.Snapshots(); err != nil {
-		return "", fmt.Errorf("cannot read whether snapshot %s is gone: %w", t.handle, err)
-	}
-	if _, ok := t.find(snapshots); ok {
-		return "", volume.Errorf(volume.KindInternal, "Ceph reported snapshot %s as removed, but it still exists", t.handle)
-	}
-	return info.ID, nil
+	return nil
 }
 
 // dropClaim removes the object of a snapshot name if it is that of the image.
@@ -250,9 +236,9 @@ func (s *session) dropClaim(pool ceph.Pool, imageID, object string) error {
 }
 
 // snapshotRemovalError is the error for a snapshot that Ceph did not remove.
-func (s *session) snapshotRemovalError(err error, image, snapshot string) error {
+func (s *session) snapshotRemovalError(err error, image string) error {
 	if kinded := s.snapshotError(err, image); volume.IsKind(kinded, volume.KindPrecondition) {
 		return kinded
 	}
-	return fmt.Errorf("cannot remove snapshot %s of image %s: %w", snapshot, image, err)
+	return err
 }

@@ -15,7 +15,8 @@ import (
 )
 
 // This file holds tombstones: images of deleted volumes that still have snapshots or clones. They
-// have another name, so that they are no volumes any more, and are removed with their last snapshot.
+// have another name, so that they are no volumes any more, and are removed with their last
+// snapshot.
 //
 // A tombstone is recognized by its name alone, because a rename is one step: the name has the id of
 // the image, which no other image has. An administrator who renames it back has the volume again.
@@ -25,8 +26,8 @@ const tombstoneMark = ".growvol-deleted."
 
 func tombstoneName(image, imageID string) string { return image + tombstoneMark + imageID }
 
-// splitTombstone returns the former name and the id in the name of a tombstone; false: it is no such
-// name. The image is a tombstone only if the id is its own.
+// splitTombstone returns the former name and the id in the name of a tombstone; false: it is no
+// such name. The image is a tombstone only if the id is its own.
 func splitTombstone(name string) (image, imageID string, ok bool) {
 	i := strings.LastIndex(name, tombstoneMark)
 	if i <= 0 {
@@ -39,34 +40,6 @@ func splitTombstone(name string) (image, imageID string, ok bool) {
 func isTombstone(name, imageID string) bool {
 	_, id, ok := splitTombstone(name)
 	return ok && id == imageID
-}
-
-// usage is what keeps an image from being removed.
-type usage struct {
-	watchers  []ceph.Watcher
-	snapshots []ceph.Snapshot // also those that wait for their clones
-	parent    ceph.ImageName  // if hasParent
-	hasParent bool
-}
-
-// readUsage reads the usage of the image of that id. ENOENT.
-func (s *session) readUsage(ctx context.Context, pool ceph.Pool, imageID string) (usage, error) {
-	var u usage
-	im, err := pool.OpenID(imageID, true)
-	if err != nil {
-		return u, fmt.Errorf("cannot open image id %s: %w", imageID, err)
-	}
-	defer s.closeImage(ctx, im)
-	if u.watchers, err = im.Watchers(); err != nil {
-		return u, fmt.Errorf("cannot read the watchers of image id %s: %w", imageID, err)
-	}
-	if u.snapshots, err = im.Snapshots(); err != nil {
-		return u, fmt.Errorf("cannot read the snapshots of image id %s: %w", imageID, err)
-	}
-	if u.parent, u.hasParent, err = im.Parent(); err != nil {
-		return u, fmt.Errorf("cannot read the parent of image id %s: %w", imageID, err)
-	}
-	return u, nil
 }
 
 // removal is the content of the RADOS object that is written before a clone is removed, and removed
@@ -160,31 +133,36 @@ func (s *session) removeTombstone(ctx context.Context, pool ceph.Pool, at rbdcsi
 	case !isTombstone(name, imageID):
 		return nil
 	}
-	u, err := s.readUsage(ctx, pool, imageID)
+	r, err := s.readRelatives(ctx, pool, imageID)
 	switch {
 	case err != nil && !isMissing(err):
 		return err
-	case len(u.snapshots) > 0:
+	case len(r.snapshots) > 0:
 		return nil
-	case len(u.watchers) > 0:
-		return tombstoneInUseError(at, name, u.watchers)
-	}
-	if u.hasParent {
-		if err := s.recordParent(ctx, pool, at, object, u.parent); err != nil {
+	case r.hasParent:
+		if err := s.recordParent(ctx, pool, at, object, r.parent); err != nil {
 			return err
 		}
 	}
 	err = pool.Remove(name)
-	if errors.Is(err, unix.ENOTEMPTY) {
+	switch {
+	case errors.Is(err, unix.ENOTEMPTY):
 		return s.dropRemoval(pool, object) // it was cloned meanwhile
-	}
-	if err != nil && !isMissing(err) {
+	case errors.Is(err, unix.EBUSY):
+		return s.tombstoneInUseError(ctx, pool, at, name, imageID)
+	case err != nil && !isMissing(err):
 		return fmt.Errorf("cannot remove image %s: %w", name, err)
 	}
 	return s.finishRemoval(ctx, pool, at, object)
 }
 
-func tombstoneInUseError(at rbdcsi.Location, name string, watchers []ceph.Watcher) error {
+func (s *session) tombstoneInUseError(
+	ctx context.Context, pool ceph.Pool, at rbdcsi.Location, name, imageID string,
+) error {
+	watchers, err := s.readWatchers(ctx, pool, imageID)
+	if err != nil && !isMissing(err) {
+		return err
+	}
 	return volume.Errorf(volume.KindUnavailable,
 		"image %s of pool %s, which is no longer needed, is in use by %s", name, poolAndNamespace(at), watcherText(watchers)).
 		WithRemedy(retryRemedy + "; if it lasts, unmap the image on that client")

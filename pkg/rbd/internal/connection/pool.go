@@ -18,8 +18,9 @@ type Pool struct {
 	log    *slog.Logger
 
 	mu       sync.Mutex
-	current  map[key]*shared // guarded by mu
-	isClosed bool            // guarded by mu
+	current  map[key]*shared  // guarded by mu
+	attempts map[key]*attempt // guarded by mu
+	isClosed bool             // guarded by mu
 }
 
 // key identifies a connection. A user of a class's secrets has a connection of its own.
@@ -27,7 +28,7 @@ type key struct{ cluster, user string }
 
 // New returns a pool without connections.
 func New(dialer ceph.Dialer, log *slog.Logger) *Pool {
-	return &Pool{dialer: dialer, log: log, current: make(map[key]*shared)}
+	return &Pool{dialer: dialer, log: log, current: make(map[key]*shared), attempts: make(map[key]*attempt)}
 }
 
 // shared is a connection with the configuration that it was made with. The mutex of the pool guards
@@ -50,43 +51,70 @@ type Connection struct {
 
 // Acquire returns a connection with that configuration, and makes it if there is none. If the
 // configuration has changed, the new connection replaces the old one as soon as it works; the old
-// one is closed when its last user has released it. The error is that of Dialer.Connect. Acquire
-// cannot be interrupted.
+// one is closed when its last user has released it. Callers that need a connection of the same user
+// at the same time wait for one attempt. The error is that of Dialer.Connect. Acquire cannot be
+// interrupted.
 func (p *Pool) Acquire(c cluster.Cluster) (*Connection, error) {
 	k := key{c.ID, c.User}
-	if used := p.use(k, func(s *shared) bool { return isSame(s.config, c) }); used != nil {
-		return used, nil
+	for {
+		used, running, start := p.use(k, c)
+		switch {
+		case used != nil:
+			return used, nil
+		case start != nil:
+			return p.connect(k, c, start)
+		}
+		<-running.done
+		if running.err != nil && isSame(running.config, c) {
+			return nil, running.err
+		}
 	}
-	// Callers that connect at the same time connect more than once: waiting for another caller's
-	// attempt would let one bad configuration delay the others.
+}
+
+// attempt is one call of Dialer.Connect.
+type attempt struct {
+	config cluster.Cluster
+	done   chan struct{} // closed at its end
+	err    error         // set before done is closed
+}
+
+// use returns the current connection of that key if it has the configuration. Otherwise it returns
+// the attempt that is running, or one that the caller has to start.
+func (p *Pool) use(k key, c cluster.Cluster) (used *Connection, running, start *attempt) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s := p.current[k]; s != nil && isSame(s.config, c) {
+		s.users++
+		return &Connection{Cluster: s.Cluster, pool: p, shared: s}, nil, nil
+	}
+	if running = p.attempts[k]; running != nil {
+		return nil, running, nil
+	}
+	start = &attempt{config: c, done: make(chan struct{})}
+	p.attempts[k] = start
+	return nil, nil, start
+}
+
+// connect makes a connection and replaces the current one of that key.
+func (p *Pool) connect(k key, c cluster.Cluster, a *attempt) (*Connection, error) {
 	made, err := p.dialer.Connect(c)
+	s := &shared{Cluster: made, config: c, users: 1}
+	p.mu.Lock()
+	delete(p.attempts, k)
+	old := p.current[k]
+	if err == nil {
+		s.isStale = p.isClosed
+		p.current[k] = s
+	}
+	a.err = err
+	p.mu.Unlock()
+	close(a.done)
 	if err != nil {
 		return nil, err
 	}
-	if used := p.use(k, func(s *shared) bool { return isSame(s.config, c) }); used != nil {
-		made.Close()
-		return used, nil
-	}
-	s := &shared{Cluster: made, config: c, users: 1}
-	p.mu.Lock()
-	old := p.current[k]
-	p.current[k], s.isStale = s, p.isClosed
-	p.mu.Unlock()
 	p.retire(old)
 	p.log.Info("connected to the Ceph cluster", "cluster", c.ID, "user", c.User, "fsid", made.FSID(), "again", old != nil)
 	return &Connection{Cluster: made, pool: p, shared: s}, nil
-}
-
-// use returns the current connection of that key if it matches.
-func (p *Pool) use(k key, matches func(*shared) bool) *Connection {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s := p.current[k]
-	if s == nil || !matches(s) {
-		return nil
-	}
-	s.users++
-	return &Connection{Cluster: s.Cluster, pool: p, shared: s}
 }
 
 // retire makes a connection unavailable to new callers.

@@ -12,8 +12,7 @@ import (
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
 )
 
-// This file holds the connection of one client.
-
+// This file holds the connection of one client: package ceph, as a test sees it through Dialer.
 var _ ceph.Cluster = (*client)(nil)
 
 // client is a connection; the address of each is different.

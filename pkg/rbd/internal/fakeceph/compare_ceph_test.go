@@ -105,11 +105,11 @@ func cleanUp(t *testing.T, w *world) {
 
 func removeAll(pool ceph.Pool, name string) {
 	if im, err := pool.Open(name, false); err == nil {
-		snapshots, _ := im.Snapshots() //nolint:errcheck // the caller repeats it
+		snapshots, _ := im.Snapshots() // the caller repeats it
 		for _, s := range snapshots {
-			_ = im.RemoveSnapshot(s.Name) //nolint:errcheck // as above
+			_ = im.RemoveSnapshot(s.Name)
 		}
-		_ = im.Close() //nolint:errcheck // as above
+		_ = im.Close()
 	}
-	_ = pool.Remove(name) //nolint:errcheck // as above
+	_ = pool.Remove(name)
 }

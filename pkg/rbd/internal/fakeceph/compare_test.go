@@ -436,7 +436,7 @@ func play(w *world, sequence func(*world)) []string {
 	sequence(w)
 	for _, im := range w.images {
 		if im != nil {
-			_ = im.Close() //nolint:errcheck // its answers are recorded
+			_ = im.Close()
 		}
 	}
 	return w.answers

@@ -32,13 +32,15 @@ type image struct {
 	snapshots     []*snapshot
 	parent        *snapshot
 	overlap       uint64 // bytes that are read from the parent
-	// blocks holds a number for each block that was written; zero hides the block of the parent.
+	// blocks holds a number for each block that was written; zero hides the block of the
+	// parent.
 	blocks             map[uint64]uint64
 	watches            []*watch
 	lock               *lock
 	group              string
 	isObjectMapInvalid bool
 	isGone             bool
+	isNameOnly         bool // see Server.LoseHeader
 }
 
 // snapshot is the state of one snapshot.

@@ -12,6 +12,7 @@ import (
 
 // This file holds the calls on RADOS objects.
 
+// CreateObject implements ceph.Pool.
 func (p *openPool) CreateObject(name string, content []byte) error {
 	return p.call("Pool.CreateObject", p.pool, func() error {
 		objects := p.objects()
@@ -84,12 +85,48 @@ func (p *openPool) omap(name string) (map[string]string, error) {
 		return nil, unix.ENOENT
 	}
 	for _, snap := range im.snapshots {
-		body := binary.LittleEndian.AppendUint64(nil, snap.id)
-		body = binary.LittleEndian.AppendUint64(append(body, encodeText(snap.name)...), snap.size)
-		value := append([]byte{8, 1}, encodeText(string(body))...)
-		out[fmt.Sprintf("snapshot_%016x", snap.id)] = string(value)
+		out[fmt.Sprintf("snapshot_%016x", snap.id)] = snap.encode()
+	}
+	if im.parent != nil {
+		out["parent"] = im.encodeParent()
+	}
+	if p.server.isFormatUnknown {
+		for key, value := range out {
+			out[key] = "\x63\x63" + value[2:]
+		}
 	}
 	return out, nil
+}
+
+// encode encodes a snapshot as librbd does (cls_rbd_snap of Ceph 16).
+func (s *snapshot) encode() string {
+	le := binary.LittleEndian
+	kind := uint32(0)
+	switch {
+	case s.isRemoved:
+		kind = 2
+	case s.isForeign:
+		kind = 1
+	}
+	body := le.AppendUint64(nil, s.id)
+	body = le.AppendUint64(append(body, encodeText(s.name)...), s.size)
+	body = append(body, make([]byte, 9)...) // protection, flags
+	body = append(body, 1, 1)
+	body = append(body, encodeText(string(le.AppendUint32(nil, kind)))...)
+	body = le.AppendUint32(body, uint32(s.created.Unix()))       //nolint:gosec // until 2106
+	body = le.AppendUint32(body, uint32(s.created.Nanosecond())) //nolint:gosec // below 1e9
+	body = le.AppendUint32(body, uint32(len(s.children)))        //nolint:gosec // few
+	return "\x08\x08" + encodeText(string(append(body, 0)))
+}
+
+// encodeParent encodes the parent as librbd does (cls_rbd_parent of Ceph 16).
+func (im *image) encodeParent() string {
+	le, parent := binary.LittleEndian, im.parent.image
+	body := le.AppendUint64(nil, uint64(parent.pool.id)) //nolint:gosec // positive
+	body = append(body, encodeText(parent.namespaceName)+encodeText(parent.id)...)
+	body = le.AppendUint64(body, im.parent.id)
+	body = le.AppendUint64(append(body, 1), im.overlap)
+	return "\x02\x02" + encodeText(string(body))
 }
 
 // encodeText encodes a text as Ceph does: its length, little-endian, and its bytes.

@@ -11,7 +11,6 @@ import (
 )
 
 // This file holds the calls on open images.
-
 var _ ceph.Image = (*openImage)(nil)
 
 // openImage is an image as one client has it open.

@@ -12,7 +12,6 @@ import (
 )
 
 // This file holds the calls on pools: images by name.
-
 var _ ceph.Pool = (*openPool)(nil)
 
 const (
@@ -58,7 +57,7 @@ func (p *openPool) imageByID(id string) (*image, error) {
 		return nil, err
 	}
 	for _, im := range n.images {
-		if im.id == id {
+		if im.id == id && !im.isNameOnly {
 			return im, nil
 		}
 	}
@@ -163,6 +162,9 @@ func (p *openPool) Clone(parent ceph.Pool, imageName, snapshotName, name string,
 func (p *openPool) Open(name string, readOnly bool) (ceph.Image, error) {
 	return p.open("Pool.Open", readOnly, func() (*image, error) {
 		_, im, err := p.image(name)
+		if err == nil && im.isNameOnly {
+			err = unix.ENOENT
+		}
 		return im, err
 	})
 }

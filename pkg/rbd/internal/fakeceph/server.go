@@ -43,8 +43,10 @@ type Server struct {
 	blocklist map[string]time.Time
 	live      map[string]*client
 	isPaused  bool
-	faults    []*Fault
-	calls     map[string]int
+	// isFormatUnknown: snapshots and parents in the headers of images cannot be decoded.
+	isFormatUnknown bool
+	faults          []*Fault
+	calls           map[string]int
 }
 
 // New returns a cluster with empty pools. Their ids are 1, 2, ...
@@ -120,6 +122,13 @@ func (s *Server) SetPaused(isPaused bool) {
 	s.isPaused = isPaused
 }
 
+// SetFormatUnknown makes the headers of images those of another version of Ceph.
+func (s *Server) SetFormatUnknown() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.isFormatUnknown = true
+}
+
 // SetFull makes calls that write to the pool time out, also removals: flags are those of the pool,
 // such as "full_quota"; none: it is no longer full.
 func (s *Server) SetFull(poolName string, flags ...string) {
@@ -155,6 +164,14 @@ func (s *Server) SetObjectMapInvalid(poolName, namespaceName, imageName string, 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pools[poolName].namespaces[namespaceName].images[imageName].isObjectMapInvalid = isInvalid
+}
+
+// LoseHeader leaves only the name of an image and its id, as a creation or a removal does that was
+// interrupted.
+func (s *Server) LoseHeader(poolName, namespaceName, imageName string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pools[poolName].namespaces[namespaceName].images[imageName].isNameOnly = true
 }
 
 // MoveToTrash moves an image to the trash (`rbd trash move`): no longer found by name, but by id.
@@ -194,9 +211,8 @@ func (s *Server) fence(address string, until time.Time) {
 }
 
 // Contents names every image and every RADOS object of the cluster, for tests that check that
-// nothing was left: "pool/namespace/image", with "@name" for each snapshot of it ("@(removed)" for one
-// that waits for its clones), "(trash)" after images in the trash, and "object" before
-// objects.
+// nothing was left: "pool/namespace/image", with "@name" for each snapshot of it ("@(removed)" for
+// one that waits for its clones), "(trash)" after images in the trash, and "object" before objects.
 func (s *Server) Contents() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

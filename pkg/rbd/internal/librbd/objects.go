@@ -42,28 +42,49 @@ func (p *pool) RemoveObject(name string) error {
 // OmapValues implements ceph.Pool.
 func (p *pool) OmapValues(object string, keys ...string) (map[string]string, error) {
 	values := make(map[string]string)
-	if len(keys) == 0 {
-		all, err := p.io.GetAllOmapValues(object, "", "", 1000)
-		for key, value := range all {
-			values[key] = string(value)
-		}
-		return values, wrap(err, "read the keys of object %s", p.path(object))
+	if len(keys) > 0 {
+		op := rados.CreateReadOp()
+		defer op.Release()
+		step := op.GetOmapValuesByKeys(keys)
+		_, err := p.readPairs(op, object, step.Next, values)
+		return values, err
 	}
-	op := rados.CreateReadOp()
-	defer op.Release()
-	step := op.GetOmapValuesByKeys(keys)
+	// GetAllOmapValues would read once more after the last key.
+	for last, isMore := "", true; isMore; {
+		op := rados.CreateReadOp()
+		step := op.GetOmapValues(last, "", maxOmapKeys)
+		var err error
+		if last, err = p.readPairs(op, object, step.Next, values); err == nil {
+			isMore = step.More()
+		}
+		op.Release()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return values, nil
+}
+
+// maxOmapKeys is the number of keys that an OSD returns at most (osd_max_omap_entries_per_request).
+const maxOmapKeys = 1000
+
+// readPairs runs an operation that reads keys, and adds them to values. It returns the last key.
+func (p *pool) readPairs(
+	op *rados.ReadOp, object string, next func() (*rados.OmapKeyValue, error), values map[string]string,
+) (last string, err error) {
 	if err := op.Operate(p.io, object, rados.OperationNoFlag); err != nil {
-		return nil, wrap(err, "read keys of object %s", p.path(object))
+		return "", wrap(err, "read keys of object %s", p.path(object))
 	}
 	for {
-		pair, err := step.Next()
+		pair, err := next()
 		if err != nil {
-			return nil, wrap(err, "read keys of object %s", p.path(object))
+			return "", wrap(err, "read keys of object %s", p.path(object))
 		}
 		if pair == nil {
-			return values, nil
+			return last, nil
 		}
-		values[pair.Key] = string(pair.Value)
+		last = pair.Key
+		values[last] = string(pair.Value)
 	}
 }
 

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// AttributesKey is the key of the attributes of a volume (VolumeAttributesClass). It is a key of its
-// own because images without a Record have attributes, too.
+// AttributesKey is the key of the attributes of a volume (VolumeAttributesClass). It is a key of
+// its own because images without a Record have attributes, too.
 const AttributesKey = "growvol.io/attributes"
 
 // attributes is the value of AttributesKey.

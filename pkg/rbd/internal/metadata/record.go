@@ -1,5 +1,5 @@
-// Package metadata encodes what the driver keeps in the metadata of an image (`rbd image-meta`): one
-// JSON value, which stays with the image when it is renamed.
+// Package metadata encodes what the driver keeps in the metadata of an image (`rbd image-meta`):
+// JSON values, which stay with the image when it is renamed.
 package metadata
 
 import (
