@@ -100,6 +100,7 @@ func (s *session) createIn(ctx context.Context, c creation, from origin, in cand
 	for range 2 {
 		err := from.make(ctx, s, pool, c, in.handle, options)
 		if err != nil && !errors.Is(err, unix.EEXIST) {
+			err = s.explainTimeout(err, in.handle.Location, in.DataPool, c.req.Size)
 			err = s.withKind(createError(err, c, in))
 			// Ceph may have made the image nevertheless, such as when only the answer was lost.
 			if _, errID := pool.ImageID(in.handle.Image); !errors.Is(errID, unix.ENOENT) {

@@ -278,6 +278,13 @@ func TestCreateInAFullPoolIsOutOfRange(t *testing.T) {
 	if got := r.server.Calls()["Pool.Create"]; got != 0 {
 		t.Errorf("Ceph was requested %d times to write to a full pool", got)
 	}
+	r.server.SetFull("volumes")
+	r.server.SetUsage("volumes", 0, 1<<40, 0)
+	r.server.Inject(fakeceph.Fault{
+		Call: "Pool.Create", IsLast: true, Do: func() { r.server.SetFull("volumes", "full_quota") },
+	})
+	_, err = r.Create(t.Context(), request("pvc-1"))
+	volumetest.WantKind(t, err, volume.KindOutOfRange, "full_quota")
 	// A volume that exists needs no space.
 	r.server.SetFull("volumes")
 	r.server.SetUsage("volumes", 0, 0, 0)

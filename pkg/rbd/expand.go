@@ -73,7 +73,7 @@ func (s *session) grow(t target, im ceph.Image, info ceph.ImageInfo, size volume
 	if err := s.checkSpace(t.handle.Location, info.DataPool, size); err != nil {
 		return err
 	}
-	err := im.Grow(uint64(size))
+	err := s.explainTimeout(im.Grow(uint64(size)), t.handle.Location, info.DataPool, size)
 	switch {
 	case errors.Is(err, unix.EROFS):
 		return volume.Errorf(volume.KindPrecondition,
@@ -88,6 +88,8 @@ func (s *session) grow(t target, im ceph.Image, info ceph.ImageInfo, size volume
 			t.handle, volume.Size(info.Size), size, info.Features, err).
 			WithRemedy("request a smaller size: the feature object-map allows 256,000,000 objects, which are 976 TiB " +
 				"with the default object size")
+	case volume.IsKind(err, volume.KindOutOfRange):
+		return err
 	case err != nil:
 		return fmt.Errorf("cannot grow image %s from %s to %s: %w", t.handle, volume.Size(info.Size), size, err)
 	}

@@ -103,6 +103,12 @@ func TestExpandNamesTheReasonOfARefusal(t *testing.T) {
 			func(r *rig) { r.server.SetUsage("volumes", 0, 1<<40, 3<<29) },
 			volume.KindOutOfRange, "2 GiB|1536 MiB|set-quota",
 		},
+		"full meanwhile": {
+			func(r *rig) {
+				r.server.Inject(fakeceph.Fault{Call: "Image.Grow", Do: func() { r.server.SetFull("volumes", "full_quota") }})
+			},
+			volume.KindOutOfRange, "full_quota",
+		},
 		"paused": {func(r *rig) { r.server.SetPaused(true) }, volume.KindUnavailable, "ceph -s"},
 		"impossible size": {
 			func(r *rig) { r.server.Inject(fakeceph.Fault{Call: "Image.Grow", Errno: unix.EINVAL}) },

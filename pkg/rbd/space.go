@@ -44,6 +44,19 @@ func (s *session) checkSpace(l rbdcsi.Location, dataPool string, size volume.Siz
 	return nil
 }
 
+// explainTimeout returns the reason if a call that writes timed out because the pool has become full
+// since checkSpace: the monitors mark a pool as full up to a minute after it is. Otherwise it returns
+// err.
+func (s *session) explainTimeout(err error, l rbdcsi.Location, dataPool string, size volume.Size) error {
+	if !errors.Is(err, unix.ETIMEDOUT) {
+		return err
+	}
+	if reason := s.checkSpace(l, dataPool, size); volume.IsKind(reason, volume.KindOutOfRange) {
+		return reason
+	}
+	return err
+}
+
 func quotaText(quota volume.Size) string {
 	if quota == 0 {
 		return "no limit"
