@@ -54,7 +54,8 @@ func (o *snapshotCopy) make(
 
 // clone clones the snapshot by the present names.
 func (o *snapshotCopy) clone(
-	ctx context.Context, s *session, pool ceph.Pool, source snapshotTarget, h rbdcsi.VolumeHandle, options ceph.ImageOptions,
+	ctx context.Context, s *session, pool ceph.Pool, source snapshotTarget, h rbdcsi.VolumeHandle,
+	options ceph.ImageOptions,
 ) error {
 	image, snapshot, imageID, err := s.sourceNames(ctx, source)
 	if err != nil {
