@@ -215,7 +215,8 @@ func TestCephCSIVolumesOnCeph(t *testing.T) {
 	t.Cleanup(remove)
 	adopt(t, r, l)
 	left := slices.DeleteFunc(r.realNames(t), func(name string) bool {
-		return !strings.Contains(name, "adopted") && !strings.Contains(name, volumeUUID) && !strings.Contains(name, snapshotUUID)
+		return !strings.Contains(name, "adopted") && !strings.Contains(name, volumeUUID) &&
+			!strings.Contains(name, snapshotUUID)
 	})
 	if len(left) > 0 {
 		t.Errorf("left: %v", left)

@@ -228,7 +228,8 @@ func TestCephCSIPoolThatIsMissingIsNoProof(t *testing.T) {
 	volumetest.WantKind(t, r.Delete(t.Context(), id), volume.KindUnavailable)
 }
 
-// Encrypted volumes of ceph-csi are deleted, but neither copied nor expanded: the driver cannot open them.
+// Encrypted volumes of ceph-csi are deleted, but neither copied nor expanded: the driver cannot
+// open them.
 func TestCephCSIEncryptedVolumeIsNeitherCopiedNorExpanded(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -157,8 +157,8 @@ func (s *session) cloneSnapshot(
 	err := pool.Clone(parent, image, snapshot, h.Image, options)
 	switch {
 	case isMissing(err):
-		return volume.Errorf(volume.KindNotFound, "image %s has no snapshot %s, or the pool %s, its namespace or its data pool "+
-			"does not exist: %w", image, snapshot, poolAndNamespace(h.Location), err)
+		return volume.Errorf(volume.KindNotFound, "image %s has no snapshot %s, or the pool %s, its namespace or its "+
+			"data pool does not exist: %w", image, snapshot, poolAndNamespace(h.Location), err)
 	case errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL):
 		return volume.Errorf(volume.KindPrecondition, "Ceph does not clone snapshot %s of image %s with the features %v: %w",
 			snapshot, image, options.Features, err).

@@ -123,13 +123,19 @@ func TestDeletionsConverge(t *testing.T) {
 		t.Helper()
 		r.create(t, request("pvc-1"))
 	}
-	snapshotted := func(t *testing.T, r *rig) { plain(t, r); r.snapshot(t, "s", firstVolume) }
+	snapshotted := func(t *testing.T, r *rig) {
+		t.Helper()
+		plain(t, r)
+		r.snapshot(t, "s", firstVolume)
+	}
 	restored := func(t *testing.T, r *rig) {
+		t.Helper()
 		snapshotted(t, r)
 		r.mustCopy(t, copyRequest("pvc-2", volume.Source{SnapshotID: firstSnapshot}))
 	}
 	removeAll := func(ids ...string) func(*testing.T, *rig) error {
 		return func(t *testing.T, r *rig) error {
+			t.Helper()
 			for _, id := range ids {
 				err := r.Delete(t.Context(), id)
 				if id == firstSnapshot {

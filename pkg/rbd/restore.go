@@ -44,6 +44,19 @@ func (o *snapshotCopy) make(
 	if err != nil {
 		return err
 	}
+	err = o.clone(ctx, s, pool, source, h, options)
+	if volume.IsKind(err, volume.KindNotFound) {
+		// The image may have been renamed since its name was read, because its volume was deleted.
+		err = o.clone(ctx, s, pool, source, h, options)
+	}
+	return err
+}
+
+// clone clones the snapshot by the present names.
+func (o *snapshotCopy) clone(
+	ctx context.Context, s *session, pool ceph.Pool, source snapshotTarget, h rbdcsi.VolumeHandle,
+	options ceph.ImageOptions,
+) error {
 	image, snapshot, imageID, err := s.sourceNames(ctx, source)
 	if err != nil {
 		return err

@@ -11,13 +11,13 @@ import (
 // Values that Ceph 16.2.15 has written: a snapshot of 8 MiB, one that was removed while it had a
 // clone, and the parent of that clone.
 const (
-	userSnapshot = "08083d0000002e0000000000000009000000" + "67726f77766f6c2e73" + "0000800000000000" + "00" + "0000000000000000" +
-		"0101" + "0400000000000000" + "06020b6bfa8ae216" + "0000000000"
-	removedSnapshot = "0808610000002f0000000000000024000000" + "30313537623733352d366531352d343637312d383330332d383539346334373430303933" +
-		"0000800000000000" + "00" + "0000000000000000" + "0101" + "0d000000" + "02000000000000000100000074" + "06020b6b8ac1ee22" +
-		"0100000000"
-	cloneParent = "02022d000000" + "0200000000000000" + "00000000" + "0c000000" + "313061353138633163323762" + "2f00000000000000" +
-		"01" + "0000800000000000"
+	userSnapshot = "08083d0000002e0000000000000009000000" + "67726f77766f6c2e73" + "0000800000000000" + "00" +
+		"0000000000000000" + "0101" + "0400000000000000" + "06020b6bfa8ae216" + "0000000000"
+	removedSnapshot = "0808610000002f0000000000000024000000" +
+		"30313537623733352d366531352d343637312d383330332d383539346334373430303933" + "0000800000000000" + "00" +
+		"0000000000000000" + "0101" + "0d000000" + "02000000000000000100000074" + "06020b6b8ac1ee22" + "0100000000"
+	cloneParent = "02022d000000" + "0200000000000000" + "00000000" + "0c000000" + "313061353138633163323762" +
+		"2f00000000000000" + "01" + "0000800000000000"
 )
 
 func decode(t *testing.T, text string) string {
@@ -33,7 +33,8 @@ func TestValuesOfCeph(t *testing.T) {
 	t.Parallel()
 	values := map[string]string{
 		"size": "x", "snap_children_000000000000002f": "x", "snap_seq": "x",
-		SnapshotKey(0x2e): decode(t, userSnapshot), SnapshotKey(0x2f): decode(t, removedSnapshot), ParentKey(): decode(t, cloneParent),
+		SnapshotKey(0x2e): decode(t, userSnapshot), SnapshotKey(0x2f): decode(t, removedSnapshot),
+		ParentKey(): decode(t, cloneParent),
 	}
 	snapshots, err := Snapshots(values)
 	if err != nil || len(snapshots) != 2 {
@@ -41,7 +42,8 @@ func TestValuesOfCeph(t *testing.T) {
 	}
 	s := snapshots[0]
 	created := time.Unix(0x6b0b0206, 0x16e28afa)
-	if s.ID != 0x2e || s.Name != "growvol.s" || s.Size != 8<<20 || s.IsRemoved || s.IsForeign || !s.Created.Equal(created) {
+	if s.ID != 0x2e || s.Name != "growvol.s" || s.Size != 8<<20 || s.IsRemoved || s.IsForeign ||
+		!s.Created.Equal(created) {
 		t.Errorf("got %+v", s)
 	}
 	if s = snapshots[1]; s.ID != 0x2f || len(s.Name) != 36 || s.Size != 8<<20 || !s.IsRemoved || s.IsForeign {
