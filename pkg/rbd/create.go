@@ -155,6 +155,7 @@ func (s *session) complete(ctx context.Context, c creation, from origin, pool ce
 		}
 	}
 	f.record = metadata.New(f.info.ID, c.class.Cluster, c.req)
+	f.record.Depth = f.depth
 	if err := pool.SetMetadata(f.info.ID, metadata.Key, f.record.Encode()); err != nil {
 		return fmt.Errorf("cannot write the metadata of image %s: %w", f.candidate.handle, err)
 	}
@@ -217,7 +218,10 @@ func (empty) complete(_ context.Context, _ *session, _ ceph.Pool, _ creation, f 
 
 // createError is the error for an image that Ceph did not make.
 func createError(err error, c creation, in candidate) error {
+	var kinded *volume.Error
 	switch {
+	case errors.As(err, &kinded):
+		return err
 	case errors.Is(err, unix.ENOENT):
 		return volume.Errorf(volume.KindInvalid, "cannot create image %s: the namespace %q or the data pool %q "+
 			"does not exist: %w", in.handle, in.handle.Namespace, in.DataPool, err).

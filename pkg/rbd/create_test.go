@@ -44,10 +44,10 @@ func TestCallsOfACreation(t *testing.T) {
 	for i, want := range []map[string]int{
 		{
 			"Connect": 1, "Cluster.Pool": 3, "Cluster.PoolUsage": 1, "Pool.ImageID": 2, "Pool.Create": 1, "Pool.Metadata": 1,
-			"Pool.SetMetadata": 1, "Pool.OpenID": 1, "Image.Info": 1, "Image.Parent": 1, "Image.Close": 1,
+			"Pool.SetMetadata": 1, "Pool.OpenID": 1, "Image.Info": 1, "Pool.OmapValues": 1, "Image.Close": 1,
 		},
 		{
-			"Cluster.Pool": 1, "Pool.ImageID": 1, "Pool.Metadata": 1, "Pool.OpenID": 1, "Image.Info": 1, "Image.Parent": 1,
+			"Cluster.Pool": 1, "Pool.ImageID": 1, "Pool.Metadata": 1, "Pool.OpenID": 1, "Image.Info": 1, "Pool.OmapValues": 1,
 			"Image.Close": 1,
 		},
 	} {

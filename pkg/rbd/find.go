@@ -110,6 +110,7 @@ type found struct {
 	isComplete bool
 	parent     ceph.ImageName // if hasParent: the image is a clone
 	hasParent  bool
+	depth      int // of a clone that origin.complete has completed; see metadata.Record
 }
 
 // Find implements volume.Backend. It also finds an image whose creation was interrupted, and
@@ -181,13 +182,17 @@ func (s *session) readFound(ctx context.Context, pool ceph.Pool, c candidate, id
 		return nil, fmt.Errorf("cannot open image %s: %w", c.handle, err)
 	}
 	defer s.closeImage(ctx, im)
-	if f.info, err = im.Info(); err == nil {
-		f.parent, f.hasParent, err = im.Parent()
-	}
-	if err != nil {
+	if f.info, err = im.Info(); err != nil {
 		return nil, fmt.Errorf("cannot read image %s: %w", c.handle, err)
 	}
-	return f, nil
+	r, err := s.readRelatives(ctx, pool, id)
+	if isMissing(err) {
+		return nil, imageMissingError(c.handle, err)
+	}
+	if f.parent, f.hasParent = r.parent, r.hasParent; err == nil && r.hasParent {
+		err = s.nameParent(ctx, &f.parent)
+	}
+	return f, err
 }
 
 func (f *found) toVolume() volume.Volume {

@@ -21,6 +21,7 @@ type client struct {
 	server   *Server
 	address  string
 	name     string
+	cookies  uint64
 	isFenced bool // for ever, as librados has it
 	isClosed bool
 	isNode   bool // a mapping

@@ -73,13 +73,22 @@ func (w *watch) watcher() ceph.Watcher {
 }
 
 func (im *image) addWatch(c *client) *watch {
-	im.pool.snapIDs++ // any number that is not used twice
-	w := &watch{client: c, cookie: fmt.Sprint(18446462598732840000 + im.pool.snapIDs)}
+	c.cookies++
+	w := &watch{client: c, cookie: fmt.Sprint(18446462598732840960 + c.cookies)}
 	im.watches = append(im.watches, w)
 	return w
 }
 
 func (im *image) hasFeature(name string) bool { return slices.Contains(im.features, name) }
+
+// allFeatures returns the features with the one that clones and their parents get.
+func (im *image) allFeatures() []string {
+	hasChildren := slices.ContainsFunc(im.snapshots, func(s *snapshot) bool { return len(s.children) > 0 })
+	if im.parent != nil || hasChildren {
+		return append(slices.Clone(im.features), "operations")
+	}
+	return slices.Clone(im.features)
+}
 
 func (im *image) snapshotByName(name string) *snapshot {
 	for _, snap := range im.snapshots {

@@ -178,13 +178,16 @@ func (p *openPool) open(name string, readOnly bool, find func() (*image, error))
 		if err != nil {
 			return err
 		}
-		out = &openImage{client: p.client, image: im, isReadOnly: readOnly}
+		out = &openImage{client: p.client, image: im, name: im.name, isReadOnly: readOnly}
 		if !readOnly {
 			out.watch = im.addWatch(p.client)
 		}
 		return nil
 	})
 	if err != nil {
+		if out != nil {
+			_ = out.end() // librbd ends the watch of an open that fails late
+		}
 		return nil, err
 	}
 	return out, nil

@@ -128,6 +128,13 @@ func (s *Server) SetFull(poolName string, flags ...string) {
 	s.pools[poolName].isFull, s.pools[poolName].flags = len(flags) > 0, flags
 }
 
+// SetFlags sets the flags of a pool that do not stop writes, such as "nearfull".
+func (s *Server) SetFlags(poolName string, flags ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pools[poolName].flags = flags
+}
+
 // SetUsage sets the space of a pool in bytes. A quota of zero is none.
 func (s *Server) SetUsage(poolName string, stored, maxAvail, quota uint64) {
 	s.mu.Lock()
@@ -187,8 +194,8 @@ func (s *Server) fence(address string, until time.Time) {
 }
 
 // Contents names every image and every RADOS object of the cluster, for tests that check that
-// nothing was left: "pool/namespace/image", with "@name" for each snapshot of it ("@name (removed)"
-// for one that waits for its clones), "(trash)" after images in the trash, and "object" before
+// nothing was left: "pool/namespace/image", with "@name" for each snapshot of it ("@(removed)" for one
+// that waits for its clones), "(trash)" after images in the trash, and "object" before
 // objects.
 func (s *Server) Contents() []string {
 	s.mu.Lock()
@@ -208,11 +215,11 @@ func (n *namespace) contents(prefix string) []string {
 	for _, im := range n.images {
 		out = append(out, prefix+im.name)
 		for _, snap := range im.snapshots {
-			text := prefix + im.name + "@" + snap.name
+			text := snap.name
 			if snap.isRemoved {
-				text += " (removed)"
+				text = "(removed)"
 			}
-			out = append(out, text)
+			out = append(out, prefix+im.name+"@"+text)
 		}
 	}
 	for _, im := range n.trash {

@@ -24,6 +24,8 @@ type Record struct {
 	// SourceVolume and SourceSnapshot are the ids of the source in the request.
 	SourceVolume   string `json:"sourceVolume,omitempty"`
 	SourceSnapshot string `json:"sourceSnapshot,omitempty"`
+	// Depth is how many ancestors the image had when it was made: parents of parents.
+	Depth int `json:"depth,omitempty"`
 }
 
 // New returns the record of an image that was created for the request.

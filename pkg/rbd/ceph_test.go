@@ -1,0 +1,222 @@
+//go:build ceph
+
+package rbd
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/rbd/cluster"
+	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
+	"github.com/growvol/growvol/pkg/rbd/internal/librbd"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// This file runs deletions and copies on a real cluster, that of tests/ceph, and counts the
+// operations of its OSDs.
+
+// rigVariable is the environment variable with the state directory of the rig.
+const rigVariable = "GROWVOL_CEPH_DIR"
+
+// newRealRig returns a backend on the real cluster.
+func newRealRig(t *testing.T) (b *Backend, dir string) {
+	t.Helper()
+	dir = os.Getenv(rigVariable)
+	if dir == "" {
+		t.Skipf("no Ceph: %s is not set (make ceph-up ceph-test sets it)", rigVariable)
+	}
+	b, err := New(t.Context(), Options{
+		Clusters: cluster.Files{Config: filepath.Join(dir, "config.json"), Keys: filepath.Join(dir, "keys")},
+		Dialer:   librbd.Dialer{}, NamePrefix: "copies-",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	return b, dir
+}
+
+// osdOperations returns how many operations of clients the OSDs have served, from their admin
+// sockets: a command that ends with a zero byte, answered with a length and JSON.
+func osdOperations(t *testing.T, dir string) int {
+	t.Helper()
+	sockets, err := filepath.Glob(filepath.Join(dir, "run", "osd.*.asok"))
+	if err != nil || len(sockets) == 0 {
+		t.Fatalf("no admin sockets of OSDs in %s: %v", dir, err)
+	}
+	total := 0
+	for _, socket := range sockets {
+		conn, err := new(net.Dialer).DialContext(t.Context(), "unix", socket)
+		check(t, err)
+		_, err = conn.Write([]byte(`{"prefix": "perf dump", "logger": "osd", "counter": "op"}` + "\x00"))
+		check(t, err)
+		var length uint32
+		check(t, binary.Read(conn, binary.BigEndian, &length))
+		answer := make([]byte, length)
+		_, err = io.ReadFull(conn, answer)
+		check(t, err)
+		check(t, conn.Close())
+		var counters struct {
+			OSD struct {
+				Op int `json:"op"`
+			} `json:"osd"`
+		}
+		check(t, json.Unmarshal(answer, &counters))
+		total += counters.OSD.Op
+	}
+	return total
+}
+
+// TestOperationsOfCopies measures each RPC. A limit is the measured number: a larger one would make
+// every call more expensive. The goals are for images with the feature layering only; those of the
+// default features take and release the exclusive lock, too.
+func TestOperationsOfCopies(t *testing.T) {
+	b, dir := newRealRig(t)
+	for features, limits := range map[string]map[string]int{
+		"layering": {
+			"create": 13, "create again": 7, "snapshot": 26, "get snapshot": 4, "restore": 48, "restore into larger": 55,
+			"clone": 84, "delete": 55, "delete restored": 66,
+		},
+		"layering,exclusive-lock": {
+			"create": 13, "create again": 7, "snapshot": 33, "get snapshot": 4, "restore": 48, "restore into larger": 55,
+			"clone": 91, "delete": 76, "delete restored": 87,
+		},
+	} {
+		t.Run(features, func(t *testing.T) {
+			r := &rig{Backend: b}
+			name := func(short string) string {
+				return strings.ReplaceAll(features, ",", "-") + "-" + short
+			}
+			req := func(short string) volume.CreateRequest { return request(name(short), "imageFeatures", features) }
+			for _, short := range []string{"d", "c", "b", "e", "a"} { // what a test that was killed has left
+				check(t, b.Delete(t.Context(), "a/volumes/copies-"+name(short)))
+			}
+			var source, restored, clone volume.Volume
+			var snapshot volume.Snapshot
+			copyOf := func(short string, from volume.Source, size volume.Size) func() (volume.Volume, error) {
+				return func() (volume.Volume, error) {
+					c := req(short)
+					c.Source, c.Size, c.Range.Required = from, size, size
+					return r.createCopy(t, c)
+				}
+			}
+			for _, step := range []struct {
+				name string
+				run  func() error
+			}{
+				{"connect", func() error { _, err := b.Get(t.Context(), "a/volumes/x"); _ = err; return nil }},
+				{"create", func() error { source = r.create(t, req("a")); return nil }},
+				{"create again", func() error { source = r.create(t, req("a")); return nil }},
+				{"snapshot", func() (err error) {
+					snapshot, err = b.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: name("s"), VolumeID: source.ID})
+					return err
+				}},
+				{"snapshot again", func() (err error) {
+					snapshot, err = b.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: name("s"), VolumeID: source.ID})
+					return err
+				}},
+				{"get snapshot", func() (err error) { snapshot, err = b.GetSnapshot(t.Context(), snapshot.ID); return err }},
+				{"restore", func() (err error) {
+					restored, err = copyOf("b", volume.Source{SnapshotID: snapshot.ID}, volume.GiB)()
+					return err
+				}},
+				{"restore into larger", func() (err error) {
+					_, err = copyOf("e", volume.Source{SnapshotID: snapshot.ID}, 2*volume.GiB)()
+					return err
+				}},
+				{"clone", func() (err error) {
+					clone, err = copyOf("c", volume.Source{VolumeID: source.ID}, volume.GiB)()
+					return err
+				}},
+				{"delete (renamed)", func() error { return b.Delete(t.Context(), source.ID) }},
+				{"delete clone", func() error { return b.Delete(t.Context(), clone.ID) }},
+				{"delete restored", func() error { return b.Delete(t.Context(), restored.ID) }},
+				{"delete restored 2 GiB", func() error { return b.Delete(t.Context(), "a/volumes/copies-"+name("e")) }},
+				{"delete snapshot (the last)", func() error { return b.DeleteSnapshot(t.Context(), snapshot.ID) }},
+				{"delete snapshot again", func() error { return b.DeleteSnapshot(t.Context(), snapshot.ID) }},
+				{"delete again", func() error { return b.Delete(t.Context(), source.ID) }},
+				{"create", func() error { source = r.create(t, req("d")); return nil }},
+				{"delete", func() error { return b.Delete(t.Context(), source.ID) }},
+			} {
+				before, start := osdOperations(t, dir), time.Now()
+				check(t, step.run())
+				duration, count := time.Since(start), osdOperations(t, dir)-before
+				t.Logf("%-28s %3d operations %6.1f ms", step.name, count, float64(duration.Microseconds())/1000)
+				if limit, ok := limits[step.name]; ok && count > limit {
+					t.Errorf("%s: got %d operations, want at most %d", step.name, count, limit)
+				}
+			}
+			names := r.realNames(t)
+			if left := slices.DeleteFunc(names, func(n string) bool { return !strings.Contains(n, name("")) }); len(left) > 0 {
+				t.Errorf("left: %v", left)
+			}
+		})
+	}
+}
+
+// realPool opens the pool volumes of the real cluster.
+func (r *rig) realPool(t *testing.T) ceph.Pool {
+	t.Helper()
+	config, err := r.opts.Clusters.Read("a")
+	check(t, err)
+	c, err := librbd.Dialer{}.Connect(config)
+	check(t, err)
+	t.Cleanup(c.Close)
+	pool, err := c.Pool("volumes", "")
+	check(t, err)
+	return pool
+}
+
+// realNames lists the images of the pool.
+func (r *rig) realNames(t *testing.T) []string {
+	t.Helper()
+	names, err := r.realPool(t).List()
+	check(t, err)
+	return names
+}
+
+// TestCephCSIVolumesOnCeph adopts volumes on the real cluster. The journal is written with the
+// program rados.
+func TestCephCSIVolumesOnCeph(t *testing.T) {
+	b, dir := newRealRig(t)
+	r := &rig{Backend: b}
+	rados := func(t *testing.T, arguments ...string) {
+		t.Helper()
+		arguments = append([]string{"-c", filepath.Join(dir, "ceph.conf"), "--name", "client.admin", "-p", "volumes"}, arguments...)
+		out, err := exec.CommandContext(t.Context(), "rados", arguments...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("rados %v: %v: %s", arguments, err, out)
+		}
+	}
+	l := cephCSILayout{pool: r.realPool(t), setOmap: func(t *testing.T, object string, values map[string]string) {
+		t.Helper()
+		for key, value := range values {
+			rados(t, "setomapval", object, key, value)
+		}
+	}}
+	remove := func() {
+		for _, object := range []string{"csi.volumes.default", "csi.snaps.default"} {
+			if err := l.pool.RemoveObject(object); err != nil && !isMissing(err) {
+				t.Error(err)
+			}
+		}
+	}
+	remove()
+	t.Cleanup(remove)
+	adopt(t, r, l)
+	left := slices.DeleteFunc(r.realNames(t), func(name string) bool {
+		return !strings.Contains(name, "adopted") && !strings.Contains(name, volumeUUID) && !strings.Contains(name, snapshotUUID)
+	})
+	if len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}

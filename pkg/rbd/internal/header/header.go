@@ -1,0 +1,149 @@
+// Package header decodes what librbd keeps of an image in the omap of its header object, so that
+// parents and snapshots are read with one operation: opening an image takes eleven, a clone more
+// than twenty. The formats are those of Ceph 14 (Nautilus) and later: src/cls/rbd/cls_rbd.h
+// (cls_rbd_snap, cls_rbd_parent) and src/cls/rbd/cls_rbd.cc (the keys). ErrFormat is returned for
+// others; the caller then opens the image.
+package header
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
+)
+
+// ErrFormat says that a value has another format.
+var ErrFormat = errors.New("unknown format of an image header")
+
+// Directory is the object that has the names of images by their ids.
+const Directory = "rbd_directory"
+
+// NameKey is the key of the directory with the name of the image of that id.
+func NameKey(imageID string) string { return "id_" + imageID }
+
+// Object is the header object of an image.
+func Object(imageID string) string { return "rbd_header." + imageID }
+
+const (
+	parentKey      = "parent"
+	snapshotPrefix = "snapshot_"
+)
+
+// SnapshotKey is the key of the header with the snapshot of that id.
+func SnapshotKey(id uint64) string { return fmt.Sprintf("%s%016x", snapshotPrefix, id) }
+
+// ParentKey is the key of the header with the parent.
+func ParentKey() string { return parentKey }
+
+// Parent names the parent of a clone by ids.
+type Parent struct {
+	PoolID     int64
+	Namespace  string
+	ImageID    string
+	SnapshotID uint64
+}
+
+// Name decodes the name of an image, a value of the directory.
+func Name(value string) (string, error) {
+	r := reader{rest: value}
+	name := r.text()
+	return name, r.err
+}
+
+// Snapshots decodes the snapshots among the values of a header, oldest first.
+func Snapshots(values map[string]string) ([]ceph.Snapshot, error) {
+	var all []ceph.Snapshot
+	for key, value := range values {
+		if !strings.HasPrefix(key, snapshotPrefix) {
+			continue
+		}
+		snapshot, err := Snapshot(value)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", key, err)
+		}
+		all = append(all, snapshot)
+	}
+	slices.SortFunc(all, func(a, b ceph.Snapshot) int { return cmp.Compare(a.ID, b.ID) })
+	return all, nil
+}
+
+// Types of snapshots (src/cls/rbd/cls_rbd_types.h, SnapshotNamespaceType).
+const (
+	typeUser  = 0
+	typeTrash = 2
+)
+
+// Snapshot decodes one snapshot.
+func Snapshot(value string) (ceph.Snapshot, error) {
+	const version = 8
+	r := reader{rest: value}
+	r.begin(version)
+	s := ceph.Snapshot{ID: r.uint64(), Name: r.text(), Size: r.uint64()}
+	r.skip(1 + 8) // protection, flags
+	r.skip(2)     // versions of the namespace
+	namespace := reader{rest: r.text(), err: r.err}
+	kind := namespace.uint32()
+	s.IsRemoved, s.IsForeign = kind == typeTrash, kind != typeTrash && kind != typeUser
+	seconds, nanoseconds := r.uint32(), r.uint32()
+	s.Created = time.Unix(int64(seconds), int64(nanoseconds))
+	return s, errors.Join(r.err, namespace.err)
+}
+
+// ReadParent decodes the parent among the values of a header; false: there is none.
+func ReadParent(values map[string]string) (p Parent, found bool, err error) {
+	value, found := values[parentKey]
+	if !found {
+		return Parent{}, false, nil
+	}
+	const version = 2
+	r := reader{rest: value}
+	r.begin(version)
+	p = Parent{PoolID: int64(r.uint64()), Namespace: r.text(), ImageID: r.text(), SnapshotID: r.uint64()} //nolint:gosec // signed
+	return p, p.ImageID != "", r.err
+}
+
+// reader decodes little-endian numbers and texts. After an error it returns zero values.
+type reader struct {
+	rest string
+	err  error
+}
+
+func (r *reader) skip(n int) string {
+	if r.err != nil || n < 0 || n > len(r.rest) {
+		r.rest, r.err = "", ErrFormat
+		return ""
+	}
+	skipped := r.rest[:n]
+	r.rest = r.rest[n:]
+	return skipped
+}
+
+// begin decodes the header of a structure, and checks that a program of that version can read it.
+func (r *reader) begin(version byte) {
+	versions := r.skip(2)
+	if r.err == nil && (versions[0] < version || versions[1] > version) {
+		r.err = ErrFormat
+	}
+	r.rest = r.text()
+}
+
+func (r *reader) uint32() uint32 {
+	if bytes := r.skip(4); r.err == nil {
+		return binary.LittleEndian.Uint32([]byte(bytes))
+	}
+	return 0
+}
+
+func (r *reader) uint64() uint64 {
+	if bytes := r.skip(8); r.err == nil {
+		return binary.LittleEndian.Uint64([]byte(bytes))
+	}
+	return 0
+}
+
+func (r *reader) text() string { return r.skip(int(r.uint32())) }
