@@ -152,18 +152,18 @@ func countersOf(ctx context.Context, socket string) (n int, err error) {
 	return counters.OSD.Op, err
 }
 
-// printMemory prints the memory of the controller.
-func (b *bench) printMemory() error {
+// printMemory prints the memory and the threads of the controller.
+func (b *bench) printMemory(when string) error {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.plugin.PID))
 	if err != nil {
 		return err
 	}
+	values := map[string]string{}
 	for line := range strings.Lines(string(status)) {
-		for name, meaning := range map[string]string{"VmRSS:": "now", "VmHWM:": "at most", "Threads:": "threads"} {
-			if rest, ok := strings.CutPrefix(line, name); ok {
-				b.printf("memory of the controller (RSS), %s: %s\n", meaning, strings.TrimSpace(rest))
-			}
-		}
+		name, value, _ := strings.Cut(line, ":")
+		values[name] = strings.TrimSpace(value)
 	}
+	b.printf("memory of the controller %s: RSS %s (of it files %s), at most %s, %s threads; goal: at most 61440 kB\n",
+		when, values["VmRSS"], values["RssFile"], values["VmHWM"], values["Threads"])
 	return nil
 }

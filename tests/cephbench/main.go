@@ -67,7 +67,13 @@ func run(ctx context.Context, out io.Writer, o options) (err error) {
 	b := newBench(out, o, plugin)
 	defer func() { err = errors.Join(err, b.removeVolumes(context.WithoutCancel(ctx))) }()
 
+	if err := b.printMemory("after the start"); err != nil {
+		return err
+	}
 	for _, count := range []int{few, o.many} {
+		if count == 0 {
+			break
+		}
 		if err := b.fill(ctx, count); err != nil {
 			return err
 		}
@@ -76,6 +82,9 @@ func run(ctx context.Context, out io.Writer, o options) (err error) {
 				return err
 			}
 		}
+		if err := b.printMemory(fmt.Sprintf("with %d volumes", count)); err != nil {
+			return err
+		}
 	}
-	return errors.Join(b.measureExpansions(ctx), b.printMemory())
+	return errors.Join(b.measureExpansions(ctx), b.printMemory(fmt.Sprintf("after %d expansions at once", expansions)))
 }

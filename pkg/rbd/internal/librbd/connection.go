@@ -97,6 +97,8 @@ func options(c cluster.Cluster) []option {
 		{"err_to_syslog", "false"},
 		{"admin_socket", ""},
 		{"crash_dir", ""},
+
+		{"ms_async_op_threads", "1"}, // this program moves no data: one thread is enough for the network
 	}
 }
 
