@@ -21,7 +21,7 @@ import (
 	"github.com/growvol/growvol/tests/csiclient"
 )
 
-// workers is the number of calls at once that create and delete the volumes which only fill the pool.
+// workers is the number of calls at once that create and delete the volumes that fill the pool.
 const workers = 24
 
 // bench is a running measurement.
@@ -89,8 +89,8 @@ func (b *bench) fill(ctx context.Context, count int) error {
 	}
 	err := group.Wait()
 	b.volumes = append(b.volumes, slices.DeleteFunc(ids, func(id string) bool { return id == "" })...)
-	if n := len(b.volumes) - before; err == nil && n > 100 {
-		b.printf("%d volumes created by %d calls at once: %.0f a second\n", n, workers, float64(n)/time.Since(start).Seconds())
+	if err == nil {
+		b.printRate(len(b.volumes)-before, "created", time.Since(start))
 	}
 	return err
 }
@@ -104,16 +104,26 @@ func (b *bench) removeVolumes(ctx context.Context) error {
 		group.Go(func() error { return b.remove(ctx, id) })
 	}
 	err := group.Wait()
-	if n := len(b.volumes); err == nil && n > 100 {
-		b.printf("%d volumes deleted by %d calls at once: %.0f a second\n", n, workers, float64(n)/time.Since(start).Seconds())
+	if err == nil {
+		b.printRate(len(b.volumes), "deleted", time.Since(start))
 	}
 	return err
 }
 
-func (b *bench) printf(format string, args ...any) { fmt.Fprintf(b.out, format, args...) }
+// printf prints to the output. An error there is of no interest: nobody reads it.
+func (b *bench) printf(format string, args ...any) {
+	_, _ = fmt.Fprintf(b.out, format, args...)
+}
 
-// operations returns how many operations of clients the OSDs have served, from their admin sockets: a
-// command that ends with a zero byte is answered with a length and JSON.
+// printRate prints how fast many calls at once have been.
+func (b *bench) printRate(n int, what string, d time.Duration) {
+	if n > 100 {
+		b.printf("%d volumes %s by %d calls at once: %.0f a second\n", n, what, workers, float64(n)/d.Seconds())
+	}
+}
+
+// operations returns how many operations of clients the OSDs have served, from their admin sockets:
+// a command that ends with a zero byte is answered with a length and JSON.
 func (b *bench) operations(ctx context.Context) (int, error) {
 	sockets, err := filepath.Glob(filepath.Join(b.opts.dir, "run", "*osd.*.asok"))
 	if err != nil || len(sockets) == 0 {

@@ -1,7 +1,7 @@
-// Command cephbench measures the controller with the rbd backend on the real Ceph of tests/ceph: how
-// many operations of the OSDs each call costs with few and with many volumes in the pool, how long
-// expansions take, alone and many at once, and the memory of the controller. `make bench-ceph` runs
-// it in the network namespace of the rig.
+// Command cephbench measures the controller with the rbd backend on the real Ceph of tests/ceph:
+// how many operations of the OSDs each call costs with a small and with a large number of volumes
+// in the pool, how long expansions take, alone and many at once, and the memory of the controller.
+// `make bench-ceph` runs it in the network namespace of the rig.
 package main
 
 import (
@@ -43,8 +43,8 @@ func main() {
 	}
 }
 
-// few is the number of volumes in the first measurement.
-const few = 10
+// minVolumes is the number of volumes in the first measurement.
+const minVolumes = 10
 
 // run measures and prints tables. It removes what it has created, also after an error.
 func run(ctx context.Context, out io.Writer, o options) (err error) {
@@ -70,7 +70,7 @@ func run(ctx context.Context, out io.Writer, o options) (err error) {
 	if err := b.printMemory("after the start"); err != nil {
 		return err
 	}
-	for _, count := range []int{few, o.many} {
+	for _, count := range []int{minVolumes, o.many} {
 		if count == 0 {
 			break
 		}

@@ -132,7 +132,8 @@ func TestGrowWithObjectMap(t *testing.T) {
 	check(t, image.Grow(3<<30))
 	wantErrno(t, image.Grow(2<<30), unix.EINVAL)
 	info, err := image.Info()
-	if err != nil || info.Size != 3<<30 || info.IsObjectMapInvalid || info.DataPool != "ecdata" || info.ObjectSize != 8<<20 {
+	if err != nil || info.Size != 3<<30 || info.IsObjectMapInvalid || info.DataPool != "ecdata" ||
+		info.ObjectSize != 8<<20 {
 		t.Errorf("got %+v (%v)", info, err)
 	}
 	readOnly, err := p.Open(prefix+"a", true)
@@ -167,8 +168,8 @@ func TestFence(t *testing.T) {
 
 	wantErrno(t, admin.Fence("10.77.0.0/24", time.Minute), unix.EINVAL)
 	check(t, admin.Fence(holder.Address, time.Minute))
-	// An OSD that has no other news refuses the client after a moment, and at once when a client that
-	// knows of the fencing has used it.
+	// An OSD that has no other news refuses the client after a moment, and at once when a client
+	// that knows of the fencing has used it.
 	id, err := p.ImageID(prefix + "a")
 	check(t, err)
 	check(t, p.SetMetadata(id, "k", "by the other"))
@@ -188,7 +189,7 @@ func TestFence(t *testing.T) {
 	}
 }
 
-// awaitFlag waits until the pool's usage satisfies done.
+// awaitUsage waits until the pool's usage satisfies done.
 func awaitUsage(t *testing.T, c *connection, name string, done func(ceph.PoolUsage) bool) ceph.PoolUsage {
 	t.Helper()
 	deadline := time.After(2 * time.Minute)
@@ -324,14 +325,14 @@ func TestMissingAndUnknown(t *testing.T) {
 	wantErrno(t, err, unix.ENOENT)
 	_, err = p.OpenID("abcdef", false)
 	wantErrno(t, err, unix.ENOENT)
-	wantErrno(t, p.Create(prefix+"a", 1<<30, ceph.ImageOptions{Features: []string{"colour"}}), unix.EINVAL)
+	wantErrno(t, p.Create(prefix+"a", 1<<30, ceph.ImageOptions{Features: []string{"unknown"}}), unix.EINVAL)
 	wantErrno(t, p.Create(prefix+"a", 1<<30, ceph.ImageOptions{ObjectSize: 5000}), unix.EINVAL)
 	wantErrno(t, p.Create(prefix+"a", 1<<30, ceph.ImageOptions{DataPool: "missing"}), unix.ENOENT)
 	_, err = c.Pool("missing", "")
 	wantErrno(t, err, unix.ENOENT)
 	_, err = c.PoolName(12345)
 	wantErrno(t, err, unix.ENOENT)
-	elsewhere, err := c.Pool("volumes", "missing")
+	missing, err := c.Pool("volumes", "missing")
 	check(t, err)
-	wantErrno(t, elsewhere.Create(prefix+"a", 1<<30, layering()), unix.ENOENT)
+	wantErrno(t, missing.Create(prefix+"a", 1<<30, layering()), unix.ENOENT)
 }

@@ -34,8 +34,8 @@ func operations(t *testing.T, admin *connection) int {
 }
 
 // TestOperations measures the calls of the interface: operations of the OSDs, and time. Each limit
-// is the measured number; a larger one would make every CSI call more expensive. The manager of Ceph
-// has operations of its own now and then: a second run decides.
+// is the measured number; a larger one would make every CSI call more expensive. The manager of
+// Ceph has operations of its own now and then: a second run decides.
 func TestOperations(t *testing.T) {
 	admin := connect(t, adminConfig(t))
 	p, prefix := testPool(t, connect(t, rigConfig(t)))

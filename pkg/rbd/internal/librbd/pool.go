@@ -151,7 +151,8 @@ func (p *pool) Rename(name, newName string) error {
 }
 
 // Remove implements ceph.Pool. librbd reports ENOENT also if it cannot make its trash object, in a
-// full pool in which no image was ever removed. ENOENT would mean success to callers: it is EIO then.
+// full pool in which no image was ever removed. ENOENT would mean success to callers: it is EIO
+// then.
 func (p *pool) Remove(name string) error {
 	err := toErrno(rbd.RemoveImage(p.failing, name))
 	if errors.Is(err, unix.ENOENT) {

@@ -12,7 +12,8 @@ import (
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
 )
 
-// This file connects the tests to a real Ceph, that of tests/ceph. They run in its network namespace.
+// This file connects the tests to a real Ceph, that of tests/ceph. They run in its network
+// namespace.
 
 // rigVariable is the environment variable with the state directory of the rig.
 const rigVariable = "GROWVOL_CEPH_DIR"
