@@ -41,6 +41,7 @@ func (Dialer) Connect(c cluster.Cluster) (ceph.Cluster, error) {
 	if !isKey(c.Key) { // librados writes such a key to the standard error
 		return nil, wrap(unix.EINVAL, "connect to Ceph cluster %s: the key of client.%s is not a key of Ceph", c.ID, c.User)
 	}
+	useOneArena()
 	conn, err := rados.NewConnWithUser(c.User)
 	if err != nil {
 		return nil, wrap(err, "prepare a connection to Ceph cluster %s", c.ID)
