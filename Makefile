@@ -183,6 +183,14 @@ bench: setup programs ## compare growth with mount-utils; RPC overhead, memory, 
 	@echo "== the guest's kernel, with every capability"
 	@CGO_ENABLED=0 go test -count=1 -run='^$$' -bench=Growth -benchtime=21x -exec='$(CURDIR)/$(BIN)/growvol-guest --here --' ./tests/bench
 
+# MANY is the number of volumes of the second measurement.
+MANY ?= 5000
+.PHONY: bench-ceph
+bench-ceph: build-ceph ceph-up ## measure the rbd backend: operations of Ceph for each call with 10 and 5,000 volumes
+	@CGO_ENABLED=0 go build -o $(BIN)/ ./tests/cephbench
+	@ip netns exec $(notdir $(CEPH)) $(BIN)/cephbench --dir=$(CEPH) \
+		--controller=$(BIN)/growvol-controller-ceph --many=$(MANY)
+
 .PHONY: clean
 clean: ## remove bin/
 	rm -rf $(BIN)

@@ -87,7 +87,8 @@ func (c *config) registerCeph(fs *flag.FlagSet) {
 	fs.StringVar(&c.cephConfig, "ceph-config", "",
 		"config.json with the clusters of the rbd backend, in the form of ceph-csi; read again when it changes")
 	fs.StringVar(&c.cephKeys, "ceph-keys", "",
-		"directory with the files userID and userKey, or with a directory of them for each cluster; read again when they change")
+		"directory with the files userID and userKey, or with a directory of them for each cluster; "+
+			"read again when they change")
 	fs.StringVar(&c.cephNamePrefix, "ceph-name-prefix", rbd.DefaultNamePrefix,
 		"begins the names of images; a class can set another")
 	fs.BoolVar(&c.cephTopology, "ceph-topology", false,

@@ -1,6 +1,6 @@
-// Package cluster reads which Ceph clusters there are and the keys for them: a JSON file in the form
-// of ceph-csi's config.json, and a directory with mounted secrets. Both halves of the RBD backend
-// use it; it links no Ceph library.
+// Package cluster reads which Ceph clusters there are and the keys for them: a JSON file in the
+// form of ceph-csi's config.json, and a directory with mounted secrets. Both halves of the RBD
+// backend use it; it links no Ceph library.
 package cluster
 
 import (
@@ -89,7 +89,8 @@ func (c Cluster) MonHost() string { return strings.Join(c.Monitors, ",") }
 
 // KernelMonitors returns the monitors as the kernel's client takes them, host:port: v1 for the
 // first version of the protocol, v2 for the second one, which needs the map option ms_mode. One of
-// the two may be empty. Of a monitor without a version the port decides; without a port it is in both.
+// the two may be empty. Of a monitor without a version the port decides; without a port it is in
+// both.
 func (c Cluster) KernelMonitors() (v1, v2 []string) {
 	for _, monitor := range c.Monitors {
 		for _, address := range splitAddresses(monitor) {

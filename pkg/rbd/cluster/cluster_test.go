@@ -13,7 +13,7 @@ import (
 )
 
 // testKey has the form of a key of cephx.
-const testKey = "AQDfUW9lAAAAABAAc2VjcmV0c2VjcmV0c2VjcmV0cw=="
+const testKey = "AQDfUW9lAAAAABAAc2VjcmV0c2VjcmV0c2Vjcg=="
 
 func TestKernelMonitors(t *testing.T) {
 	for _, c := range []struct{ monitors, v1, v2 string }{

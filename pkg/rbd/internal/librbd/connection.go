@@ -3,6 +3,8 @@
 package librbd
 
 import (
+	"encoding/base64"
+	"encoding/binary"
 	"slices"
 	"sync"
 
@@ -30,11 +32,16 @@ type poolKey struct{ name, namespace string }
 func (Dialer) Check() error { return nil }
 
 // Connect implements ceph.Dialer. It fails within about 10 seconds if no monitor answers
-// (ETIMEDOUT); EACCES or EPERM: the cluster does not accept the user and the key.
+// (ETIMEDOUT); EACCES or EPERM: the cluster does not accept the user and the key; EINVAL: the
+// configuration cannot be right.
 func (Dialer) Connect(c cluster.Cluster) (ceph.Cluster, error) {
 	if c.User == "" || c.Key == "" || len(c.Monitors) == 0 {
 		return nil, wrap(unix.EINVAL, "connect to Ceph cluster %s: its monitors, its user or its key is missing", c.ID)
 	}
+	if !isKey(c.Key) { // librados writes such a key to the standard error
+		return nil, wrap(unix.EINVAL, "connect to Ceph cluster %s: the key of client.%s is not a key of Ceph", c.ID, c.User)
+	}
+	useOneArena()
 	conn, err := rados.NewConnWithUser(c.User)
 	if err != nil {
 		return nil, wrap(err, "prepare a connection to Ceph cluster %s", c.ID)
@@ -53,6 +60,14 @@ func (Dialer) Connect(c cluster.Cluster) (ceph.Cluster, error) {
 		return nil, wrap(err, "read the fsid of Ceph cluster %s", c.ID)
 	}
 	return &connection{conn: conn, id: c.ID, fsid: fsid, pools: make(map[poolKey]*pool)}, nil
+}
+
+// isKey reports whether the text is a key of cephx: in base64, a header of 12 bytes that ends with
+// the length of the rest (Ceph, CryptoKey::encode).
+func isKey(text string) bool {
+	const header = 12
+	key, err := base64.StdEncoding.DecodeString(text)
+	return err == nil && len(key) > header && int(binary.LittleEndian.Uint16(key[header-2:])) == len(key)-header
 }
 
 type option struct{ name, value string }
@@ -83,6 +98,8 @@ func options(c cluster.Cluster) []option {
 		{"err_to_syslog", "false"},
 		{"admin_socket", ""},
 		{"crash_dir", ""},
+
+		{"ms_async_op_threads", "1"}, // this program moves no data: one thread is enough for the network
 	}
 }
 

@@ -16,20 +16,20 @@ import (
 
 // This file grows images.
 //
-// librbd resizes an image with the feature exclusive-lock only while it holds the lock. It takes the
-// lock from the node that uses the image, and if that node is cut off from the cluster, waits half a
-// minute and breaks the lock. The lock protects the object map and the journal. An image with
-// neither needs no lock: growing it changes one number in its header, and a notification makes every
-// client that has the image open read the header again. librbd does the same for images without the
-// feature (Ceph, src/librbd/operation/ResizeRequest.cc).
+// librbd resizes an image with the feature exclusive-lock only while it holds the lock. It takes
+// the lock from the node that uses the image, and if that node is cut off from the cluster, waits
+// half a minute and breaks the lock. The lock protects the object map and the journal. An image
+// with neither needs no lock: growing it changes one number in its header, and a notification makes
+// every client that has the image open read the header again. librbd does the same for images
+// without the feature (Ceph, src/librbd/operation/ResizeRequest.cc).
 
 // simpleFeatures are the features of images that grow without librbd. Those of mirrored and of
 // migrating images are not among them: librbd checks what these allow.
 const simpleFeatures = rbd.FeatureLayering | rbd.FeatureStripingV2 | rbd.FeatureExclusiveLock |
 	rbd.FeatureDeepFlatten | rbd.FeatureDataPool | rbd.FeatureOperations
 
-// notifyTimeout bounds the wait for clients that have the image open, as in librbd. A node that does
-// not answer reads the header when it reaches the cluster again.
+// notifyTimeout bounds the wait for clients that have the image open, as in librbd. A node that
+// does not answer reads the header when it reaches the cluster again.
 const notifyTimeout = 5 * time.Second
 
 // maxGrowAttempts bounds the attempts when other clients change the header at the same time.
@@ -55,8 +55,8 @@ func (i *image) Grow(size uint64) error {
 }
 
 // growHeader sets the size in the header, unless the image has features that need librbd: then it
-// returns false. It fails if the header changes between reading and writing, so that it never undoes
-// what another client has done meanwhile, and tries again.
+// returns false. It fails if the header changes between reading and writing, so that it never
+// undoes what another client has done meanwhile, and tries again.
 func (i *image) growHeader(size uint64) (isSimple bool, err error) {
 	// The version of the object that was read last belongs to the I/O context, so that each call
 	// needs one of its own.

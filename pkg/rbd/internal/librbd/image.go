@@ -220,7 +220,8 @@ func (i *image) Unlock() error {
 	return wrap(opened.LockRelease(), "unlock image %s", i)
 }
 
-// sparsifyBlock is the size in bytes of the blocks of zeros that are given back, as of `rbd sparsify`.
+// sparsifyBlock is the size in bytes of the blocks of zeros that are given back, as of `rbd
+// sparsify`.
 const sparsifyBlock = 4096
 
 // Sparsify implements ceph.Image.

@@ -12,7 +12,7 @@ import (
 )
 
 // operations returns how many operations of clients the OSDs of the rig have served.
-func operations(t testing.TB, admin *connection) int {
+func operations(t *testing.T, admin *connection) int {
 	t.Helper()
 	total := 0
 	for osd := range 3 {
@@ -34,10 +34,24 @@ func operations(t testing.TB, admin *connection) int {
 }
 
 // TestOperations measures the calls of the interface: operations of the OSDs, and time. Each limit
-// is the measured number; a larger one would make every CSI call more expensive.
+// is the measured number; a larger one would make every CSI call more expensive. The manager of
+// Ceph has operations of its own now and then: a second run decides.
 func TestOperations(t *testing.T) {
 	admin := connect(t, adminConfig(t))
 	p, prefix := testPool(t, connect(t, rigConfig(t)))
+	exceeded := countOperations(t, admin, p, prefix+"first-")
+	if len(exceeded) > 0 {
+		t.Logf("measured again: %q", exceeded)
+		exceeded = countOperations(t, admin, p, prefix+"second-")
+	}
+	for _, text := range exceeded {
+		t.Error(text)
+	}
+}
+
+// countOperations runs the calls and returns which needed more operations than allowed.
+func countOperations(t *testing.T, admin *connection, p *pool, prefix string) (exceeded []string) {
+	t.Helper()
 	var id string
 	var writable, readOnly ceph.Image
 	name, clone := prefix+"a", prefix+"clone"
@@ -46,7 +60,7 @@ func TestOperations(t *testing.T) {
 		limit int
 		run   func() error
 	}{
-		{"ImageID (absent)", 1, func() error { _, _ = p.ImageID(name); return nil }}, //nolint:errcheck // ENOENT
+		{"ImageID (absent)", 1, func() error { _, _ = p.ImageID(name); return nil }},
 		{"Create", 6, func() error { return p.Create(name, 1<<30, layering()) }},
 		{"ImageID", 1, func() (err error) { id, err = p.ImageID(name); return err }},
 		{"SetMetadata", 1, func() error { return p.SetMetadata(id, "growvol", "{}") }},
@@ -100,9 +114,10 @@ func TestOperations(t *testing.T) {
 		}
 		duration := time.Since(start)
 		got := operations(t, admin) - before
-		t.Log(fmt.Sprintf("%-42s %3d operations %6.1f ms", step.name, got, float64(duration.Microseconds())/1000))
+		t.Logf("%-42s %3d operations %6.1f ms", step.name, got, float64(duration.Microseconds())/1000)
 		if got > step.limit {
-			t.Errorf("%s: got %d operations, want at most %d", step.name, got, step.limit)
+			exceeded = append(exceeded, fmt.Sprintf("%s: got %d operations, want at most %d", step.name, got, step.limit))
 		}
 	}
+	return exceeded
 }

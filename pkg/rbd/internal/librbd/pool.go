@@ -3,6 +3,7 @@
 package librbd
 
 import (
+	"errors"
 	"math/bits"
 	"slices"
 
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 // pool implements ceph.Pool.
@@ -148,9 +150,17 @@ func (p *pool) Rename(name, newName string) error {
 	return wrap(rbd.GetImage(p.failing, name).Rename(newName), "rename image %s to %s", p.path(name), newName)
 }
 
-// Remove implements ceph.Pool.
+// Remove implements ceph.Pool. librbd reports ENOENT also if it cannot make its trash object, in a
+// full pool in which no image was ever removed. ENOENT would mean success to callers: it is EIO
+// then.
 func (p *pool) Remove(name string) error {
-	return wrap(rbd.RemoveImage(p.failing, name), "remove image %s", p.path(name))
+	err := toErrno(rbd.RemoveImage(p.failing, name))
+	if errors.Is(err, unix.ENOENT) {
+		if _, idErr := p.ImageID(name); !errors.Is(idErr, unix.ENOENT) {
+			err = volume.Join(unix.EIO, idErr)
+		}
+	}
+	return wrap(err, "remove image %s", p.path(name))
 }
 
 // List implements ceph.Pool.

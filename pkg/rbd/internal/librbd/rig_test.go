@@ -12,13 +12,14 @@ import (
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
 )
 
-// This file connects the tests to a real Ceph, that of tests/ceph. They run in its network namespace.
+// This file connects the tests to a real Ceph, that of tests/ceph. They run in its network
+// namespace.
 
 // rigVariable is the environment variable with the state directory of the rig.
 const rigVariable = "GROWVOL_CEPH_DIR"
 
 // rigDir skips the test unless there is a rig.
-func rigDir(t testing.TB) string {
+func rigDir(t *testing.T) string {
 	t.Helper()
 	dir := os.Getenv(rigVariable)
 	if dir == "" {
@@ -28,7 +29,7 @@ func rigDir(t testing.TB) string {
 }
 
 // rigConfig returns the configuration of the rig's cluster.
-func rigConfig(t testing.TB) cluster.Cluster {
+func rigConfig(t *testing.T) cluster.Cluster {
 	t.Helper()
 	dir := rigDir(t)
 	files := cluster.Files{Config: filepath.Join(dir, "config.json"), Keys: filepath.Join(dir, "keys")}
@@ -44,7 +45,7 @@ func rigConfig(t testing.TB) cluster.Cluster {
 }
 
 // adminConfig is rigConfig with the user and the key of the rig's administrator.
-func adminConfig(t testing.TB) cluster.Cluster {
+func adminConfig(t *testing.T) cluster.Cluster {
 	t.Helper()
 	c := rigConfig(t)
 	keyring, err := os.ReadFile(filepath.Join(rigDir(t), "keyring.client.admin"))
@@ -59,7 +60,7 @@ func adminConfig(t testing.TB) cluster.Cluster {
 }
 
 // connect returns a connection that ends with the test.
-func connect(t testing.TB, c cluster.Cluster) *connection {
+func connect(t *testing.T, c cluster.Cluster) *connection {
 	t.Helper()
 	made, err := Dialer{}.Connect(c)
 	if err != nil {
@@ -71,7 +72,7 @@ func connect(t testing.TB, c cluster.Cluster) *connection {
 
 // testPool returns a pool of the rig and a prefix for the names of the test. All images and objects
 // with the prefix are removed afterward.
-func testPool(t testing.TB, c *connection) (p *pool, prefix string) {
+func testPool(t *testing.T, c *connection) (p *pool, prefix string) {
 	t.Helper()
 	opened, err := c.Pool("volumes", "")
 	if err != nil {
@@ -86,7 +87,7 @@ func testPool(t testing.TB, c *connection) (p *pool, prefix string) {
 }
 
 // removeImages removes the images with the prefix: clones before their sources.
-func removeImages(t testing.TB, p *pool, prefix string) {
+func removeImages(t *testing.T, p *pool, prefix string) {
 	t.Helper()
 	for range 5 {
 		names, err := p.List()
@@ -109,16 +110,16 @@ func removeImages(t testing.TB, p *pool, prefix string) {
 	t.Errorf("images with the prefix %s are left", prefix)
 }
 
-// removeImage removes an image with its snapshots if nothing depends on it.
+// removeImage removes an image with its snapshots if nothing depends on it; its caller looks again.
 func removeImage(p *pool, name string) {
 	if opened, err := p.Open(name, false); err == nil {
-		snapshots, _ := opened.Snapshots() //nolint:errcheck // the removal reports it
+		snapshots, _ := opened.Snapshots()
 		for _, s := range snapshots {
-			_ = opened.RemoveSnapshot(s.Name) //nolint:errcheck // as above
+			_ = opened.RemoveSnapshot(s.Name)
 		}
-		_ = opened.Close() //nolint:errcheck // as above
+		_ = opened.Close()
 	}
-	_ = p.Remove(name) //nolint:errcheck // its caller looks again
+	_ = p.Remove(name)
 }
 
 // layering are the image features of the driver's default.
