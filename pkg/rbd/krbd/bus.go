@@ -201,8 +201,8 @@ func (b bus) remove(m mapping) error {
 	return err
 }
 
-// refresh makes the kernel read the image's size from the cluster, which waits for the cluster.
-// The error is the kernel's errno: ESHUTDOWN if the cluster has this node's client on its blocklist.
+// refresh makes the kernel read the image's size from the cluster, which waits for the cluster. The
+// error is the kernel's errno: ESHUTDOWN if the cluster has this node's client on its blocklist.
 func (b bus) refresh(m mapping) error {
 	return b.kernel.Write(filepath.Join(b.dir, "devices", m.id, "refresh"), "1")
 }

@@ -16,8 +16,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Connect implements volume.Connector: it maps the image, unless the volume has a mapping. A mapping
-// that this call began and that ends after it is found by the retry, or removed by Disconnect.
+// Connect implements volume.Connector: it maps the image, unless the volume has a mapping. A
+// mapping that this call began and that ends after it is found by the retry, or removed by
+// Disconnect.
 func (c *Connector) Connect(ctx context.Context, req volume.ConnectRequest) (conn volume.Connection, err error) {
 	defer func() { err = volume.Wrap(err, "connect", req.ID) }()
 	r, err := c.newMapRequest(req)
@@ -280,4 +281,5 @@ func (c *Connector) connection(m mapping, published volume.Size) (volume.Connect
 	return volume.Connection{Path: dev.Path, Size: published, PublishedSize: published, ShortRemedy: shortRemedy}, nil
 }
 
-const shortRemedy = retryRemedy + "compare the size of the image (rbd info IMAGE) with that of its device (lsblk) on this node"
+const shortRemedy = retryRemedy +
+	"compare the size of the image (rbd info IMAGE) with that of its device (lsblk) on this node"

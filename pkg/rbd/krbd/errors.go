@@ -27,7 +27,8 @@ func refreshError(m mapping, err error) error {
 		kind = volume.KindUnavailable
 	}
 	return volume.Errorf(kind, "cannot read the size of %s from the Ceph cluster: %w", m, err).
-		WithRemedy(retryRemedy + "check the network between this node and the cluster, and the state of the cluster: ceph status")
+		WithRemedy(retryRemedy +
+			"check the network between this node and the cluster, and the state of the cluster: ceph status")
 }
 
 // mapError returns the error for a mapping that the kernel refused; nil for nil.
@@ -53,13 +54,13 @@ func explainMapErrno(r mapRequest, err error) explanation {
 	for errno, e := range map[unix.Errno]explanation{
 		unix.ENOENT: {
 			volume.KindPrecondition, "the pool, the namespace, the image or the snapshot does not exist under this name",
-			fmt.Sprintf("check: rbd info %s; an image that was renamed is found after the volume was detached and attached again",
-				r.target),
+			fmt.Sprintf("check: rbd info %s; if the image was renamed, have the volume detached and attached again", r.target),
 		},
 		unix.ENXIO: {
 			volume.KindPrecondition, "the kernel of this node does not support a feature of the image",
 			fmt.Sprintf("compare the features (rbd info %s) with those in the kernel log of this node "+
-				"(journalctl --dmesg --grep rbd); journaling can be disabled: rbd feature disable %s journaling", r.target, r.target),
+				"(journalctl --dmesg --grep rbd); journaling can be disabled: rbd feature disable %s journaling",
+				r.target, r.target),
 		},
 		unix.EINVAL: {
 			volume.KindPrecondition, "the kernel refuses the options, the key or the object map of the image",

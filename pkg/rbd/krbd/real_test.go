@@ -261,7 +261,7 @@ func TestRealDisconnectNamesWhatUsesTheDevice(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("mkfs.ext4", "-q", conn.Path).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "mkfs.ext4", "-q", conn.Path).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	dir := t.TempDir()

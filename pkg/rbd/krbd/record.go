@@ -21,7 +21,7 @@ type record struct {
 	Image    string    `json:"image"`              // pool/namespace/image@snapshot, at the time of the mapping
 	Mapped   *identity `json:"mapped,omitempty"`   // as the kernel showed it; nil: the mapping had not ended
 	Recorded bool      `json:"recorded,omitempty"` // Recorder has the mapping
-	// Size is that which the controller published.
+	// Size is the size that the controller published.
 	Size volume.Size `json:"sizeBytes,omitempty"`
 }
 
