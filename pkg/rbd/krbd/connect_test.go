@@ -260,6 +260,25 @@ func TestConnectUsesTheMappingOfAnotherProgram(t *testing.T) {
 	}
 }
 
+// An older mapping that cannot be used is replaced once nothing uses it; until then both mappings of
+// the image must not stay.
+func TestUnusableMappingOfAnotherProgramIsReplaced(t *testing.T) {
+	m := newFakeMachine(t)
+	if err := m.mapImage("10.0.0.1:6789 name=admin,secret=x,ro rbd img -"); err != nil {
+		t.Fatal(err)
+	}
+	c := m.newConnector(t.TempDir(), nil)
+	m.device("0").claimed = true
+	_, err := c.Connect(t.Context(), volume.ConnectRequest{ID: volumeID})
+	volumetest.WantKind(t, err, volume.KindPrecondition, "read-only=true", "still in use")
+	m.wantMapped("0")
+	m.device("0").claimed = false
+	if conn := mustConnect(t, c, volume.ConnectRequest{ID: volumeID}); conn.Path != "/dev/rbd2" {
+		t.Errorf("device %s, want the new /dev/rbd2", conn.Path)
+	}
+	m.wantMapped("2")
+}
+
 // A volume that ceph-csi has staged can be expanded and unstaged without a record.
 func TestVolumeOfCephCSIIsFoundByItsHandle(t *testing.T) {
 	const uuid = "a6bf0a0b-4f4b-4f39-9c02-5f1c3a1f6f33"

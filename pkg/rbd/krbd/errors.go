@@ -14,8 +14,8 @@ import (
 // fencedError is the error for a mapping whose client the cluster has on its blocklist.
 func fencedError(m mapping) *volume.Error {
 	return volume.Errorf(volume.KindPrecondition,
-		"the Ceph cluster has fenced this node: the client %s of %s is on the cluster's blocklist, "+
-			"so that reads and writes fail: %w", m.client, m, volume.ErrFenced).
+		"the Ceph client %s of %s is on the blocklist of the cluster, so that reads and writes fail: %w",
+		m.client, m, volume.ErrFenced).
 		WithRemedy("delete the pods that use the volume on this node: the image is mapped again when the next pod starts; " +
 			"find out what has fenced the client: ceph osd blocklist ls")
 }
@@ -76,7 +76,8 @@ func explainMapErrno(r mapRequest, err error) explanation {
 				"ceph osd blocklist ls; ceph osd blocklist rm ENTRY",
 		},
 		unix.ETIMEDOUT: {
-			volume.KindUnavailable, fmt.Sprintf("the cluster has not answered (monitors %s)", r.cluster.MonHost()),
+			volume.KindUnavailable, fmt.Sprintf(
+				"the cluster (monitors %s), or the client with the image's exclusive lock, has not answered", r.cluster.MonHost()),
 			retryRemedy + "check the network between this node and the monitors, and the state of the cluster: ceph status",
 		},
 		unix.EPERM: {

@@ -1,6 +1,7 @@
 package krbd
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -304,6 +305,64 @@ func TestRealSnapshotIsMappedReadOnly(t *testing.T) {
 		if err := c.Verify(t.Context(), id, path); volume.KindOf(err) != volume.KindPrecondition {
 			t.Errorf("Verify of %s at %s: %v, want kind precondition", id, path, err)
 		}
+	}
+}
+
+// The options that a class can set, RADOS namespaces and erasure coded data pools.
+func TestRealKindsOfImagesAndOptions(t *testing.T) {
+	r := newRig(t)
+	c := r.newConnector()
+	name := fmt.Sprintf("krbd-%d", time.Now().UnixNano())
+	r.run("rbd", "namespace", "create", r.pool+"/"+name)
+	t.Cleanup(func() { r.run("rbd", "namespace", "remove", r.pool+"/"+name) })
+	create := func(image string, args ...string) volume.ConnectRequest {
+		r.run("rbd", append([]string{"create", "--size", "64M", "--image-feature", "layering"}, append(args, image)...)...)
+		t.Cleanup(func() { r.run("rbd", "rm", "--no-progress", image) })
+		return volume.ConnectRequest{ID: "rig/" + image}
+	}
+	requests := map[string]volume.ConnectRequest{
+		"namespace": create(r.pool + "/" + name + "/image"),
+		"data pool": create(r.pool+"/"+name, "--data-pool", "ecdata"),
+	}
+	for _, options := range []string{"ms_mode=secure", "krbd:ms_mode=prefer-crc,queue_depth=64,notrim;nbd:x", "noshare"} {
+		req := create(r.pool + "/" + name + "-" + strings.NewReplacer(":", "", ";", "", "=", "", ",", "").Replace(options))
+		req.VolumeContext = map[string]string{rbdcsi.ParameterMapOptions: options}
+		requests[options] = req
+	}
+	text := []byte(strings.Repeat("growvol", 73))
+	for what, req := range requests {
+		conn := r.connect(c, req)
+		if err := os.WriteFile(conn.Path, text, 0); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		f, err := os.Open(conn.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(text))
+		if _, err := f.Read(got); err != nil || !bytes.Equal(got, text) {
+			t.Errorf("%s: read %q, %v; want what was written", what, got, err)
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+		r.disconnect(c, req.ID)
+	}
+}
+
+func TestRealCrushLocationIsAccepted(t *testing.T) {
+	r := newRig(t)
+	c := r.newConnector()
+	c.opts.CrushLocation = "host:a|zone:b"
+	req := r.request(r.newImage("64M", "layering"))
+	r.connect(c, req)
+	m, _, err := c.find(req.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.ReadFile("/sys/bus/rbd/devices/" + m.id + "/config_info")
+	if err != nil || !strings.Contains(string(info), "read_from_replica=localize,crush_location=host:a|zone:b") {
+		t.Errorf("config_info %q, %v; want the location", info, err)
 	}
 }
 
