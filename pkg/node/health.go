@@ -85,7 +85,7 @@ func (s *Server) readHealth(ctx context.Context, id, staging string) ([]volume.C
 	if err := s.refreshDevice(ctx, id); err != nil { // its content cannot be read
 		return []volume.Condition{{
 			Impairment: volume.ImpairmentInaccessible, Reason: reasonFenced, Message: err.Error(),
-		}}, nil
+		}}, nil //nolint:nilerr // the condition reports it
 	}
 	conditions, err := s.deviceConditions(ctx, r, conn)
 	if err != nil || r.Block {

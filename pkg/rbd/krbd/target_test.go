@@ -98,7 +98,9 @@ func TestMapOptionsOfARequest(t *testing.T) {
 		"options of the class": {func(r *mapRequest) {
 			r.options, r.readOnly = []string{"mount_timeout=5", "lock_timeout=7", "notrim"}, true
 		}, false, "m:6789 mount_timeout=5,lock_timeout=7,notrim,ro,name=u,key=k p i -"},
-		"CRUSH location": {func(r *mapRequest) { r.crushLocation = "host:a" }, false, "m:6789 mount_timeout=20,lock_timeout=60," +
+		"CRUSH location": {func(r *mapRequest) {
+			r.crushLocation = "host:a"
+		}, false, "m:6789 mount_timeout=20,lock_timeout=60," +
 			"read_from_replica=localize,crush_location=host:a,name=u,key=k p i -"},
 		"CRUSH location, decided by the class": {func(r *mapRequest) {
 			r.crushLocation, r.options = "host:a", []string{"read_from_replica=balance"}
