@@ -260,8 +260,8 @@ func TestConnectUsesTheMappingOfAnotherProgram(t *testing.T) {
 	}
 }
 
-// An older mapping that cannot be used is replaced once nothing uses it; until then both mappings of
-// the image must not stay.
+// An older mapping that cannot be used is replaced once nothing uses it; until then the image must
+// not have both mappings.
 func TestUnusableMappingOfAnotherProgramIsReplaced(t *testing.T) {
 	m := newFakeMachine(t)
 	if err := m.mapImage("10.0.0.1:6789 name=admin,secret=x,ro rbd img -"); err != nil {

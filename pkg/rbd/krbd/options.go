@@ -14,8 +14,8 @@ import (
 // "Kernel rbd (krbd) options").
 
 const (
-	// mountTimeout is how many seconds the kernel waits for the monitors; its default is 60. Meanwhile it
-	// connects to no other cluster (client_mutex in drivers/block/rbd.c).
+	// mountTimeout is how many seconds the kernel waits for the monitors; its default is 60.
+	// Meanwhile it connects to no other cluster (client_mutex in drivers/block/rbd.c).
 	mountTimeout = 20
 	// lockTimeout is how many seconds a mapping waits for the exclusive lock. The lock of a node
 	// that has died takes 27 s. The kernel's default is to wait for ever.

@@ -103,14 +103,14 @@ func TestRealClusterThatDoesNotAnswer(t *testing.T) {
 func TestRealMapThatEndsAfterItsCallIsUnmapped(t *testing.T) {
 	r := newRig(t)
 	c := r.newConnector()
-	first, late := r.request(r.newImage("64M", "layering")), r.request(r.newImage("64M", "layering"))
+	first, slow := r.request(r.newImage("64M", "layering")), r.request(r.newImage("64M", "layering"))
 	r.connect(c, first)
 	heal := r.cutOff()
 	err := within(t, "map", time.Second, func(ctx context.Context) error {
-		_, err := c.Connect(ctx, late)
+		_, err := c.Connect(ctx, slow)
 		return err
 	})
 	volumetest.WantKind(t, err, volume.KindDeadline)
 	heal()
-	r.disconnect(c, late.ID)
+	r.disconnect(c, slow.ID)
 }
