@@ -438,3 +438,31 @@ func TestRealMapErrors(t *testing.T) {
 		}
 	}
 }
+
+// It measures, and holds one mapping so that the kernel keeps its client, as on a node in use.
+func TestRealTimes(t *testing.T) {
+	r := newRig(t)
+	c, req := r.newConnector(), r.request(r.newImage("64M", "layering,exclusive-lock"))
+	r.connect(c, r.request(r.newImage("64M", "layering")))
+	times := map[string][]time.Duration{}
+	measure := func(what string, f func() error) {
+		t.Helper()
+		start := time.Now()
+		if err := f(); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		times[what] = append(times[what], time.Since(start))
+	}
+	connect := func() error { _, err := c.Connect(t.Context(), req); return err }
+	for range 20 {
+		measure("connect", connect)
+		measure("connect again", connect)
+		measure("refresh", func() error { return c.RefreshDevice(t.Context(), req.ID) })
+		measure("locate", func() error { _, _, err := c.Locate(t.Context(), req.ID); return err })
+		measure("disconnect", func() error { return c.Disconnect(t.Context(), req.ID) })
+	}
+	for what, all := range times {
+		slices.Sort(all)
+		t.Logf("%s: median %s, maximum %s", what, all[len(all)/2], all[len(all)-1])
+	}
+}
