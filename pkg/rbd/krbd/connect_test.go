@@ -87,6 +87,19 @@ func TestConnectRefusesAnotherImage(t *testing.T) {
 	}
 }
 
+func TestImagesOfOnePoolAreDistinguished(t *testing.T) {
+	m := newFakeMachine(t)
+	m.imageIDs["rbd/other"] = "99"
+	c := m.newConnector(t.TempDir(), nil)
+	other := published()
+	other.ID, other.PublishContext[rbdcsi.ContextImage] = "a/rbd/other", "other"
+	other.PublishContext[rbdcsi.ContextImageID] = "99"
+	if first, second := mustConnect(t, c, published()), mustConnect(t, c, other); first.Path == second.Path {
+		t.Errorf("both images are at %s", first.Path)
+	}
+	m.wantMapped("0", "1")
+}
+
 // A map that ends after its call is used by the retry, or removed by Disconnect.
 func TestMappingThatEndsAfterItsCallIsFound(t *testing.T) {
 	for name, end := range map[string]func(c *Connector) error{
@@ -289,6 +302,10 @@ func TestVolumeOfCephCSIIsFoundByItsHandle(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := m.newConnector(t.TempDir(), nil)
+	const inOtherPool = "0001-0001-a-0000000000000004-" + uuid
+	if _, connected, err := c.Locate(t.Context(), inOtherPool); connected || err != nil {
+		t.Errorf("a volume of another pool: connected %t, %v", connected, err)
+	}
 	conn, connected, err := c.Locate(t.Context(), id)
 	if err != nil || !connected || conn.Path != "/dev/rbd0" {
 		t.Fatalf("%+v, connected %t, %v", conn, connected, err)

@@ -54,6 +54,19 @@ func TestDisconnectKeepsADeviceThatCannotBeFlushed(t *testing.T) {
 	m.wantMapped()
 }
 
+func TestDisconnectReportsAnUnmapThatFails(t *testing.T) {
+	m := newFakeMachine(t)
+	c := m.newConnector(t.TempDir(), nil)
+	mustConnect(t, c, published())
+	m.device("0").unmapErr = unix.EIO
+	volumetest.WantKind(t, c.Disconnect(t.Context(), volumeID), volume.KindInternal, "cannot unmap /dev/rbd0")
+	m.device("0").unmapErr = nil
+	if err := c.Disconnect(t.Context(), volumeID); err != nil {
+		t.Error(err)
+	}
+	m.wantMapped()
+}
+
 func TestRefreshEndsWithItsContext(t *testing.T) {
 	m := newFakeMachine(t)
 	c := m.newConnector(t.TempDir(), nil)

@@ -52,6 +52,7 @@ type fakeDevice struct {
 	flushes   int
 	flushErr  error
 	staysBusy int // how many unmaps fail although nothing uses it
+	unmapErr  error
 }
 
 func newFakeMachine(t *testing.T) *fakeMachine {
@@ -138,6 +139,8 @@ func (m *fakeMachine) unmapDevice(id string) error {
 		return unix.ENOENT
 	case d.users > 0 || d.claimed:
 		return unix.EBUSY
+	case d.unmapErr != nil:
+		return d.unmapErr
 	case d.staysBusy > 0:
 		d.staysBusy--
 		return unix.EBUSY
