@@ -36,8 +36,9 @@ func TestInUseErrorNamesLoopDevices(t *testing.T) {
 	d := m.mustFind("251:0")
 	m.writeFile("sys/block/loop7/loop/backing_file", d.Path+"\n")
 	err := m.InUseError(d)
-	if !volume.IsKind(err, volume.KindPrecondition) || !strings.Contains(err.Error(), "by "+filepath.Join(m.dev, "loop7")) {
-		t.Errorf("got %v, want kind precondition and loop7 named", err)
+	want := "by " + filepath.Join(m.dev, "loop7")
+	if !volume.IsKind(err, volume.KindPrecondition) || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want kind precondition and %q", err, want)
 	}
 }
 

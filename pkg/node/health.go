@@ -81,7 +81,9 @@ func (s *Server) readHealth(ctx context.Context, id, staging string) ([]volume.C
 	conn = r.Complete(conn)
 	conn.Size = max(conn.Size, s.missedSizes.get(id))
 	if err := s.refreshDevice(ctx, id); err != nil { // its content cannot be read
-		return []volume.Condition{{Impairment: volume.ImpairmentInaccessible, Reason: reasonFenced, Message: err.Error()}}, nil
+		return []volume.Condition{{ //nolint:nilerr // the condition reports it
+			Impairment: volume.ImpairmentInaccessible, Reason: reasonFenced, Message: err.Error(),
+		}}, nil
 	}
 	conditions, err := s.deviceConditions(ctx, r, conn)
 	if err != nil || r.Block {

@@ -122,7 +122,7 @@ func (b bus) read(id string) (mapping, error) {
 	r := attributeReader{dir: filepath.Join(b.dir, "devices", id)}
 	m := mapping{
 		identity: identity{
-			FSID: r.text("cluster_fsid"), PoolID: int64(r.number("pool_id", 63)), Namespace: r.text("pool_ns"),
+			FSID: r.text("cluster_fsid"), PoolID: int64(r.number("pool_id", 63)), Namespace: r.optionalText("pool_ns"),
 			ImageID: r.text("image_id"), SnapID: r.number("snap_id", 64),
 		},
 		id: id, pool: r.text("pool"), image: r.text("name"), snapshot: r.text("current_snap"),
@@ -147,6 +147,14 @@ func (r *attributeReader) text(name string) string {
 		r.err = err
 	}
 	return strings.TrimSuffix(string(data), "\n")
+}
+
+// optionalText returns the content of a file that older kernels do not have; empty without it.
+func (r *attributeReader) optionalText(name string) string {
+	if _, err := os.Stat(filepath.Join(r.dir, name)); errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	return r.text(name)
 }
 
 func (r *attributeReader) number(name string, bits int) uint64 {
@@ -201,8 +209,8 @@ func (b bus) remove(m mapping) error {
 	return err
 }
 
-// refresh makes the kernel read the image's size from the cluster, which waits for the cluster.
-// The error is the kernel's errno: ESHUTDOWN if the cluster has this node's client on its blocklist.
+// refresh makes the kernel read the image's size from the cluster, which waits for the cluster. The
+// error is the kernel's errno: ESHUTDOWN if the cluster has this node's client on its blocklist.
 func (b bus) refresh(m mapping) error {
 	return b.kernel.Write(filepath.Join(b.dir, "devices", m.id, "refresh"), "1")
 }

@@ -16,8 +16,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Connect implements volume.Connector: it maps the image, unless the volume has a mapping. A mapping
-// that this call began and that ends after it is found by the retry, or removed by Disconnect.
+// Connect implements volume.Connector: it maps the image, unless the volume has a mapping. A
+// mapping that this call began and that ends after it is found by the retry, or removed by
+// Disconnect.
 func (c *Connector) Connect(ctx context.Context, req volume.ConnectRequest) (conn volume.Connection, err error) {
 	defer func() { err = volume.Wrap(err, "connect", req.ID) }()
 	r, err := c.newMapRequest(req)
@@ -99,8 +100,7 @@ func (c *Connector) ensureMapped(ctx context.Context, id string, r mapRequest) (
 		}
 	}
 	// From before the mapping: the record shows a later call that there may be one.
-	rec := record{ID: id, Image: r.target.String(), Size: r.target.size}
-	if err := c.records.write(rec); err != nil {
+	if err := c.records.write(record{ID: id, Image: r.target.String()}); err != nil {
 		return mapping{}, err
 	}
 	return c.mapImage(ctx, id, r)
@@ -143,12 +143,21 @@ func (c *Connector) replace(ctx context.Context, id string, m mapping, reason er
 		err = c.unmap(ctx, m)
 	}
 	if err != nil {
-		return volume.Errorf(volume.KindPrecondition, "%w; the image cannot be mapped again: %w", reason, err).
+		return volume.Errorf(volume.KindPrecondition, "%w; the image cannot be mapped again: %w",
+			withoutRemedy(reason), withoutRemedy(err)).
 			WithRemedy("delete the pods that use the volume on this node")
 	}
 	c.log.WarnContext(ctx, "unmapped an image in order to map it again",
 		"volume", id, "device", m.String(), "client", m.client, "reason", reason)
 	return nil
+}
+
+// withoutRemedy returns the error without its next step, for an error that has its own.
+func withoutRemedy(err error) error {
+	if e, ok := errors.AsType[*volume.Error](err); ok && error(e) == err { //nolint:errorlint // only err itself
+		return e.WithRemedy("")
+	}
+	return err
 }
 
 // mapImage maps the image and returns the mapping once its device can be opened. A mapping of
@@ -172,7 +181,7 @@ func (c *Connector) mapImage(ctx context.Context, id string, r mapRequest) (mapp
 	if err := r.target.check(m); err != nil {
 		return mapping{}, volume.Join(err, c.unmap(ctx, m))
 	}
-	if m, err = c.withoutDuplicate(ctx, all, m, r); err != nil {
+	if m, err = c.withoutDuplicate(ctx, id, all, m, r); err != nil {
 		return mapping{}, err
 	}
 	if err := c.awaitNode(ctx, m); err != nil {
@@ -202,23 +211,24 @@ func (c *Connector) add(ctx context.Context, r mapRequest) error {
 	return mapError(r, err)
 }
 
-// withoutDuplicate returns the mapping to use: m, which was just made, or an older one of the same
-// image. The older one was not found before, as the request had no ids of the image.
-func (c *Connector) withoutDuplicate(ctx context.Context, all []mapping, m mapping, r mapRequest) (mapping, error) {
-	for _, older := range all {
-		if older.identity != m.identity || older.id == m.id {
-			continue
-		}
-		if err := c.unmap(ctx, m); err != nil {
-			return mapping{}, err
-		}
-		reason, err := c.whyUnusable(older, r)
-		if reason != nil {
-			err = reason // no record says that the older one is this volume's to remove
-		}
-		return older, err
+// withoutDuplicate returns the mapping to use of two mappings of one image: an older one, which may
+// be in use, or m, which was just made. The older one was not found before, as the request had no
+// ids of the image. The other one of the two is unmapped.
+func (c *Connector) withoutDuplicate(
+	ctx context.Context, id string, all []mapping, m mapping, r mapRequest,
+) (mapping, error) {
+	index := slices.IndexFunc(all, func(older mapping) bool { return older.identity == m.identity && older.id != m.id })
+	if index < 0 {
+		return m, nil
 	}
-	return m, nil
+	older := all[index]
+	reason, err := c.whyUnusable(older, r)
+	if err == nil && reason != nil {
+		if err = c.replace(ctx, id, older, reason); err == nil {
+			return m, nil
+		}
+	}
+	return older, volume.Join(err, c.unmap(ctx, m))
 }
 
 // awaitNode waits until the device node of the mapping exists.
@@ -247,11 +257,10 @@ func (c *Connector) recordMapping(id string, t target, m mapping) error {
 	if err != nil {
 		return err
 	}
-	wanted := record{ID: id, Image: t.String(), Mapped: &m.identity, Size: t.size}
-	if rec.Mapped != nil && *rec.Mapped == m.identity && rec.Image == wanted.Image && rec.Size == wanted.Size {
+	if rec.Mapped != nil && *rec.Mapped == m.identity && rec.Image == t.String() {
 		return nil
 	}
-	return c.records.write(wanted)
+	return c.records.write(record{ID: id, Image: t.String(), Mapped: &m.identity})
 }
 
 // recordClient passes the client of the mapping to the recorder.
@@ -280,4 +289,5 @@ func (c *Connector) connection(m mapping, published volume.Size) (volume.Connect
 	return volume.Connection{Path: dev.Path, Size: published, PublishedSize: published, ShortRemedy: shortRemedy}, nil
 }
 
-const shortRemedy = retryRemedy + "compare the size of the image (rbd info IMAGE) with that of its device (lsblk) on this node"
+const shortRemedy = retryRemedy +
+	"compare the size of the image (rbd info IMAGE) with that of its device (lsblk) on this node"

@@ -2,12 +2,12 @@
 // kernel, through sysfs. It runs no program and links no Ceph library.
 //
 // New makes the Connector, which package node drives. bus.go reads and writes the kernel's bus,
-// target.go and options.go decide what is mapped and how, connect.go maps, find.go finds the mapping
-// of a volume, disconnect.go unmaps.
+// target.go and options.go decide what is mapped and how, connect.go maps, find.go finds the
+// mapping of a volume, disconnect.go unmaps.
 //
-// A mapping is identified by the ids that the kernel shows of it. Two things connect a volume id with
-// a mapping, also after a crash: a record (record.go), and the name of the key in the options of the
-// mapping, which the kernel shows as well.
+// A mapping is identified by the ids that the kernel shows of it. Two things connect a volume id
+// with a mapping, also after a crash: a record (record.go), and the name of the key in the options
+// of the mapping, which the kernel shows as well.
 package krbd
 
 import (
@@ -34,7 +34,8 @@ type Clusters interface {
 	IDs() ([]string, error)
 }
 
-// Devices is what the connector needs of the machine's block devices; *blockdev.System implements it.
+// Devices is what the connector needs of the machine's block devices; *blockdev.System implements
+// it.
 type Devices interface {
 	ByNumber(major, minor uint32) (blockdev.Device, error)
 	ByPath(path string) (blockdev.Device, error)
@@ -43,8 +44,8 @@ type Devices interface {
 	InUseError(d blockdev.Device) error
 }
 
-// Recorder stores outside of this node which Ceph clients the node uses, so that exactly they can be
-// fenced when the node fails. All methods are idempotent.
+// Recorder stores outside of this node which Ceph clients the node uses, so that exactly they can
+// be fenced when the node fails. All methods are idempotent.
 type Recorder interface {
 	// Mapped returns once it is stored that the volume is mapped by the client, which has the form
 	// ip:port/nonce.
@@ -61,8 +62,8 @@ type Options struct {
 	// used by nothing else.
 	StateDir string
 	Node     volume.NodeInfo
-	// CrushLocation is where this node is, type:name[|type:name...], such as host:a|zone:b: reads go
-	// to the nearest replica. Empty: to the primary one.
+	// CrushLocation is where this node is, type:name[|type:name...], such as host:a|zone:b: reads
+	// go to the nearest replica. Empty: to the primary one.
 	CrushLocation string
 	Recorder      Recorder     // nil: none
 	Log           *slog.Logger // nil: none
@@ -75,8 +76,8 @@ type Connector struct {
 	bus     bus
 	records records
 	log     *slog.Logger
-	// operations are locked by volume id, and images by the name of the image, while the kernel works
-	// on a mapping, also after the call: the kernel can wait for the cluster without limit.
+	// operations are locked by volume id, and images by the name of the image, while the kernel
+	// works on a mapping, also after the call: the kernel can wait for the cluster without limit.
 	operations, images operation.Locks
 	refreshes          operation.Locks // by the mapping's number; see RefreshDevice
 }

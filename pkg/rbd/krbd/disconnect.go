@@ -12,9 +12,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Disconnect implements volume.Connector: it writes out what the kernel has cached, unmaps the image
-// and removes the record. A mapping that another volume of this node has too stays. It never unmaps
-// a device in use: for that there is only a rescue by hand (docs/reference.md).
+// Disconnect implements volume.Connector: it writes out what the kernel has cached, unmaps the
+// image and removes the record. A mapping that another volume of this node has too stays. It never
+// unmaps a device in use: for that there is only a rescue by hand (docs/reference.md).
 func (c *Connector) Disconnect(ctx context.Context, id string) (err error) {
 	defer func() { err = volume.Wrap(err, "disconnect", id) }()
 	lease, err := c.operations.LockDevice(ctx, id)
@@ -107,8 +107,8 @@ func (c *Connector) isLost(m mapping, flushErr error) bool {
 	return isIOError && errors.Is(c.bus.refresh(m), unix.ESHUTDOWN)
 }
 
-// checkUnmapped returns an error if the kernel still shows the mapping. Another mapping may have got
-// its number.
+// checkUnmapped returns an error if the kernel still shows the mapping. Another mapping may have
+// got its number.
 func (c *Connector) checkUnmapped(m mapping) error {
 	present, err := c.bus.read(m.id)
 	switch {

@@ -14,8 +14,8 @@ import (
 // fencedError is the error for a mapping whose client the cluster has on its blocklist.
 func fencedError(m mapping) *volume.Error {
 	return volume.Errorf(volume.KindPrecondition,
-		"the Ceph cluster has fenced this node: the client %s of %s is on the cluster's blocklist, "+
-			"so that reads and writes fail: %w", m.client, m, volume.ErrFenced).
+		"the Ceph client %s of %s is on the blocklist of the cluster, so that reads and writes fail: %w",
+		m.client, m, volume.ErrFenced).
 		WithRemedy("delete the pods that use the volume on this node: the image is mapped again when the next pod starts; " +
 			"find out what has fenced the client: ceph osd blocklist ls")
 }
@@ -27,7 +27,8 @@ func refreshError(m mapping, err error) error {
 		kind = volume.KindUnavailable
 	}
 	return volume.Errorf(kind, "cannot read the size of %s from the Ceph cluster: %w", m, err).
-		WithRemedy(retryRemedy + "check the network between this node and the cluster, and the state of the cluster: ceph status")
+		WithRemedy(retryRemedy +
+			"check the network between this node and the cluster, and the state of the cluster: ceph status")
 }
 
 // mapError returns the error for a mapping that the kernel refused; nil for nil.
@@ -53,13 +54,13 @@ func explainMapErrno(r mapRequest, err error) explanation {
 	for errno, e := range map[unix.Errno]explanation{
 		unix.ENOENT: {
 			volume.KindPrecondition, "the pool, the namespace, the image or the snapshot does not exist under this name",
-			fmt.Sprintf("check: rbd info %s; an image that was renamed is found after the volume was detached and attached again",
-				r.target),
+			fmt.Sprintf("check: rbd info %s; if the image was renamed, have the volume detached and attached again", r.target),
 		},
 		unix.ENXIO: {
 			volume.KindPrecondition, "the kernel of this node does not support a feature of the image",
 			fmt.Sprintf("compare the features (rbd info %s) with those in the kernel log of this node "+
-				"(journalctl --dmesg --grep rbd); journaling can be disabled: rbd feature disable %s journaling", r.target, r.target),
+				"(journalctl --dmesg --grep rbd); journaling can be disabled: rbd feature disable %s journaling",
+				r.target, r.target),
 		},
 		unix.EINVAL: {
 			volume.KindPrecondition, "the kernel refuses the options, the key or the object map of the image",
@@ -75,7 +76,8 @@ func explainMapErrno(r mapRequest, err error) explanation {
 				"ceph osd blocklist ls; ceph osd blocklist rm ENTRY",
 		},
 		unix.ETIMEDOUT: {
-			volume.KindUnavailable, fmt.Sprintf("the cluster has not answered (monitors %s)", r.cluster.MonHost()),
+			volume.KindUnavailable, fmt.Sprintf(
+				"the cluster (monitors %s), or the client with the image's exclusive lock, has not answered", r.cluster.MonHost()),
 			retryRemedy + "check the network between this node and the monitors, and the state of the cluster: ceph status",
 		},
 		unix.EPERM: {

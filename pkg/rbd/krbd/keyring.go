@@ -14,9 +14,9 @@ type linuxKernel struct{}
 // Write implements kernel. It creates no file.
 func (linuxKernel) Write(path, text string) error { return write(path, text) }
 
-// WriteWithKey implements kernel. The key is in the keyring of one thread, which ends with the call:
-// no other process and no later mapping can use the key, whatever keyring the container of this
-// process has. The kernel copies the key while it reads the options.
+// WriteWithKey implements kernel. The key is in the keyring of one thread, which ends with the
+// call: no other process and no later mapping can use the key, whatever keyring the container of
+// this process has. The kernel copies the key while it reads the options.
 func (linuxKernel) WriteWithKey(path, text, keyName string, key []byte) error {
 	done := make(chan error, 1)
 	go func() {

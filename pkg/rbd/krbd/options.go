@@ -10,14 +10,15 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// This file makes the options of a mapping (Linux, Documentation/admin-guide of rbd; rbd(8), "Kernel
-// rbd (krbd) options").
+// This file makes the options of a mapping (Linux, Documentation/admin-guide of rbd; rbd(8),
+// "Kernel rbd (krbd) options").
 
 const (
 	// mountTimeout is how many seconds the kernel waits for the monitors; its default is 60.
+	// Meanwhile it connects to no other cluster (client_mutex in drivers/block/rbd.c).
 	mountTimeout = 20
-	// lockTimeout is how many seconds a mapping waits for the exclusive lock. The lock of a node that
-	// has died takes 27 s. The kernel's default is to wait for ever.
+	// lockTimeout is how many seconds a mapping waits for the exclusive lock. The lock of a node
+	// that has died takes 27 s. The kernel's default is to wait for ever.
 	lockTimeout = 60
 )
 

@@ -17,12 +17,9 @@ import (
 // until after the unmapping. The JSON names must not change: files with them are on the disks of
 // nodes.
 type record struct {
-	ID       string    `json:"volume"`
-	Image    string    `json:"image"`              // pool/namespace/image@snapshot, at the time of the mapping
-	Mapped   *identity `json:"mapped,omitempty"`   // as the kernel showed it; nil: the mapping had not ended
-	Recorded bool      `json:"recorded,omitempty"` // Recorder has the mapping
-	// Size is that which the controller published.
-	Size volume.Size `json:"sizeBytes,omitempty"`
+	ID     string    `json:"volume"`
+	Image  string    `json:"image"`            // pool/namespace/image@snapshot, at the time of the mapping
+	Mapped *identity `json:"mapped,omitempty"` // as the kernel showed it; nil: the mapping had not ended
 }
 
 // records is the directory of the records.

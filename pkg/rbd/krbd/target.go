@@ -43,7 +43,8 @@ func parseTarget(req volume.ConnectRequest) (target, error) {
 	}
 	if strings.ContainsAny(t.namespace, ",=") {
 		return target{}, volume.Errorf(volume.KindInvalid,
-			"the kernel cannot map an image of the RADOS namespace %q: the name must have no comma and no equals sign", t.namespace)
+			"the kernel cannot map an image of the RADOS namespace %q: the name must have no comma and no equals sign",
+			t.namespace)
 	}
 	if t.snapshot == "-" {
 		return target{}, volume.Errorf(volume.KindInvalid, `the kernel cannot map a snapshot with the name "-"`)
