@@ -33,8 +33,9 @@ type kubernetes struct {
 	*rig
 }
 
-// startKubernetes starts an API server with the Nodes of the rig, another controller that reads them,
-// and the node plugins again, so that they write to them. stop starts the node plugins as before.
+// startKubernetes starts an API server with the Nodes of the rig, another controller that reads
+// them, and the node plugins again, so that they write to them. stop starts the node plugins as
+// before.
 func (r *rig) startKubernetes(t *testing.T) (k *kubernetes, stop func()) {
 	t.Helper()
 	k = &kubernetes{Server: kubeapitest.Listen(t, rigAddress), rig: r}

@@ -10,8 +10,8 @@ import (
 )
 
 // checkToken checks that only containers that use the API server have its token: the sidecars,
-// which have no credentials of the cloud, the node plugin if it changes its Node, and the plugins of
-// the rbd backend if they fence lost nodes.
+// which have no credentials of the cloud, the node plugin if it changes its Node, and the plugins
+// of the rbd backend if they fence lost nodes.
 func checkToken(t *testing.T, controller, node object) {
 	t.Helper()
 	for _, o := range []object{controller, node} {
@@ -41,8 +41,8 @@ func checkToken(t *testing.T, controller, node object) {
 }
 
 // checkNodeRights checks that the plugins may change a Node only if they remove the start-up taint
-// or fence lost nodes, and that admission policies then limit the change: the node plugin to its own
-// Node, and each plugin to its taint or annotation.
+// or fence lost nodes, and that admission policies then limit the change: the node plugin to its
+// own Node, and each plugin to its taint or annotation.
 func checkNodeRights(t *testing.T, name string, objects []object, node object) {
 	t.Helper()
 	hasTaint, isFencing := name == "everything", strings.HasPrefix(name, "rbd")
@@ -53,8 +53,10 @@ func checkNodeRights(t *testing.T, name string, objects []object, node object) {
 			t.Errorf("got --%s=%s (%t), want it %t", option, value, given, want)
 		}
 	}
-	if env := plugin.Env; (hasTaint || isFencing) && (env[0].Name != "NODE_NAME" || env[0].From.Field.Path != "spec.nodeName") {
-		t.Errorf("got the variables %+v, want NODE_NAME of spec.nodeName", env)
+	if hasTaint || isFencing {
+		if env := plugin.Env[0]; env.Name != "NODE_NAME" || env.From.Field.Path != "spec.nodeName" {
+			t.Errorf("got the variable %+v, want NODE_NAME of spec.nodeName", env)
+		}
 	}
 	for _, o := range objects {
 		for _, rule := range o.Rules {

@@ -63,7 +63,8 @@ func TestLostNodeIsFencedAndTakenBack(t *testing.T) {
 
 	volumetest.WantKind(t, r.attach("locked", "n1", writer()), volume.KindPrecondition, "out-of-service")
 	r.restore("n1")
-	volumetest.WantKind(t, r.attach("locked", "n1", writer()), volume.KindPrecondition, m.Address, "rbd/plain", "rbd/database")
+	err := r.attach("locked", "n1", writer())
+	volumetest.WantKind(t, err, volume.KindPrecondition, m.Address, "rbd/plain", "rbd/database")
 	r.wantFenced("n1", m.Address)
 	other.Unmap()
 	r.unmap("n1", m)
@@ -189,7 +190,7 @@ func TestFencedNodeWithoutARecordGetsNoVolume(t *testing.T) {
 	volumetest.WantKind(t, r.attach("locked", "n1", writer()), volume.KindUnavailable, "n1")
 }
 
-// A record and a watcher that contradict each other: the watch ends in seconds, or somebody must look.
+// A record and a watcher can contradict each other for the seconds until the watch ends.
 func TestDetachWaitsForTheWatchOfAnUnmappedImage(t *testing.T) {
 	r, m := attached(t, "locked")
 	must.Succeed(t, r.attach("plain", "n1", writer()))
