@@ -10,9 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
 
 	"github.com/growvol/growvol/pkg/kubeapi"
 	"github.com/growvol/growvol/pkg/kubeapi/kubeapitest"
