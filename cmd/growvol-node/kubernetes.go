@@ -70,8 +70,8 @@ func readLocation(ctx context.Context, api kubeapi.API, c config, log *slog.Logg
 }
 
 // crushLocation returns the place of a node in the CRUSH map, type:name|type:name, from the labels
-// of those keys, in their order. The type is the key without its prefix, as in ceph-csi, and a dot in
-// the name becomes a dash: topology.kubernetes.io/zone=eu.1 gives zone:eu-1.
+// of those keys, in their order. The type is the key without its prefix, as in ceph-csi, and a dot
+// in the name becomes a dash: topology.kubernetes.io/zone=eu.1 gives zone:eu-1.
 func crushLocation(labels map[string]string, keys []string) (location string, missing []string) {
 	var places []string
 	for _, key := range keys {

@@ -85,7 +85,8 @@ func TestOptionsThatExcludeEachOther(t *testing.T) {
 
 func TestCRUSHLocationFollowsTheOrderOfTheKeys(t *testing.T) {
 	labels := map[string]string{"kubernetes.io/hostname": "n.example", "topology.kubernetes.io/zone": "a", "rack": "7"}
-	got, missing := crushLocation(labels, []string{"topology.kubernetes.io/zone", " rack", "kubernetes.io/hostname", "x/row"})
+	keys := []string{"topology.kubernetes.io/zone", " rack", "kubernetes.io/hostname", "x/row"}
+	got, missing := crushLocation(labels, keys)
 	if got != "zone:a|rack:7|hostname:n-example" || !slices.Equal(missing, []string{"x/row"}) {
 		t.Errorf("got %q, missing %v", got, missing)
 	}

@@ -55,7 +55,8 @@ func (n Node) IsReady() bool {
 	return false
 }
 
-// ReadNode reads the Node of that name. IsNotFound reports whether an error says that there is none.
+// ReadNode reads the Node of that name. IsNotFound reports whether an error says that there is
+// none.
 func (a API) ReadNode(ctx context.Context, name string) (Node, error) {
 	c, err := a.Open()
 	if err != nil {

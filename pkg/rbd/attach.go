@@ -60,12 +60,12 @@ func (s *session) attachment(t target) attachment.Attachment {
 	}
 }
 
-// attachSnapshot returns the publish context of a static volume that is a snapshot. Kind Precondition:
-// the access allows writing.
+// attachSnapshot returns the publish context of a static volume that is a snapshot. Kind
+// Precondition: the access allows writing.
 func (s *session) attachSnapshot(ctx context.Context, t target, access volume.Access) (map[string]string, error) {
 	if !access.Mode.IsReadOnly() {
-		return nil, volume.Errorf(volume.KindPrecondition, "the volume is the snapshot %s@%s, which cannot be written to, but %s "+
-			"is requested", t.spec(), t.handle.Snapshot, access.Mode).
+		return nil, volume.Errorf(volume.KindPrecondition, "the volume is the snapshot %s@%s, "+
+			"which cannot be written to, but %s is requested", t.spec(), t.handle.Snapshot, access.Mode).
 			WithRemedy("set accessModes: [ReadOnlyMany] in the PersistentVolume, or restore a volume from the snapshot")
 	}
 	im, err := t.open(true)

@@ -97,5 +97,6 @@ func TestCeph(t *testing.T) {
 	})
 	t.Run("paused", r.testPausedCluster)
 	t.Run("stopped OSDs", r.testStoppedOSDs)
+	t.Run("fenced node", r.testFencedNode)
 	t.Run("lost node", r.testLostNode) // ends a node
 }

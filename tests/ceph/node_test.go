@@ -35,6 +35,8 @@ type node struct {
 	bin    string // directory of the programs, the same as on this machine
 	plugin *vm.Process
 	isDead bool
+	// environment and options of the plugin besides those of every start.
+	environment, options []string
 }
 
 // configDir has the configuration of the node plugin in the guest.
@@ -69,10 +71,11 @@ func (n *node) startPlugin(t *testing.T) {
 	t.Helper()
 	ctx := testContext(t)
 	n.runScript(t, "mkdir -p "+filepath.Dir(vm.NodeSocket)+" "+n.Dir)
-	n.plugin = must.Value(n.guest.Start(ctx, vm.Command{Argv: []string{
+	argv := []string{
 		n.bin + "/growvol-node", "--backend=rbd", "--node-id=" + n.NodeID, "--endpoint=unix://" + vm.NodeSocket,
 		"--ceph-config=" + configDir + "/config.json", "--ceph-keys=" + configDir + "/keys", "--log-level=debug",
-	}}))(t)
+	}
+	n.plugin = must.Value(n.guest.Start(ctx, vm.Command{Argv: append(argv, n.options...), Env: n.environment}))(t)
 	conn := must.Value(n.guest.DialNode())(t)
 	n.Node = csi.NewNodeClient(conn)
 	err := ceph.WaitUntil(ctx, "the node plugin answers", func(ctx context.Context) (bool, error) {

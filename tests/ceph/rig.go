@@ -145,15 +145,22 @@ func (r *Rig) Watchers(ctx context.Context, image string) ([]string, error) {
 
 // Blocklist returns the addresses of the fenced clients.
 func (r *Rig) Blocklist(ctx context.Context) ([]string, error) {
-	var entries []struct {
-		Address string `json:"addr"`
-	}
-	if err := r.ToolJSON(ctx, &entries, "ceph", "osd", "blocklist", "ls"); err != nil {
+	out, err := r.Tool(ctx, "ceph", "osd", "blocklist", "ls", "--format=json")
+	if err != nil {
 		return nil, err
 	}
 	var addresses []string
-	for _, e := range entries {
-		addresses = append(addresses, e.Address)
+	decoder := json.NewDecoder(strings.NewReader(out))
+	for decoder.More() { // two lists, one after the other: addresses, and ranges of addresses
+		var entries []struct {
+			Address string `json:"addr"`
+		}
+		if err := decoder.Decode(&entries); err != nil {
+			return nil, fmt.Errorf("ceph osd blocklist ls: %w: %s", err, out)
+		}
+		for _, e := range entries {
+			addresses = append(addresses, e.Address)
+		}
 	}
 	return addresses, nil
 }

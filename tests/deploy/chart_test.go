@@ -178,7 +178,7 @@ func TestChart(t *testing.T) {
 			checkResizer(t, controller)
 			checkKubeletPaths(t, name, node)
 			checkToken(t, controller, node)
-			checkStartupTaint(t, name, objects, node)
+			checkNodeRights(t, name, objects, node)
 			checkDisruptionBudget(t, objects, controller, false)
 			if strings.HasPrefix(name, "loop") {
 				checkLoop(t, name, controller, node)

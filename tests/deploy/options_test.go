@@ -95,9 +95,9 @@ func checkRoles(t *testing.T, name string, objects []object) {
 			t.Errorf("%s binds %v, which does not exist", o.Metadata.Name, o.RoleRef)
 		}
 		for _, s := range o.Subjects {
-			// The only binding of the node plugin is the one that checkStartupTaint checks.
-			isNode, isStartupTaint := strings.HasSuffix(s.Name, "-node"), strings.HasSuffix(o.Metadata.Name, "-startup-taint")
-			if _, found := findObject(objects, s.Kind, s.Name); !found || s.Namespace != "storage" || isNode != isStartupTaint {
+			// The only binding of the node plugin is the one that checkNodeRights checks.
+			isNode, isOwnNode := strings.HasSuffix(s.Name, "-node"), strings.HasSuffix(o.Metadata.Name, "-own-node")
+			if _, found := findObject(objects, s.Kind, s.Name); !found || s.Namespace != "storage" || isNode != isOwnNode {
 				t.Errorf("%s binds the unexpected subject %v", o.Metadata.Name, s)
 			}
 		}

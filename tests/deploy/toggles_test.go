@@ -18,6 +18,7 @@ func toggles() []string {
 		"node.requireSysResource=false",
 		"node.growOnDeviceChange=false",
 		"node.startupTaint.enabled=true",
+		"rbd.fencing=false",
 		"sidecars.provisioner.strictTopology=false",
 		"sidecars.snapshotter.enabled=false",
 		"csiDriver.create=false",

@@ -43,7 +43,8 @@ func NewRecorder(options Options) *Recorder {
 
 // Mapped writes the record after a mapping, and returns when the Node has the record with the
 // client. Until then nothing may use the device: a node that is lost could not be fenced. Kinds:
-// Unavailable, Denied, Internal (the kernel does not list the client), Exhausted (too many mappings).
+// Unavailable, Denied, Internal (the kernel does not list the client), Exhausted (too many
+// mappings).
 func (r *Recorder) Mapped(ctx context.Context, volumeID, fsid, clientAddress string) error {
 	err := r.write(ctx, func(now Record) error {
 		if !now.Has(fsid, clientAddress) {

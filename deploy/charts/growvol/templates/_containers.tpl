@@ -24,6 +24,16 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end }}
 
+{{- /* "true" if the plugins of the rbd backend use the Nodes of Kubernetes, otherwise empty. */ -}}
+{{- define "growvol.usesNodes" -}}
+{{- if and (eq .Values.backend "rbd") (or .Values.rbd.fencing .Values.rbd.crushLocationLabels) -}}true{{- end -}}
+{{- end }}
+
+{{- /* "true" if the node plugin has a token of the API server, otherwise empty. */ -}}
+{{- define "growvol.nodeHasToken" -}}
+{{- if or .Values.node.startupTaint.enabled (include "growvol.usesNodes" .) -}}true{{- end -}}
+{{- end }}
+
 {{- /* Mounts and volumes of the clusters and keys of Ceph. */ -}}
 {{- define "growvol.cephMounts" -}}
 - {name: clusters, mountPath: /etc/ceph/clusters, readOnly: true}

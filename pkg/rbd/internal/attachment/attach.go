@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/growvol/growvol/pkg/kubeapi"
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
@@ -13,9 +12,11 @@ import (
 
 // Attach records that the node uses the image, and returns the image, after checking that no node
 // uses it that may not share it. Kinds: NotFound (image or node), AlreadyExists (attached to this
-// node in another way), Precondition (attached elsewhere, mapped elsewhere, or the node is shut down
-// or fenced), Unavailable, Denied.
-func (a Attachment) Attach(ctx context.Context, name string, access volume.Access, readOnly bool) (ceph.ImageInfo, error) {
+// node in another way), Precondition (attached elsewhere, mapped elsewhere, or the node is shut
+// down or fenced), Unavailable, Denied.
+func (a Attachment) Attach(
+	ctx context.Context, name string, access volume.Access, readOnly bool,
+) (ceph.ImageInfo, error) {
 	s, err := a.read(ctx)
 	if err != nil {
 		return ceph.ImageInfo{}, err
@@ -46,8 +47,9 @@ func (a Attachment) checkNode(ctx context.Context, name string, n node) error {
 		return volume.Errorf(volume.KindNotFound, "Kubernetes has no Node %s", name).
 			WithRemedy("run the node plugin with --node-id set to the name of its Node, as the chart does")
 	case n.IsOutOfService():
-		return volume.Errorf(volume.KindPrecondition, "the Node %s has the taint %s", name, kubeapi.OutOfServiceTaint).
-			WithRemedy(fmt.Sprintf("when the node has started again: kubectl taint nodes %s %s-", name, kubeapi.OutOfServiceTaint))
+		const taint = kubeapi.OutOfServiceTaint
+		return volume.Errorf(volume.KindPrecondition, "the Node %s has the taint %s", name, taint).
+			WithRemedy(fmt.Sprintf("when the node has started again: kubectl taint nodes %s %s-", name, taint))
 	}
 	return a.removeFences(ctx, name, n)
 }
@@ -55,13 +57,14 @@ func (a Attachment) checkNode(ctx context.Context, name string, n node) error {
 // checkUses checks the recorded attachments.
 func (a Attachment) checkUses(s state, name string, use Use) error {
 	if existing, ok := s.attached[name]; ok && existing != use {
-		return volume.Errorf(volume.KindAlreadyExists, "the volume is attached to node %s in another way (%s) than the requested one (%s)",
-			name, existing, use)
+		return volume.Errorf(volume.KindAlreadyExists,
+			"the volume is attached to node %s in another way (%s) than the requested one (%s)", name, existing, use)
 	}
 	for _, other := range s.otherNodes(name) {
 		if existing := s.attached[other]; !existing.Shared || !use.Shared {
-			return volume.Errorf(volume.KindPrecondition, "the volume is attached to node %s (%s) and cannot be attached to node %s "+
-				"(%s) at the same time", other, existing, name, use).WithRemedy(stopRemedy(other))
+			return volume.Errorf(volume.KindPrecondition,
+				"the volume is attached to node %s (%s) and cannot be attached to node %s (%s) at the same time",
+				other, existing, name, use).WithRemedy(stopRemedy(other))
 		}
 	}
 	return nil
@@ -139,7 +142,7 @@ func (a Attachment) forget(ctx context.Context, s state, name string) error {
 			a.Name, keyPrefix+name)
 	}
 	if err == nil {
-		a.Log.DebugContext(ctx, "attachment removed", "image", a.Name, "node", name, "remaining", strings.Join(s.otherNodes(name), ", "))
+		a.Log.DebugContext(ctx, "attachment removed", "image", a.Name, "node", name, "remaining", s.otherNodes(name))
 	}
 	return err
 }

@@ -34,6 +34,9 @@ func TestAttachIsRecordedUntilDetach(t *testing.T) {
 
 func TestAttachChecksOtherAttachments(t *testing.T) {
 	readers := volume.Access{Mode: volume.AccessMultiNodeReaderOnly}
+	reader := volume.Access{Mode: volume.AccessSingleNodeReaderOnly}
+	block := volume.Access{Mode: volume.AccessSingleNodeWriter, Block: true}
+	filesystem := volume.Access{Mode: volume.AccessMultiNodeMultiWriter}
 	for name, c := range map[string]struct {
 		first, second volume.Access
 		node          string
@@ -41,14 +44,14 @@ func TestAttachChecksOtherAttachments(t *testing.T) {
 		isRefused     bool
 	}{
 		"other mode":           {writer(), sharedBlock(), "n1", volume.KindAlreadyExists, true},
-		"block":                {writer(), volume.Access{Mode: volume.AccessSingleNodeWriter, Block: true}, "n1", volume.KindAlreadyExists, true},
+		"block":                {writer(), block, "n1", volume.KindAlreadyExists, true},
 		"two writers":          {writer(), writer(), "n2", volume.KindPrecondition, true},
 		"writer, then shared":  {writer(), sharedBlock(), "n2", volume.KindPrecondition, true},
 		"shared, then writer":  {sharedBlock(), writer(), "n2", volume.KindPrecondition, true},
 		"two shared":           {sharedBlock(), sharedBlock(), "n2", 0, false},
 		"two readers":          {readers, readers, "n2", 0, false},
-		"shared filesystem":    {volume.Access{Mode: volume.AccessMultiNodeMultiWriter}, sharedBlock(), "n2", volume.KindPrecondition, true},
-		"single node readers":  {volume.Access{Mode: volume.AccessSingleNodeReaderOnly}, readers, "n2", volume.KindPrecondition, true},
+		"shared filesystem":    {filesystem, sharedBlock(), "n2", volume.KindPrecondition, true},
+		"single node readers":  {reader, readers, "n2", volume.KindPrecondition, true},
 		"the same, repeatedly": {sharedBlock(), sharedBlock(), "n1", 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -69,7 +72,8 @@ func TestAttachChecksOtherAttachments(t *testing.T) {
 func TestAttachRefusesAnImageInUse(t *testing.T) {
 	r := newRig(t)
 	m := r.mapOn("n1", "locked")
-	volumetest.WantKind(t, r.attach("locked", "n2", writer()), volume.KindPrecondition, m.Address, "n2", "rbd status rbd/locked")
+	err := r.attach("locked", "n2", writer())
+	volumetest.WantKind(t, err, volume.KindPrecondition, m.Address, "n2", "rbd status rbd/locked")
 	r.wantNodes("locked")
 	must.Succeed(t, r.attach("locked", "n1", writer())) // as after ceph-csi, whose attachments are not recorded
 	must.Succeed(t, r.attach("plain", "n2", sharedBlock()))

@@ -1,7 +1,7 @@
 // Package attachment attaches an image to a node and detaches it. Any node can map any image, so an
-// attachment is what this package records and checks: one key per node in the metadata of the image,
-// the watchers of the image, and the record that each node writes about what its kernel has mapped
-// (package noderecord).
+// attachment is what this package records and checks: one key per node in the metadata of the
+// image, the watchers of the image, and the record that each node writes about what its kernel has
+// mapped (package noderecord).
 //
 // A node that may still write to an image keeps its attachment. A node that is lost loses it only
 // when an administrator has declared that the node is shut down; then Detach first fences exactly

@@ -129,7 +129,8 @@ func (a Attachment) detachWithoutKubernetes(ctx context.Context, s state, name s
 	if len(s.watchers) > len(others) {
 		return volume.Errorf(volume.KindUnavailable, "image %s is in use by %s, and is attached to node %s",
 			a.Name, addresses(s.watchers), strings.Join(append(others, name), ", ")).
-			WithRemedy("unstage the volume on the node; if the machine is lost, switch it off: Ceph forgets it 30 s later; " + retryRemedy)
+			WithRemedy("unstage the volume on the node; if the machine is lost, switch it off: Ceph forgets it 30 s later; " +
+				retryRemedy)
 	}
 	return a.forget(ctx, s, name)
 }

@@ -18,7 +18,8 @@ const (
 	// fenceDuration is longer than any node is lost: a client that comes back after the end of its
 	// fence writes what it had kept. removeFences ends it sooner. ceph-csi uses the same.
 	fenceDuration = 5 * 365 * 24 * time.Hour
-	// defaultWait is Attachment.Wait if that is zero, and pollInterval the time between two readings.
+	// defaultWait is Attachment.Wait if that is zero, and pollInterval the time between two
+	// readings.
 	defaultWait  = 10 * time.Second
 	pollInterval = 200 * time.Millisecond
 )
@@ -71,10 +72,11 @@ func (a Attachment) checkDown(name string, n node, clients []string) error {
 		return volume.Errorf(volume.KindPrecondition, "node %s still has image %s mapped (client %s)",
 			name, a.Name, strings.Join(clients, ", ")).WithRemedy(stopRemedy(name))
 	case n.IsReady():
+		const taint = kubeapi.OutOfServiceTaint
 		return volume.Errorf(volume.KindUnavailable, "node %s still has image %s mapped (client %s) and has the taint %s, "+
-			"but is ready: it is not fenced while kubelet works", name, a.Name, strings.Join(clients, ", "), kubeapi.OutOfServiceTaint).
-			WithRemedy(fmt.Sprintf("no action needed if the node has just been switched off: Kubernetes retries this automatically; "+
-				"if the node works: kubectl taint nodes %s %s-", name, kubeapi.OutOfServiceTaint))
+			"but is ready: it is not fenced while kubelet works", name, a.Name, strings.Join(clients, ", "), taint).
+			WithRemedy(fmt.Sprintf("no action needed if the node has just been switched off: "+
+				"Kubernetes retries this automatically; if the node works: kubectl taint nodes %s %s-", name, taint))
 	}
 	return nil
 }
@@ -203,7 +205,9 @@ func (a Attachment) unfence(ctx context.Context, n node, fences []noderecord.Fen
 			return volume.Errorf(volume.KindUnavailable, "the cluster still lists %s as fenced after the removal", f.Address)
 		}
 	}
-	remaining := slices.DeleteFunc(slices.Clone(n.fences), func(f noderecord.Fence) bool { return slices.Contains(fences, f) })
+	remaining := slices.DeleteFunc(slices.Clone(n.fences), func(f noderecord.Fence) bool {
+		return slices.Contains(fences, f)
+	})
 	if err := a.writeFences(ctx, n, remaining); err != nil {
 		return err
 	}

@@ -63,7 +63,8 @@ func TestLostNodeIsFencedAndTakenBack(t *testing.T) {
 
 	volumetest.WantKind(t, r.attach("locked", "n1", writer()), volume.KindPrecondition, "out-of-service")
 	r.restore("n1")
-	volumetest.WantKind(t, r.attach("locked", "n1", writer()), volume.KindPrecondition, m.Address, "rbd/plain", "rbd/database")
+	err := r.attach("locked", "n1", writer())
+	volumetest.WantKind(t, err, volume.KindPrecondition, m.Address, "rbd/plain", "rbd/database")
 	r.wantFenced("n1", m.Address)
 	other.Unmap()
 	r.unmap("n1", m)
@@ -189,7 +190,7 @@ func TestFencedNodeWithoutARecordGetsNoVolume(t *testing.T) {
 	volumetest.WantKind(t, r.attach("locked", "n1", writer()), volume.KindUnavailable, "n1")
 }
 
-// A record and a watcher that contradict each other: the watch ends in seconds, or somebody must look.
+// A record and a watcher can contradict each other for the seconds until the watch ends.
 func TestDetachWaitsForTheWatchOfAnUnmappedImage(t *testing.T) {
 	r, m := attached(t, "locked")
 	must.Succeed(t, r.attach("plain", "n1", writer()))
@@ -283,4 +284,51 @@ func TestFenceLastsLongerThanNodesAreLost(t *testing.T) {
 	if fenceDuration < 365*24*time.Hour {
 		t.Errorf("a fence lasts %s", fenceDuration)
 	}
+}
+
+// A node can have clients of several clusters.
+func TestFenceOfAnotherClusterStays(t *testing.T) {
+	r, m := attached(t, "locked")
+	text := noderecord.FormatFences([]noderecord.Fence{{FSID: "g", Address: m.Address, Since: "2026-11-28T16:00:00Z"}})
+	must.Succeed(t, r.api.API().Annotate(t.Context(), "n1", noderecord.FencedAnnotation, text))
+	must.Succeed(t, r.attach("plain", "n1", writer()))
+	if got := r.api.Annotation("n1", noderecord.FencedAnnotation); got != text {
+		t.Errorf("the Node remembers the fences %s, want %s", got, text)
+	}
+}
+
+// A fence counts as removed only when the cluster no longer lists it.
+func TestRemovalOfAFenceIsVerified(t *testing.T) {
+	r, m := attached(t, "locked")
+	r.kill("n1", m)
+	r.taint("n1")
+	must.Succeed(t, r.detach("locked", "n1"))
+	r.restore("n1")
+	r.unmap("n1", m)
+	r.ceph.Inject(fakeceph.Fault{Call: "Cluster.Blocklist", IsLast: true, Do: func() {
+		must.Succeed(t, r.cluster.Fence(m.Address, time.Hour))
+	}})
+	must.Succeed(t, r.attach("locked", "n1", writer()))
+	r.wantFenced("n1", m.Address)
+}
+
+// The watch of a client that is fenced harms nobody, and may outlive the mapping.
+func TestDetachIgnoresTheWatchOfAFencedClient(t *testing.T) {
+	r, m := attached(t, "locked")
+	must.Succeed(t, r.attach("plain", "n1", writer()))
+	other := r.ceph.Map("rbd", "", "plain", fakeceph.MapOptions{})
+	r.kill("n1", m)
+	r.taint("n1")
+	must.Succeed(t, r.detach("locked", "n1"))
+	record := r.records["n1"]
+	record.Clients[0].Images = record.Clients[0].Images[1:]
+	record.Clients = append(record.Clients, noderecord.Client{
+		FSID: "f", Address: other.Address, Images: []noderecord.Image{{ID: "ffff"}},
+	})
+	r.records["n1"] = record
+	r.write("n1")
+	fences := must.Value(noderecord.ParseFences(r.api.Annotation("n1", noderecord.FencedAnnotation)))(t)
+	fences = append(fences, noderecord.Fence{FSID: "f", Address: other.Address})
+	must.Succeed(t, r.api.API().Annotate(t.Context(), "n1", noderecord.FencedAnnotation, noderecord.FormatFences(fences)))
+	must.Succeed(t, r.detach("plain", "n1"))
 }

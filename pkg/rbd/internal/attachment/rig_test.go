@@ -21,8 +21,9 @@ import (
 	"github.com/growvol/growvol/tests/must"
 )
 
-// This file is the set-up of the tests: a cluster with the images "locked" (with exclusive-lock) and
-// "plain" (without), and the Nodes n1 and n2, whose plugins have written that nothing is mapped.
+// This file is the set-up of the tests: a cluster with the images "locked" (with exclusive-lock)
+// and "plain" (without), and the Nodes n1 and n2, whose plugins have written that nothing is
+// mapped.
 
 type rig struct {
 	t       *testing.T

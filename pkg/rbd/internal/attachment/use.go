@@ -52,7 +52,8 @@ func Uses(imageID string, metadata map[string]string) (map[string]Use, error) {
 	return out, nil
 }
 
-// NodeNames returns the names of the nodes that an image is attached to, sorted, from all its metadata.
+// NodeNames returns the names of the nodes that an image is attached to, sorted, from all its
+// metadata.
 func NodeNames(imageID string, metadata map[string]string) ([]string, error) {
 	uses, err := Uses(imageID, metadata)
 	return slices.Sorted(maps.Keys(uses)), err
