@@ -56,11 +56,25 @@ func (s *session) createGroup(ctx context.Context, req volume.GroupSnapshotReque
 	handle := grouprecord.New(first.handle.Location, req.Name)
 	record, err := readGroupRecord(first.pool, handle)
 	if err == nil {
-		return s.existingGroup(ctx, handle, record, req)
-	}
-	if !isMissing(err) {
+		group, err := s.existingGroup(ctx, handle, record, req)
+		if !volume.IsKind(err, volume.KindNotFound) {
+			return group, err
+		}
+		// The answer to the creation of the object was lost, and the snapshots were removed then.
+		err = s.deleteGroup(ctx, handle, nil)
+		if err != nil {
+			return group, err
+		}
+	} else if !isMissing(err) {
 		return volume.GroupSnapshot{}, err
 	}
+	return s.newGroup(ctx, first.pool, handle, req)
+}
+
+// newGroup takes the group snapshot, and makes its object in the pool.
+func (s *session) newGroup(
+	ctx context.Context, pool ceph.Pool, handle grouprecord.Handle, req volume.GroupSnapshotRequest,
+) (volume.GroupSnapshot, error) {
 	var members []*groupMember
 	defer func() {
 		for _, m := range members {
@@ -74,9 +88,9 @@ func (s *session) createGroup(ctx context.Context, req volume.GroupSnapshotReque
 		}
 		members = append(members, m)
 	}
-	record, err = s.takeGroup(ctx, req.Name, members)
+	record, err := s.takeGroup(ctx, req.Name, members)
 	if err == nil {
-		err = first.pool.CreateObject(handle.Object(), record.Encode())
+		err = pool.CreateObject(handle.Object(), record.Encode())
 	}
 	if err != nil {
 		return volume.GroupSnapshot{}, s.undoGroup(ctx, members, err)
@@ -88,6 +102,9 @@ func (s *session) createGroup(ctx context.Context, req volume.GroupSnapshotReque
 // together, and reads them back.
 func (s *session) takeGroup(ctx context.Context, name string, members []*groupMember) (grouprecord.Record, error) {
 	record := grouprecord.Record{Name: name}
+	if err := s.checkClients(members); err != nil {
+		return record, err
+	}
 	for _, m := range members {
 		if err := s.prepareMember(ctx, m); err != nil {
 			return record, fmt.Errorf("volume %s: %w", m.target.id, err)
@@ -98,9 +115,9 @@ func (s *session) takeGroup(ctx context.Context, name string, members []*groupMe
 		return record, err
 	}
 	for _, m := range members {
-		snapshots, err := m.image.Snapshots()
+		snapshots, err := s.memberSnapshots(ctx, m)
 		if err != nil {
-			return record, fmt.Errorf("cannot read the snapshots of image %s back: %w", m.target.spec(), err)
+			return record, err
 		}
 		found, ok := findSnapshot(snapshots, m.claim.Object())
 		if !ok {
@@ -118,7 +135,7 @@ func (s *session) takeGroup(ctx context.Context, name string, members []*groupMe
 // removed now is removed by the next creation of this name.
 func (s *session) undoGroup(ctx context.Context, members []*groupMember, err error) error {
 	for _, m := range members {
-		if undoErr := s.removeLeftover(m); undoErr != nil {
+		if undoErr := s.removeLeftover(ctx, m); undoErr != nil {
 			s.log.WarnContext(ctx, "cannot remove a snapshot of a failed group snapshot; the retry removes it",
 				"image", m.target.spec(), "snapshot", m.claim.Object(), "error", undoErr)
 		}

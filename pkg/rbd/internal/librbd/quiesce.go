@@ -72,7 +72,9 @@ static int create_snapshot(rbd_image_t image, const char *name) {
 import "C"
 
 import (
+	"fmt"
 	"slices"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -158,4 +160,18 @@ func answerQuiesces(opened C.rbd_image_t, watch *C.watch_t, handle C.uint64_t, q
 		C.rbd_quiesce_complete(opened, handle, answer)
 	}
 	return err
+}
+
+// SilentClients implements ceph.Quiescer. An empty notification is the oldest one of RBD: the header
+// has changed (Linux, drivers/block/rbd.c, rbd_watch_cb; librbd/watcher/Notifier).
+func (i *image) SilentClients(timeout time.Duration) ([]string, error) {
+	_, timeouts, err := i.pool.io.NotifyWithTimeout(headerObject(i.id), nil, timeout)
+	var silent []string
+	for _, t := range timeouts {
+		silent = append(silent, fmt.Sprintf("client.%d", t.NotifierID))
+	}
+	if len(silent) > 0 {
+		return silent, nil // err says that there are some
+	}
+	return nil, wrap(err, "notify the clients of image %s", i)
 }
