@@ -1,7 +1,8 @@
-# The images of both plugins:
+# The images of the plugins; the controller of the backend rbd has the Ceph libraries:
 #
-#   docker build --target controller -t growvol-controller .
-#   docker build --target node       -t growvol-node .
+#   docker build --target controller      -t growvol-controller .
+#   docker build --target controller-ceph -t growvol-controller-ceph .
+#   docker build --target node            -t growvol-node .
 
 FROM golang:1.26.8-bookworm AS build
 WORKDIR /src
@@ -11,6 +12,13 @@ COPY cmd ./cmd
 COPY pkg ./pkg
 RUN CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o /out/ ./cmd/growvol-controller ./cmd/growvol-node
 
+FROM build AS build-ceph
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends librados-dev librbd-dev \
+    && rm -rf /var/lib/apt/lists/*
+# The tag pacific leaves out what Debian 12's librbd (16.2) lacks.
+RUN CGO_ENABLED=1 go build -tags=ceph,pacific -trimpath -ldflags='-s -w' -o /out/growvol-controller-ceph ./cmd/growvol-controller
+
 # The controller talks to a cloud and to a socket: it needs certificate authorities,
 # but no shell and no root.
 FROM scratch AS controller
@@ -19,11 +27,20 @@ COPY --from=build /out/growvol-controller /growvol-controller
 USER 65532:65532
 ENTRYPOINT ["/growvol-controller"]
 
+# The same with librados and librbd, which connect to the Ceph clusters.
+FROM debian:12.12-slim AS controller-ceph
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends librados2 librbd1 \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=build-ceph /out/growvol-controller-ceph /growvol-controller
+USER 65532:65532
+ENTRYPOINT ["/growvol-controller"]
+
 # The node plugin runs mkfs, e2fsck and cryptsetup; growing a filesystem needs no
-# program. It runs as root, since it mounts.
+# program. kmod loads the module rbd, if the node has not. It runs as root, since it mounts.
 FROM debian:12.12-slim AS node
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends cryptsetup-bin e2fsprogs xfsprogs \
+    && apt-get install -y --no-install-recommends cryptsetup-bin e2fsprogs kmod xfsprogs \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /out/growvol-node /growvol-node
 ENTRYPOINT ["/growvol-node"]

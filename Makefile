@@ -6,17 +6,21 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 BIN     := bin
+# With these tags the controller links Ceph's libraries (pacific: Debian 12 has Ceph 16).
+TAGS    := ceph,pacific
 TOOL    := go tool -modfile=.tools/go.mod
-# The timeout ends a test that hangs; waits have shorter timeouts of their own.
-TESTSUM := $(TOOL) gotestsum --format=pkgname-and-test-fails --format-hide-empty-pkg -- -timeout=60m
+# The timeout ends a test that hangs; waits have shorter timeouts of their own. lint-go runs all
+# checks of vet.
+TESTSUM := $(TOOL) gotestsum --format=pkgname-and-test-fails --format-hide-empty-pkg -- -timeout=60m -vet=off
 HELM    := $(subst .tools/go.mod,.tools/helm.mod,$(TOOL)) helm
 # Packages whose tests run a second time, in a guest: its kernel allows them to grow ext3
 # and ext4, to map devices and to break filesystems.
 KERNEL  := ./pkg/filesystem ./pkg/blockdev ./pkg/loop ./pkg/loop/loopdev ./pkg/luks
 FS      ?= ext4,xfs
-# State of the tests' real OpenStack and Kubernetes.
+# State of the tests' real Ceph, OpenStack and Kubernetes.
 OPENSTACK := $(or $(GROWVOL_OPENSTACK_DIR),/var/tmp/growvol-openstack)
 CLUSTER   := $(or $(GROWVOL_KUBERNETES_DIR),/var/tmp/growvol-kubernetes)
+CEPH      := $(or $(GROWVOL_CEPH_DIR),/var/tmp/growvol-ceph)
 
 .PHONY: help
 help: ## list the targets
@@ -30,6 +34,11 @@ setup: ## install what builds, tests and the demo need
 build: ## build the plugins, static, into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o $(BIN)/ ./cmd/...
 
+# The controller that links Ceph's libraries, which need cgo. Go's first build of them takes a minute.
+.PHONY: build-ceph
+build-ceph: setup ## build the controller with Ceph's libraries into bin/growvol-controller-ceph
+	CGO_ENABLED=1 go build -tags=$(TAGS) -trimpath -ldflags='-s -w' -o $(BIN)/growvol-controller-ceph ./cmd/growvol-controller
+
 # The programs that run in guests are static too.
 .PHONY: programs
 programs: build
@@ -38,16 +47,18 @@ programs: build
 .PHONY: lint
 lint: lint-go lint-unused lint-scripts lint-yaml lint-text lint-chart ## check code, scripts, YAML, words and links, chart
 
+# golangci-lint checks the code with Ceph's libraries (.golangci.yml), go vet the code without them.
 .PHONY: lint-go
-lint-go: ## run golangci-lint (with gofumpt), go mod tidy and verify
+lint-go: setup ## run golangci-lint (with gofumpt), go vet, go mod tidy and verify
 	$(TOOL) golangci-lint run ./...
+	go vet ./cmd/growvol-controller ./pkg/rbd/...
 	go mod tidy -diff
 	go mod verify
 
 # The first run is for the plugins alone: a function that only tests call is unused too.
 .PHONY: lint-unused
-lint-unused: ## find functions that nothing calls
-	@unused=$$($(TOOL) deadcode ./cmd/... && $(TOOL) deadcode -test ./...); \
+lint-unused: setup ## find functions that nothing calls
+	@unused=$$($(TOOL) deadcode -tags=$(TAGS) ./cmd/... && $(TOOL) deadcode -tags=$(TAGS) -test ./...); \
 	if [ -n "$$unused" ]; then sort -u <<<"$$unused"; echo 'lint-unused: nothing calls these functions: remove them'; exit 1; fi >&2
 
 # A script is a file with a shell in its first line. Files without one that
@@ -89,11 +100,27 @@ test-guest: programs ## test the packages that use the kernel, in a guest with a
 
 .PHONY: test-system
 test-system: programs ## test the real plugins over their sockets, in guests; csi-sanity
-	$(TESTSUM) -p 1 $$(go list ./tests/... | grep -vE '/tests/(vm|hotplug|openstack|fakecloud|deploy|kubernetes|style)')
+	$(TESTSUM) -p 1 $$(go list ./tests/... | grep -vE '/tests/(vm|hotplug|ceph|openstack|fakecloud|deploy|kubernetes|style)')
 
 .PHONY: test-devices
 test-devices: setup programs ## plug in and resize disks under a mounted filesystem, in QEMU
 	$(TESTSUM) -p 1 ./tests/vm/... ./tests/hotplug/...
+
+.PHONY: ceph-up
+ceph-up: ## start a real Ceph on this machine, in a network namespace of its own
+	@tests/ceph/up
+
+.PHONY: ceph-test
+ceph-test: setup programs ceph-up ## test the driver in it: volumes of guests grow in use, nodes are cut off and killed
+	GROWVOL_CEPH_DIR=$(CEPH) $(TESTSUM) -count=1 -p 1 ./tests/ceph
+
+.PHONY: ceph-down
+ceph-down: ## stop it and remove its state
+	@tests/ceph/down
+
+.PHONY: openstack-packages
+openstack-packages: ## install the packages of the OpenStack beforehand
+	@tests/openstack/up packages
 
 .PHONY: openstack-up
 openstack-up: ## start a real OpenStack on this machine: Keystone, Cinder, Nova, Ceph
@@ -107,6 +134,10 @@ openstack-test: setup programs openstack-up ## test the driver in it: volumes of
 .PHONY: openstack-down
 openstack-down: ## stop it and remove its state
 	@tests/openstack/down
+
+.PHONY: cluster-programs
+cluster-programs: ## build the programs of the Kubernetes and of its tests beforehand
+	@tests/kubernetes/suite programs
 
 .PHONY: cluster-up
 cluster-up: ## start a real Kubernetes with growvol on this machine (the first start builds it: 10 minutes)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks the Dockerfile without a Docker engine: base images have a version, the commands
-# of the build stage succeed with the files that the stage copies, the node's packages
-# exist, the controller does not run as root, and entry points are programs that were built.
+# Checks the Dockerfile without a Docker engine: base images have a version, the commands of
+# the build stages succeed with the files that the stages copy, the packages exist, the
+# controllers do not run as root, and entry points are programs that were built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,7 +18,9 @@ arguments() {
         current == stage && $1 == keyword { sub(/^[A-Z]+ /, ""); print }' <<<"$instructions"
 }
 
+stages=$(awk '$1 == "FROM" { print $4 }' <<<"$instructions")
 while read -r image; do
+    if grep -qxF "$image" <<<"$stages"; then continue; fi
     case $image in
     scratch) ;;
     *:latest) fail "$image has no fixed version" ;;
@@ -40,28 +42,38 @@ while read -r line; do
 done < <(arguments build COPY)
 while read -r command; do
     (cd "$dir/src" && bash -eu -c "${command//\/out\//$dir/out/}") || fail "RUN $command"
-done < <(arguments build RUN)
+done < <(arguments build RUN; arguments build-ceph RUN | grep -v apt-get)
 
-for stage in controller node; do
+for stage in controller controller-ceph node; do
     entry=$(arguments "$stage" ENTRYPOINT | tr -d '[]"/')
-    [ -x "$dir/out/$entry" ] || fail "stage $stage: the entry point $entry was not built"
-    arguments "$stage" COPY | grep -q "/out/$entry /$entry\$" || fail "stage $stage does not copy $entry"
+    built=$(arguments "$stage" COPY | sed -n "s|.*/out/\([^ ]*\) /$entry\$|\1|p")
+    [ -n "$built" ] || fail "stage $stage does not copy the entry point $entry"
+    [ -x "$dir/out/$built" ] || fail "stage $stage: the entry point $built was not built"
+    libraries=$(ldd "$dir/out/$built" 2>/dev/null | awk '$2 == "=>" && /librbd|librados/ { print $1 }' | xargs) || true
+    case $stage in
+    controller-ceph) [ "$libraries" = "librados.so.2 librbd.so.1" ] || fail "$built links $libraries" ;;
     # A dynamic program would not start without libraries.
-    if ldd "$dir/out/$entry" >/dev/null 2>&1; then fail "$entry is not static"; fi
-    "$dir/out/$entry" --version >/dev/null || fail "$entry --version failed"
+    *) if ldd "$dir/out/$built" >/dev/null 2>&1; then fail "$built is not static"; fi ;;
+    esac
+    "$dir/out/$built" --version >/dev/null || fail "$built --version failed"
 done
-[[ $(arguments controller USER) =~ ^[1-9][0-9]*:[1-9][0-9]*$ ]] ||
-    fail "USER of the controller: got $(arguments controller USER), want numbers above 0"
+for stage in controller controller-ceph; do
+    [[ $(arguments "$stage" USER) =~ ^[1-9][0-9]*:[1-9][0-9]*$ ]] ||
+        fail "USER of $stage: got $(arguments "$stage" USER), want numbers above 0"
+done
 
-packages=$(arguments node RUN | grep -o 'no-install-recommends [^&]*' | cut -d' ' -f2- | xargs -n1 | sort | xargs)
-wanted="cryptsetup-bin e2fsprogs xfsprogs"
-[ "$packages" = "$wanted" ] || fail "packages of the node image: got $packages, want $wanted"
-# can_install simulates the installation on a machine without any package.
-can_install() {
-    # shellcheck disable=SC2086 # $packages is a list of words
-    apt-get -o Dir::State::status=/dev/null install --simulate --no-install-recommends -qq $packages >/dev/null 2>&1
+# can_install simulates the installation of packages on a machine without any package.
+can_install() { apt-get -o Dir::State::status=/dev/null install --simulate --no-install-recommends -qq "$@" >/dev/null 2>&1; }
+check_packages() {
+    local stage=$1 wanted=$2 packages
+    packages=$(arguments "$stage" RUN | grep -o 'no-install-recommends [^&]*' | cut -d' ' -f2- | xargs -n1 | sort | xargs)
+    [ "$packages" = "$wanted" ] || fail "packages of stage $stage: got $packages, want $wanted"
+    read -ra list <<<"$packages"
+    # A new machine may have no lists of packages.
+    can_install "${list[@]}" || { apt-get -o Acquire::Retries=5 update -qq && can_install "${list[@]}"; } ||
+        fail "packages of stage $stage: apt-get cannot install $packages"
 }
-# A new machine may have no lists of packages.
-can_install || { apt-get -o Acquire::Retries=5 update -qq && can_install; } ||
-    fail "packages of the node image: apt-get cannot install $packages"
-echo "Dockerfile: commands of the build stage run, packages exist, entry points are static"
+check_packages build-ceph "librados-dev librbd-dev"
+check_packages controller-ceph "librados2 librbd1"
+check_packages node "cryptsetup-bin e2fsprogs kmod xfsprogs"
+echo "Dockerfile: commands of the build stages run, packages exist, entry points start"

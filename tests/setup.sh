@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs what the tests and the demo need on a Debian or Ubuntu machine and
 # is not there yet: User-Mode Linux and QEMU (the guests), filesystem tools, a C
-# compiler (for Go's race detector), promtool (the alerts), shellcheck and yamllint
-# (`make lint`). Safe to run again; returns at once when nothing is missing.
+# compiler (for Go's race detector and for Ceph's libraries), promtool (the alerts), shellcheck and
+# yamllint (`make lint`). Safe to run again; returns at once when nothing is missing.
 set -eu
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -17,7 +17,9 @@ missing=
 for pair in $needed; do
 	command -v "${pair%%:*}" >/dev/null || missing="${missing:+$missing }${pair#*:}"
 done
-[ -e /usr/include/stdlib.h ] || missing="${missing:+$missing }libc6-dev"
+for pair in stdlib.h:libc6-dev rados/librados.h:librados-dev rbd/librbd.h:librbd-dev; do
+	[ -e "/usr/include/${pair%%:*}" ] || missing="${missing:+$missing }${pair#*:}"
+done
 # promtool is in the package prometheus, whose daemon is not wanted.
 unpack=
 command -v promtool >/dev/null || unpack=prometheus

@@ -15,9 +15,13 @@ import (
 	"github.com/growvol/growvol/pkg/cinder"
 	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/csiserver"
+	"github.com/growvol/growvol/pkg/kubeapi"
 	"github.com/growvol/growvol/pkg/loop"
 	"github.com/growvol/growvol/pkg/loopcsi"
 	"github.com/growvol/growvol/pkg/operation"
+	"github.com/growvol/growvol/pkg/rbd"
+	"github.com/growvol/growvol/pkg/rbd/cluster"
+	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -37,6 +41,13 @@ type config struct {
 	withTopology   bool
 	ignoreVolumeAZ bool
 	notifyNova     bool
+
+	cephConfig        string // path
+	cephKeys          string // directory
+	cephNamePrefix    string
+	kubernetes        bool
+	serviceAccountDir string // empty: that of a pod
+	cephTopology      bool
 }
 
 // register defines the options of this plugin on fs.
@@ -69,10 +80,43 @@ func (c *config) register(fs *flag.FlagSet) {
 	fs.BoolVar(&c.ignoreVolumeAZ, "ignore-volume-az", false, "let Cinder choose the availability zone of volumes")
 	fs.BoolVar(&c.notifyNova, "notify-nova", false,
 		"tell Nova about the expansion of a volume in use if Cinder could not; needs a role that may create external events")
+	c.registerCeph(fs)
+}
+
+func (c *config) registerCeph(fs *flag.FlagSet) {
+	fs.StringVar(&c.cephConfig, "ceph-config", "",
+		"config.json with the clusters of the rbd backend, in the form of ceph-csi; read again when it changes")
+	fs.StringVar(&c.cephKeys, "ceph-keys", "",
+		"directory with the files userID and userKey, or with a directory of them for each cluster; read again when they change")
+	fs.StringVar(&c.cephNamePrefix, "ceph-name-prefix", rbd.DefaultNamePrefix,
+		"begins the names of images; a class can set another")
+	fs.BoolVar(&c.cephTopology, "ceph-topology", false,
+		"the rbd backend chooses the pool by the topology of the node (topologyConstrainedPools)")
+	fs.BoolVar(&c.kubernetes, "kubernetes", false,
+		"read the Nodes of Kubernetes and what their plugins have recorded there, so that a node that is lost can be "+
+			"fenced (rbd); the ids of nodes are then the names of their Nodes")
+	fs.StringVar(&c.serviceAccountDir, "service-account-dir", "",
+		"directory with the files token and ca.crt for the API server, for --kubernetes; empty: that of a pod")
+}
+
+// openNodes returns the Nodes of --kubernetes; nil without it.
+func openNodes(ctx context.Context, c config, log *slog.Logger) (rbd.Nodes, error) {
+	if !c.kubernetes {
+		log.WarnContext(ctx, "--kubernetes is not set: a node that is lost cannot be fenced")
+		return nil, nil
+	}
+	api, err := kubeapi.InCluster()
+	if err != nil {
+		return nil, fmt.Errorf("--kubernetes: %w", err)
+	}
+	if c.serviceAccountDir != "" {
+		api.Dir = c.serviceAccountDir
+	}
+	return api, nil
 }
 
 // backendNames are the values of --backend, for messages.
-const backendNames = loopcsi.Name + " or " + cindercsi.Name
+const backendNames = loopcsi.Name + ", " + cindercsi.Name + " or " + rbdcsi.Name
 
 // openedBackend is a backend with what the program needs besides it.
 type openedBackend struct {
@@ -92,6 +136,8 @@ func openBackend(
 		return openLoop(ctx, c, log)
 	case cindercsi.Name:
 		return openCinder(ctx, c, log, metrics)
+	case rbdcsi.Name:
+		return openRBD(ctx, c, log, metrics)
 	default:
 		return openedBackend{}, fmt.Errorf("--backend %q is not known: use %s", c.backend, backendNames)
 	}
@@ -127,6 +173,32 @@ func openCinder(
 		return openedBackend{}, err
 	}
 	return openedBackend{Backend: backend, driverName: cindercsi.DriverName, close: backend.Close}, nil
+}
+
+func openRBD(
+	ctx context.Context, c config, log *slog.Logger, metrics prometheus.Registerer,
+) (openedBackend, error) {
+	if c.cephConfig == "" {
+		return openedBackend{}, fmt.Errorf("--backend=%s needs to know the clusters: set --ceph-config", c.backend)
+	}
+	dialer, err := rbd.NewDialer()
+	if err != nil {
+		return openedBackend{}, err
+	}
+	nodes, err := openNodes(ctx, c, log)
+	if err != nil {
+		return openedBackend{}, err
+	}
+	detached := new(operation.Tracker)
+	backend, err := rbd.New(ctx, rbd.Options{
+		Nodes:    nodes,
+		Clusters: cluster.Files{Config: c.cephConfig, Keys: c.cephKeys}, Dialer: dialer,
+		NamePrefix: c.cephNamePrefix, Topology: c.cephTopology, Detached: detached, Log: log, Registerer: metrics,
+	})
+	if err != nil {
+		return openedBackend{}, err
+	}
+	return openedBackend{Backend: backend, driverName: rbdcsi.DriverName, detached: detached, close: backend.Close}, nil
 }
 
 // sizeFlag is a flag.Value: bytes, or a whole number of Ki, Mi, Gi or Ti, as in Kubernetes.

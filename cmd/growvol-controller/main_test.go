@@ -20,13 +20,17 @@ func TestCommandLine(t *testing.T) {
 		"help":     {Args: []string{"--help"}, Stderr: "(default 16 TiB)"},
 		"bad size": {Args: []string{"--loop-pool-size=10GB"}, ExitCode: 2, Stderr: "10Gi"},
 		"no node":  {Args: []string{"--node-id="}, ExitCode: 1, Stderr: "--node-id"},
+
+		"no clusters":       {Args: []string{"--backend=rbd"}, ExitCode: 1, Stderr: "set --ceph-config"},
+		"no Ceph libraries": {Args: []string{"--backend=rbd", "--ceph-config=x"}, ExitCode: 1, Stderr: "make build-ceph"},
 	})
 }
 
 // The controller plugin links nothing of the node, so that no fault there can reach the
-// process that holds the cloud's credentials.
+// process that holds the cloud's credentials. Without build tags it links no Ceph: it is static.
 func TestControllerLinksNothingOfTheNode(t *testing.T) {
-	programtest.CheckDependencies(t, `growvol/pkg/((attached|blockdev|filesystem|instance|luks|node)(/|$)|loop/loopdev)`)
+	programtest.CheckDependencies(t,
+		`growvol/pkg/((attached|blockdev|filesystem|instance|luks|node)(/|$)|loop/loopdev|rbd/krbd)|ceph/go-ceph`)
 }
 
 // The stop waits for what the loop backend detaches.

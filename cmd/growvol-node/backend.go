@@ -1,12 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"os"
+	"path/filepath"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/pkg/attached"
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -15,47 +19,89 @@ import (
 	"github.com/growvol/growvol/pkg/loop/loopdev"
 	"github.com/growvol/growvol/pkg/loopcsi"
 	"github.com/growvol/growvol/pkg/node/stagerecord"
+	"github.com/growvol/growvol/pkg/rbd/cluster"
+	"github.com/growvol/growvol/pkg/rbd/krbd"
+	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
 // nodeBackend is the node's half of a backend.
 type nodeBackend struct {
 	connector  volume.Connector
-	driverName string // default of --driver-name
-	nodeID     string // of this node, as the controller's Attach knows it
+	driverName string                              // default of --driver-name
+	nodeID     string                              // of this node, as the controller's Attach knows it
+	services   []csi.PluginCapability_Service_Type // of the controller plugin; see csiserver.NewIdentity
+	kubernetes kubernetesNode
 }
+
+// backendNames are the values of --backend, for messages.
+const backendNames = loopcsi.Name + ", " + cindercsi.Name + " or " + rbdcsi.Name
 
 // newBackend makes the backend of --backend. Only this file knows the backends by name.
 func newBackend(ctx context.Context, c config, log *slog.Logger) (nodeBackend, error) {
+	if c.maxVolumes < 0 {
+		return nodeBackend{}, errors.New("--max-volumes is negative")
+	}
 	switch c.backend {
 	case loopcsi.Name:
 		return newLoopBackend(c, log)
 	case cindercsi.Name:
 		return newCinderBackend(ctx, c, log)
+	case rbdcsi.Name:
+		return newRBDBackend(ctx, c, log)
 	default:
-		return nodeBackend{}, fmt.Errorf("--backend %q is not known: use %s or %s", c.backend, loopcsi.Name, cindercsi.Name)
+		return nodeBackend{}, fmt.Errorf("--backend %q is not known: use %s", c.backend, backendNames)
 	}
 }
 
 func newLoopBackend(c config, log *slog.Logger) (nodeBackend, error) {
-	id := c.nodeID
-	if id == "" {
-		name, err := os.Hostname()
-		if err != nil {
-			return nodeBackend{}, fmt.Errorf("--node-id is not set, and the name of the host cannot be read: %w", err)
-		}
-		id = name
+	id, err := hostID(c)
+	if err != nil {
+		return nodeBackend{}, err
 	}
 	connector, err := loopdev.New(loopdev.Options{Dir: c.loopDir, Node: id, Log: log})
-	return nodeBackend{connector, loopcsi.DriverName, id}, err
+	return nodeBackend{connector: connector, driverName: loopcsi.DriverName, nodeID: id}, err
+}
+
+// hostID returns --node-id, or the name of the host if the option is not set.
+func hostID(c config) (string, error) {
+	if c.nodeID != "" {
+		return c.nodeID, nil
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("--node-id is not set, and the name of the host cannot be read: %w", err)
+	}
+	return name, nil
+}
+
+func newRBDBackend(ctx context.Context, c config, log *slog.Logger) (nodeBackend, error) {
+	if c.cephConfig == "" {
+		return nodeBackend{}, fmt.Errorf("--backend=%s needs to know the clusters: set --ceph-config", c.backend)
+	}
+	id, err := hostID(c)
+	if err != nil {
+		return nodeBackend{}, err
+	}
+	n, err := openKubernetesNode(ctx, c, log)
+	if err != nil {
+		return nodeBackend{}, err
+	}
+	connector, err := krbd.New(krbd.Options{
+		Clusters: cluster.Files{Config: c.cephConfig, Keys: c.cephKeys}, Devices: blockdev.New(),
+		StateDir: filepath.Join(c.stateDir, "rbd"), CrushLocation: cmp.Or(c.crushLocation, n.location),
+		Recorder: n.krbdRecorder(), Log: log,
+		Node: volume.NodeInfo{Topology: c.topology, MaxVolumes: c.maxVolumes},
+	})
+	return nodeBackend{
+		connector: connector, driverName: rbdcsi.DriverName, nodeID: id, services: rbdcsi.PluginServices(), kubernetes: n,
+	}, err
 }
 
 // newCinderBackend finds out which server this machine is and where it is: with a wrong identity
 // its volumes would be attached to another server.
 func newCinderBackend(ctx context.Context, c config, log *slog.Logger) (nodeBackend, error) {
 	switch {
-	case c.maxVolumes < 0:
-		return nodeBackend{}, errors.New("--max-volumes is negative")
 	case c.reservedVolumes < 0:
 		return nodeBackend{}, errors.New("--reserved-volumes is negative")
 	case c.maxVolumes > 0 && c.reservedVolumes > 0:
@@ -89,7 +135,7 @@ func newCinderBackend(ctx context.Context, c config, log *slog.Logger) (nodeBack
 			return volume.NodeInfo{Topology: topology, MaxVolumes: limit}, err
 		},
 	})
-	return nodeBackend{connector, cindercsi.DriverName, identity.ID}, err
+	return nodeBackend{connector: connector, driverName: cindercsi.DriverName, nodeID: identity.ID}, err
 }
 
 // attachLimit returns how many volumes can be attached to this machine. It counts the disks in each

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/growvol/growvol/pkg/cgroup"
-	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/csiserver"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/loopcsi"
@@ -33,27 +32,34 @@ type config struct {
 	requireSysRes   bool
 	growOnChange    bool
 	taintedNode     string // empty: no taint is removed
+	cephConfig      string // file with the Ceph clusters
+	cephKeys        string // directory with the keys; empty: the requests have them
+	crushLocation   string // of this node; empty: unknown
+
+	kubernetesNode    string // name of the Node; empty: the rbd backend does without
+	crushLabels       string // keys of labels of the Node, separated by commas
+	serviceAccountDir string // empty: that of a pod
 }
 
 // register defines the options of this plugin on fs.
 func (c *config) register(fs *flag.FlagSet) {
 	fs.Func("node-id", "`name` of this node, as the controller plugin knows it; "+
-		"default: the host's name (loop), the server's id according to OpenStack (cinder)", func(id string) error {
+		"default: the host's name (loop, rbd), the server's id according to OpenStack (cinder)", func(id string) error {
 		if id == "" {
 			return errors.New("the name is empty: leave the option out, or set the name of this node")
 		}
 		c.nodeID = id
 		return nil
 	})
-	fs.StringVar(&c.backend, "backend", loopcsi.Name, "where the volumes come from: "+loopcsi.Name+" or "+cindercsi.Name)
+	fs.StringVar(&c.backend, "backend", loopcsi.Name, "where the volumes come from: "+backendNames)
 	fs.StringVar(&c.loopDir, "loop-dir", loopcsi.DefaultDir,
 		"directory of the loop backend's volumes, shared with the controller plugin")
 	fs.StringVar(&c.zone, "zone", "", "availability zone of this node (cinder); empty: according to OpenStack")
 	fs.BoolVar(&c.withTopology, "with-topology", true, "report the zone of this node to Kubernetes (cinder)")
 	fs.Func("additional-topology",
-		"additional topology segment `key=value` of this node (cinder); may be repeated", c.addTopology)
+		"additional topology segment `key=value` of this node (cinder, rbd); may be repeated", c.addTopology)
 	fs.Int64Var(&c.maxVolumes, "max-volumes", 0,
-		"how many volumes can be attached to this node (cinder); 0: detected")
+		"how many volumes can be attached to this node (cinder, rbd); 0: detected (cinder), no limit (rbd)")
 	fs.Int64Var(&c.reservedVolumes, "reserved-volumes", 0,
 		"how much to subtract from the detected limit of volumes, for disks that others attach to this node (cinder); "+
 			"the limit stays at least one; not together with --max-volumes")
@@ -77,6 +83,26 @@ func (c *config) register(fs *flag.FlagSet) {
 	fs.StringVar(&c.taintedNode, "startup-taint-node", "",
 		"`name` of this node in Kubernetes: remove the taint DRIVER/agent-not-ready from it "+
 			"once kubelet has registered the driver; empty: do not")
+	c.registerCeph(fs)
+}
+
+func (c *config) registerCeph(fs *flag.FlagSet) {
+	fs.StringVar(&c.cephConfig, "ceph-config", "",
+		"config.json with the clusters of the rbd backend, in the form of ceph-csi; read again when it changes")
+	fs.StringVar(&c.cephKeys, "ceph-keys", "",
+		"directory with the files userID and userKey, or with a directory of them for each cluster; "+
+			"read again when they change; empty: the node stage secrets have them")
+	fs.StringVar(&c.crushLocation, "crush-location", "",
+		"where this node is in the CRUSH map, `type:name[|type:name...]` (rbd): reads go to the nearest replica; "+
+			"empty: to the primary one")
+	fs.StringVar(&c.crushLabels, "crush-location-labels", "",
+		"`keys` of labels of this node in Kubernetes, separated by commas, that are its CRUSH location (rbd), such as "+
+			"topology.kubernetes.io/zone for zone:NAME; not together with --crush-location")
+	fs.StringVar(&c.kubernetesNode, "kubernetes-node", "",
+		"`name` of this node in Kubernetes (rbd): record there which images are mapped, so that the controller can "+
+			"fence this node when it is lost; empty: do not")
+	fs.StringVar(&c.serviceAccountDir, "service-account-dir", "",
+		"directory with the files token and ca.crt for the API server, for --kubernetes-node; empty: that of a pod")
 }
 
 // addTopology adds the topology segments of text: key=value[,key=value...].

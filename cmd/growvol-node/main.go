@@ -87,6 +87,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	if options.Stopping != nil {
 		defer options.Stopping(ctx) // when Run fails before it serves
 	}
+	defer backend.kubernetes.start(ctx)()
 	stop, err := startRemovingTaint(ctx, c.taintedNode, driverName, log)
 	if err != nil {
 		return err
@@ -117,7 +118,8 @@ func newOptions(
 		return options, err
 	}
 	options.Node = server
-	options.Identity, err = csiserver.NewIdentity(driverName, len(info.Topology) > 0, requirements.CheckHealth)
+	options.Identity, err = csiserver.NewIdentity(
+		driverName, len(info.Topology) > 0, requirements.CheckHealth, backend.services...)
 	if err == nil && c.growOnChange {
 		options.Stopping = startGrowOnDeviceChange(ctx, server)
 	}

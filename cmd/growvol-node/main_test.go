@@ -41,6 +41,15 @@ func TestCommandLine(t *testing.T) {
 			Args:     []string{"--backend=cinder", "--node-id=n", "--max-volumes=-1"},
 			ExitCode: 1, Stderr: "--max-volumes",
 		},
+		"no clusters": {Args: []string{"--backend=rbd"}, ExitCode: 1, Stderr: "set --ceph-config"},
+		"no CRUSH location": {
+			Args:     []string{"--backend=rbd", "--ceph-config=x", "--crush-location=a"},
+			ExitCode: 1, Stderr: `"a" is not type:name`,
+		},
+		"negative limit, rbd": {
+			Args:     []string{"--backend=rbd", "--ceph-config=x", "--max-volumes=-1"},
+			ExitCode: 1, Stderr: "--max-volumes",
+		},
 		"no state directory": {Args: []string{"--state-dir="}, ExitCode: 1, Stderr: "state directory"},
 		"taint, no cluster": {
 			Args:     []string{"--startup-taint-node=n"},
@@ -108,7 +117,7 @@ func TestOptionsFollowCommandLine(t *testing.T) {
 // The node plugin links nothing of the controller: it holds no credentials, and no code
 // that could use any.
 func TestNodeLinksNothingOfTheController(t *testing.T) {
-	programtest.CheckDependencies(t, `gophercloud|gcfg|growvol/pkg/((cinder|controller)(/|$)|loop$)`)
+	programtest.CheckDependencies(t, `gophercloud|gcfg|go-ceph|growvol/pkg/((cinder|controller)(/|$)|(loop|rbd)$|rbd/internal)`)
 }
 
 // The program over its socket: who it is, what the plugin as a whole can do, and that

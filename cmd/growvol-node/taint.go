@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"sync"
 
+	"github.com/growvol/growvol/pkg/kubeapi"
 	"github.com/growvol/growvol/pkg/startuptaint"
 )
 
@@ -15,7 +16,7 @@ func startRemovingTaint(ctx context.Context, node, driver string, log *slog.Logg
 	if node == "" {
 		return func() {}, nil
 	}
-	api, err := startuptaint.InCluster()
+	api, err := kubeapi.InCluster()
 	if err != nil {
 		return nil, fmt.Errorf("--startup-taint-node: %w", err)
 	}

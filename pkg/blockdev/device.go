@@ -88,12 +88,15 @@ type System struct {
 	dev       string // "/dev"
 	kernel    kernel
 	mountinfo string          // "/proc/self/mountinfo"
+	proc      string          // "/proc"
 	calls     operation.Locks // held by calls that may hang, by call and device number; see awaitCall
 }
 
 // New returns the block layer that /sys and /dev show.
 func New() *System {
-	return &System{sysfs: "/sys", dev: "/dev", kernel: linuxKernel{}, mountinfo: "/proc/self/mountinfo"}
+	return &System{
+		sysfs: "/sys", dev: "/dev", kernel: linuxKernel{}, mountinfo: "/proc/self/mountinfo", proc: "/proc",
+	}
 }
 
 // remedySysfs is the next step when sysfs cannot be read.

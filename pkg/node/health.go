@@ -18,6 +18,7 @@ import (
 // The reasons of NodeGetVolumeHealth.
 const (
 	reasonDeviceGone      = "DeviceGone"
+	reasonFenced          = "NodeFenced"
 	reasonDeviceShort     = "DeviceSmallerThanVolume"
 	reasonFilesystemShort = "FilesystemSmallerThanVolume"
 	reasonFailed          = "FilesystemFailed"
@@ -49,8 +50,6 @@ func (s *Server) NodeGetVolumeHealth(
 			return nil, err
 		}
 	}
-	ctx, cancel := s.withAnswerMargin(ctx)
-	defer cancel()
 	conditions, err := s.readHealth(ctx, id, staging)
 	if err != nil {
 		return nil, volume.Wrap(err, "read the health of", id)
@@ -81,6 +80,9 @@ func (s *Server) readHealth(ctx context.Context, id, staging string) ([]volume.C
 	}
 	conn = r.Complete(conn)
 	conn.Size = max(conn.Size, s.missedSizes.get(id))
+	if err := s.refreshDevice(ctx, id); err != nil { // its content cannot be read
+		return []volume.Condition{{Impairment: volume.ImpairmentInaccessible, Reason: reasonFenced, Message: err.Error()}}, nil
+	}
 	conditions, err := s.deviceConditions(ctx, r, conn)
 	if err != nil || r.Block {
 		return conditions, err

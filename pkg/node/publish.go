@@ -29,8 +29,6 @@ func (s *Server) NodePublishVolume(
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := s.withAnswerMargin(ctx)
-	defer cancel()
 	if err := p.run(ctx); err != nil {
 		return nil, volume.Wrap(err, "publish", p.id)
 	}

@@ -24,8 +24,8 @@ func withRollbackTimeout(rpcCtx context.Context) (context.Context, context.Cance
 // rollBack undoes what a failed stage has mounted, opened, recorded and connected. kubelet never
 // unstages after an error that it treats as final, and a volume that stays connected can never be
 // detached. It leaves what is in use or what detached work of this call needs, and a volume that
-// was connected before this call, which might be staged as a raw device. rpcCtx has no answer
-// margin.
+// was connected before this call, which might be staged as a raw device. rpcCtx ends
+// later than the context of the waits.
 func (st *stageCall) rollBack(rpcCtx context.Context, cause error) {
 	if !st.lease.IsHeld() {
 		return

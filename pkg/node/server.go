@@ -27,9 +27,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// defaultAnswerMargin is how long before the caller's deadline a wait ends, so that the answer with
-// sizes and cause still arrives: after the deadline the caller sees only DEADLINE_EXCEEDED.
-const defaultAnswerMargin = 3 * time.Second
+// defaultRollbackMargin is how long before the end of the call's context NodeStageVolume stops to
+// wait, so that it can undo what it has done (see rollBack).
+const defaultRollbackMargin = 3 * time.Second
 
 // Options configure a Server; ID, Connector, Devices, Mappings, Filesystems, StateDir and
 // Metrics are required.
@@ -48,7 +48,8 @@ type Options struct {
 	// RequireShared refuses to mount where the mount would be visible in this process's mount
 	// namespace only: set it when the plugin runs in a container.
 	RequireShared bool
-	AnswerMargin  time.Duration // 3 s when zero
+	// RollbackMargin is the time that NodeStageVolume keeps for undoing what it has done.
+	RollbackMargin time.Duration // 3 s when zero
 	// Detached lists the work that continues after its call (mkfs, e2fsck, growth, unmount), so that
 	// the plugin can wait for this work before it exits. With nil the work is not listed.
 	Detached *operation.Tracker
@@ -134,7 +135,7 @@ func New(opts Options) (*Server, error) {
 		return nil, errors.New("node: the state directory is empty")
 	}
 	opts.DefaultFSType = cmp.Or(opts.DefaultFSType, filesystem.TypeExt4)
-	opts.AnswerMargin = cmp.Or(opts.AnswerMargin, defaultAnswerMargin)
+	opts.RollbackMargin = cmp.Or(opts.RollbackMargin, defaultRollbackMargin)
 	opts.Log = cmp.Or(opts.Log, slog.Default())
 	return &Server{
 		opts: opts, log: opts.Log,
@@ -176,11 +177,6 @@ func (s *Server) NodeGetInfo(ctx context.Context, _ *csi.NodeGetInfoRequest) (*c
 		resp.AccessibleTopology = &csi.Topology{Segments: info.Topology}
 	}
 	return resp, nil
-}
-
-// withAnswerMargin returns a context that ends before ctx, early enough to answer in time.
-func (s *Server) withAnswerMargin(ctx context.Context) (context.Context, context.CancelFunc) {
-	return operation.WithMargin(ctx, s.opts.AnswerMargin, 4)
 }
 
 // byVolume is a map of volume ids that is safe for concurrent use. The zero value is ready to use.

@@ -36,7 +36,7 @@ func (s *Server) NodeStageVolume(
 		return nil, err
 	}
 	rpcCtx := ctx
-	ctx, cancel := s.withAnswerMargin(rpcCtx)
+	ctx, cancel := operation.WithMargin(rpcCtx, s.opts.RollbackMargin, 4)
 	defer cancel()
 	if st.lease, err = s.lockVolume(ctx, st.id); err != nil {
 		return nil, volume.Wrap(err, "stage", st.id)

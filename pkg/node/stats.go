@@ -20,8 +20,6 @@ func (s *Server) NodeGetVolumeStats(
 	if err := cmp.Or(checkID(id), checkRequired("volume_path", path)); err != nil {
 		return nil, err
 	}
-	ctx, cancel := s.withAnswerMargin(ctx)
-	defer cancel()
 	usage, err := s.readStats(ctx, id, filepath.Clean(path))
 	if err != nil {
 		return nil, volume.Wrap(err, "read usage of", id)

@@ -34,7 +34,7 @@ func newTestNode(t *testing.T, capability *csi.VolumeCapability) *testNode {
 	s, err := New(Options{
 		ID: "node-1", Connector: fakeConnector{m}, Devices: fakeDevices{m}, Mappings: fakeMappings{m},
 		Filesystems: fakeFilesystems{m},
-		StateDir:    filepath.Join(t.TempDir(), "state"), AnswerMargin: 10 * time.Millisecond,
+		StateDir:    filepath.Join(t.TempDir(), "state"), RollbackMargin: 10 * time.Millisecond,
 		Log: slog.New(slog.DiscardHandler), Metrics: NewMetrics(prometheus.NewRegistry()),
 	})
 	if err != nil {

@@ -22,8 +22,6 @@ func (s *Server) NodeUnpublishVolume(
 	if err := cmp.Or(checkID(id), checkPath("target_path", target)); err != nil {
 		return nil, err
 	}
-	ctx, cancel := s.withAnswerMargin(ctx)
-	defer cancel()
 	if err := s.unpublish(ctx, id, filepath.Clean(target)); err != nil {
 		return nil, volume.Wrap(err, "unpublish", id)
 	}

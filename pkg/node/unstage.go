@@ -26,8 +26,6 @@ func (s *Server) NodeUnstageVolume(
 	if err := cmp.Or(checkID(id), checkPath("staging_target_path", path)); err != nil {
 		return nil, err
 	}
-	ctx, cancel := s.withAnswerMargin(ctx)
-	defer cancel()
 	if err := s.unstage(ctx, id, filepath.Clean(path)); err != nil {
 		return nil, volume.Wrap(err, "unstage", id)
 	}

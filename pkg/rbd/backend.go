@@ -37,13 +37,13 @@ const DefaultNamePrefix = "csi-vol-"
 // Dialer connects to clusters.
 type Dialer = ceph.Dialer
 
-// Clusters is the configuration of the clusters. Every call reads it again, so that changes need no
+// Clusters is the configuration of the clusters (cluster.Files). Every call reads it again, so that changes need no
 // restart.
 type Clusters interface {
-	// IDs returns the ids of all clusters, sorted.
+	// IDs returns the ids of all clusters.
 	IDs() ([]string, error)
-	// Read returns one cluster with its user and key. Kind NotFound: the configuration has no
-	// cluster of that id.
+	// Read returns one cluster. Its user and key are empty if only the secrets of requests have
+	// them.
 	Read(id string) (cluster.Cluster, error)
 }
 
@@ -51,6 +51,9 @@ type Clusters interface {
 type Options struct {
 	Clusters Clusters
 	Dialer   Dialer
+	// Nodes are those of Kubernetes, whose plugins record there what they have mapped. Nil: without
+	// Kubernetes. Attachments are recorded then too, but a lost node cannot be fenced.
+	Nodes Nodes
 	// NamePrefix begins the names of new images; a class can set another. Empty: DefaultNamePrefix.
 	NamePrefix string
 	// Topology: the classes have the parameter topologyConstrainedPools.

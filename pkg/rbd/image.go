@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/growvol/growvol/pkg/rbd/internal/attachment"
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
 	"github.com/growvol/growvol/pkg/rbd/internal/metadata"
 	"github.com/growvol/growvol/pkg/rbdcsi"
@@ -106,7 +107,7 @@ func (s *session) readVolume(ctx context.Context, t target) (volume.Volume, erro
 	if err != nil {
 		return volume.Volume{}, fmt.Errorf("cannot read image %s: %w", t.handle, err)
 	}
-	record, _, err := t.readRecord(info.ID)
+	record, _, nodes, err := t.readMetadata(info.ID)
 	if err != nil {
 		return volume.Volume{}, err
 	}
@@ -115,7 +116,9 @@ func (s *session) readVolume(ctx context.Context, t target) (volume.Volume, erro
 			return volume.Volume{}, err
 		}
 	}
-	return toVolume(t.id, info, record), nil
+	v := toVolume(t.id, info, record)
+	v.Nodes = nodes
+	return v, nil
 }
 
 // snapshotSize returns the size in bytes of the snapshot that a static volume is. Kind NotFound.
@@ -134,14 +137,24 @@ func (t target) snapshotSize(im ceph.Image) (uint64, error) {
 
 // readRecord reads the record of the image; false: it has none.
 func (t target) readRecord(imageID string) (metadata.Record, bool, error) {
+	record, found, _, err := t.readMetadata(imageID)
+	return record, found, err
+}
+
+// readMetadata is readRecord that also returns the nodes to which the image is attached.
+func (t target) readMetadata(imageID string) (record metadata.Record, found bool, nodes []string, err error) {
 	all, err := t.pool.Metadata(imageID)
 	if errors.Is(err, unix.ENOENT) {
-		return metadata.Record{}, false, imageMissingError(t.handle, err)
+		return metadata.Record{}, false, nil, imageMissingError(t.handle, err)
 	}
 	if err != nil {
-		return metadata.Record{}, false, fmt.Errorf("cannot read the metadata of image %s: %w", t.handle, err)
+		return metadata.Record{}, false, nil, fmt.Errorf("cannot read the metadata of image %s: %w", t.handle, err)
 	}
-	return metadata.Read(imageID, all)
+	if nodes, err = attachment.NodeNames(imageID, all); err != nil {
+		return metadata.Record{}, false, nil, err
+	}
+	record, found, err = metadata.Read(imageID, all)
+	return record, found, nodes, err
 }
 
 // toVolume returns the volume of an image. The record is empty for an image that this driver did

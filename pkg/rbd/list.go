@@ -88,7 +88,7 @@ func (b *Backend) list(
 		return l, "", err
 	}
 	l.last = l.after
-	for _, id := range ids {
+	for _, id := range slices.Sorted(slices.Values(ids)) {
 		if id < l.after.Cluster {
 			continue
 		}
@@ -213,8 +213,9 @@ func (s *session) listPool(ctx context.Context, l *listing, pool ceph.Pool, loca
 func (s *session) readEntry(ctx context.Context, t target) (e entry, found bool, err error) {
 	id, err := t.pool.ImageID(t.handle.Image)
 	var record metadata.Record
+	var nodes []string
 	if err == nil {
-		record, found, err = t.readRecord(id)
+		record, found, nodes, err = t.readMetadata(id)
 	}
 	switch {
 	case errors.Is(err, unix.ENOENT):
@@ -237,7 +238,9 @@ func (s *session) readEntry(ctx context.Context, t target) (e entry, found bool,
 	if err != nil {
 		return entry{}, false, fmt.Errorf("cannot read image %s: %w", t.handle, err)
 	}
-	return entry{volume: toVolume(t.id, info, record), target: t, info: info}, true, nil
+	e = entry{volume: toVolume(t.id, info, record), target: t, info: info}
+	e.volume.Nodes = nodes
+	return e, true, nil
 }
 
 // tokenPrefix begins the token of a page before it is encoded.

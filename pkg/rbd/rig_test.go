@@ -25,7 +25,7 @@ type rig struct {
 	tracker *operation.Tracker
 }
 
-const testKey = "AQBtest=="
+const testKey = "AQBVtest"
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
@@ -64,7 +64,7 @@ func (c testClusters) Read(id string) (cluster.Cluster, error) {
 	if found, ok := c[id]; ok {
 		return found, nil
 	}
-	return cluster.Cluster{}, volume.Errorf(volume.KindNotFound, "the configuration has no cluster %q", id)
+	return cluster.Cluster{}, volume.Errorf(volume.KindInvalid, "the configuration has no cluster %q", id)
 }
 
 // request returns a request for a volume of 1 GiB in the pool volumes. Changes are pairs of a key

@@ -103,28 +103,15 @@ func (b *Backend) readCluster(ctx context.Context, id string) (cluster.Cluster, 
 	if err != nil {
 		return c, clusterError(err, id)
 	}
-	secrets := volume.SecretsFrom(ctx)
-	if user, key := secrets[secretUser], secrets[secretKey]; user != "" && key != "" {
-		c.User, c.Key = user, key
-	}
-	return c, nil
+	return c.WithSecrets(volume.SecretsFrom(ctx))
 }
 
-// clusterError is the error for a cluster whose configuration cannot be read. Its kind is not
-// NotFound, which would mean that a volume of the cluster does not exist.
+// clusterError is the error for a cluster whose configuration cannot be read. Its kind is neither
+// NotFound, which would mean that a volume of the cluster does not exist, nor Invalid, after which
+// Kubernetes does not expand a claim any more.
 func clusterError(err error, id string) error {
-	if volume.IsKind(err, volume.KindNotFound) {
-		return volume.Errorf(volume.KindUnavailable, "%w", err).
-			WithRemedy("add the cluster to the configuration, or correct clusterID in the StorageClass")
-	}
-	return volume.Errorf(volume.KindOf(err), "cannot read the configuration of cluster %s: %w", id, err)
+	return volume.Errorf(volume.KindUnavailable, "cannot read the configuration of cluster %s: %w", id, err)
 }
-
-// Keys of the secrets of a class, as ceph-csi names them.
-const (
-	secretUser = "userID"
-	secretKey  = "userKey"
-)
 
 // pool opens a pool, or a namespace of it.
 func (s *session) pool(l rbdcsi.Location) (ceph.Pool, error) {

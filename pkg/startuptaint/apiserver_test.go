@@ -13,7 +13,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/growvol/growvol/pkg/startuptaint"
+	"github.com/growvol/growvol/pkg/kubeapi"
 )
 
 const (
@@ -66,7 +66,7 @@ func write(t *testing.T, dir, name, content string) {
 	}
 }
 
-func (s *apiServer) api() startuptaint.API { return startuptaint.API{URL: s.URL, Dir: s.dir} }
+func (s *apiServer) api() kubeapi.API { return kubeapi.API{URL: s.URL, Dir: s.dir} }
 
 // keys returns the keys of the node's taints.
 func (s *apiServer) keys() []string {

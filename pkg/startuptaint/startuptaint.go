@@ -14,6 +14,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/growvol/growvol/pkg/kubeapi"
 	"github.com/growvol/growvol/pkg/operation"
 )
 
@@ -33,7 +34,7 @@ func Key(driver string) string { return driver + "/agent-not-ready" }
 
 // Options configure Remove. API, Node and Driver are required.
 type Options struct {
-	API      API
+	API      kubeapi.API
 	Node     string        // name of the Node object
 	Driver   string        // name of the CSI driver
 	Log      *slog.Logger  // nil: no log
@@ -110,20 +111,20 @@ type node struct {
 // attempt removes the taint if the driver is registered. removed reports whether the Node
 // had the taint.
 func (o Options) attempt(ctx context.Context) (removed bool, err error) {
-	c, err := o.API.open()
+	c, err := o.API.Open()
 	if err != nil {
 		return false, err
 	}
-	defer c.close()
+	defer c.Close()
 	var registered csiNode
-	if err := c.get(ctx, "/apis/storage.k8s.io/v1/csinodes/", o.Node, &registered); err != nil {
+	if err := c.Get(ctx, "/apis/storage.k8s.io/v1/csinodes/", o.Node, &registered); err != nil {
 		return false, err
 	}
 	if !slices.Contains(registered.Spec.Drivers, driver{Name: o.Driver}) {
 		return false, fmt.Errorf("%w: the CSINode does not list %s", errUnregistered, o.Driver)
 	}
 	var n node
-	if err := c.get(ctx, "/api/v1/nodes/", o.Node, &n); err != nil {
+	if err := c.Get(ctx, kubeapi.NodesPath, o.Node, &n); err != nil {
 		return false, err
 	}
 	if !registered.Metadata.isOwnedBy(n.Metadata.UID) {
@@ -138,14 +139,14 @@ func (o Options) attempt(ctx context.Context) (removed bool, err error) {
 
 // replace replaces the taints of the Node that were read. If the taints or the Node have
 // changed since, the tests of the patch fail and it changes nothing.
-func (o Options) replace(ctx context.Context, c connection, n node, taints []json.RawMessage) error {
+func (o Options) replace(ctx context.Context, c kubeapi.Connection, n node, taints []json.RawMessage) error {
 	type patchOperation struct {
 		Op    string `json:"op"`
 		Path  string `json:"path"`
 		Value any    `json:"value"`
 	}
 	var after node
-	err := c.patch(ctx, "/api/v1/nodes/", o.Node, []patchOperation{
+	err := c.Patch(ctx, kubeapi.NodesPath, o.Node, kubeapi.JSONPatch, []patchOperation{
 		{"test", "/metadata/uid", n.Metadata.UID},
 		{"test", "/spec/taints", n.Spec.Taints},
 		{"replace", "/spec/taints", taints},

@@ -275,19 +275,6 @@ func TestNoTokenWithoutAnAuthority(t *testing.T) {
 	}
 }
 
-func TestInCluster(t *testing.T) {
-	t.Setenv("KUBERNETES_SERVICE_HOST", "")
-	t.Setenv("KUBERNETES_SERVICE_PORT", "443")
-	if api, err := startuptaint.InCluster(); err == nil || !strings.Contains(err.Error(), "KUBERNETES_SERVICE_HOST") {
-		t.Errorf("%v, %v", api, err)
-	}
-	t.Setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
-	if api, err := startuptaint.InCluster(); err != nil || api.URL != "https://[fd00::1]:443" ||
-		api.Dir != "/var/run/secrets/kubernetes.io/serviceaccount" {
-		t.Errorf("%v, %v", api, err)
-	}
-}
-
 // The client does not follow redirections, so that no server gets the token unless the
 // authority of the API server has signed its certificate.
 func TestTokenIsNotSentToAnotherServer(t *testing.T) {

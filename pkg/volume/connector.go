@@ -38,6 +38,16 @@ type Connector interface {
 	Node(ctx context.Context) (NodeInfo, error)
 }
 
+// DeviceRefresher is implemented by connectors whose devices may not learn a new size by themselves,
+// or can lose the storage system without a sign.
+type DeviceRefresher interface {
+	// RefreshDevice makes the kernel read the size of the volume's device from the storage system. It
+	// does nothing for a volume that is not connected. The error wraps ErrFenced when the storage
+	// system no longer accepts requests of this node for the volume (kind Precondition). Other
+	// kinds: Unavailable; Deadline or Canceled when ctx ended first.
+	RefreshDevice(ctx context.Context, id string) error
+}
+
 // ConnectRequest is what the node received about a volume (CSI v1.13, NodeStageVolume).
 type ConnectRequest struct {
 	ID             string

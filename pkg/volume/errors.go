@@ -88,6 +88,10 @@ func (k Kind) IsFinal() bool {
 // mounted from such a disk is of no use and may be unmounted. No other error proves this.
 var ErrGone = errors.New("the device is gone")
 
+// ErrFenced is wrapped by errors that say that the storage system no longer accepts requests of this
+// node for a volume: reads and writes fail until the volume is disconnected and connected again.
+var ErrFenced = errors.New("this node is fenced")
+
 // Error is the error type of all operations on volumes. Users read its text in an event of
 // the PVC: the operation, the volume, why the operation failed, and the next step.
 type Error struct {

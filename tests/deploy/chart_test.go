@@ -96,6 +96,14 @@ cinder:
   notifyNova: true
 node: {maxVolumes: 25, reservedVolumes: 2}`,
 		"cinder-csi's Secret": `cinder: {existingSecret: cloud-config, cloudsYAMLKey: "", cloudConfKey: cloud.conf}`,
+		"rbd": `{backend: rbd, rbd: {existingConfigMap: clusters, existingSecret: keys}}`,
+		"rbd with its clusters": `
+backend: rbd
+rbd:
+  clusters: [{clusterID: a, monitors: ["10.0.0.1:6789"]}, {clusterID: b, monitors: ["10.1.0.1:6789"]}]
+  existingSecret: keys
+  nodeSecret: keys-of-nodes
+  clusterSecrets: [{clusterID: b, secret: keys-b, nodeSecret: keys-b-of-nodes}]`,
 		"everything": `
 cinder: {existingSecret: clouds}
 driverName: csi.example.com
@@ -170,10 +178,12 @@ func TestChart(t *testing.T) {
 			checkResizer(t, controller)
 			checkKubeletPaths(t, name, node)
 			checkToken(t, controller, node)
-			checkStartupTaint(t, name, objects, node)
+			checkNodeRights(t, name, objects, node)
 			checkDisruptionBudget(t, objects, controller, false)
 			if strings.HasPrefix(name, "loop") {
 				checkLoop(t, name, controller, node)
+			} else if strings.HasPrefix(name, "rbd") {
+				checkCeph(t, name, objects, controller, node)
 			} else {
 				checkCinder(t, name, objects, controller, node)
 			}
@@ -191,7 +201,12 @@ func TestChart(t *testing.T) {
 func TestBadValuesAreRefused(t *testing.T) {
 	h := newHelm(t)
 	for _, test := range []struct{ values, want string }{
-		{`backend: rbd`, "backend"},
+		{`backend: nfs`, "backend"},
+		{`backend: rbd`, "rbd.clusters"},
+		{`{backend: rbd, rbd: {existingConfigMap: a}}`, "rbd.existingSecret"},
+		{`{backend: rbd, rbd: {existingSecret: k, existingConfigMap: a, clusters: [{clusterID: a, monitors: [m]}]}}`,
+			"give one of them"},
+		{`{backend: rbd, rbd: {existingSecret: k, clusters: [{clusterID: a}]}}`, "monitors"},
 		{`backend: cinder`, "cinder.existingSecret"},
 		{`{backend: loop, loop: {}, unknown: 1}`, "unknown"},
 		{`{backend: loop, loop: {size: 1}}`, "size"},
@@ -256,7 +271,7 @@ func TestManifestsAreThoseOfTheChart(t *testing.T) {
 	if out, err := generate.CombinedOutput(); err != nil {
 		t.Fatalf("deploy/kubernetes/generate: %v\n%s", err, out)
 	}
-	for _, backend := range []string{"cinder", "loop"} {
+	for _, backend := range []string{"cinder", "loop", "rbd"} {
 		file := filepath.Join(backend, "growvol.yaml")
 		if !bytes.Equal(readFile(t, filepath.Join(dir, file)), readFile(t, "deploy/kubernetes/"+file)) {
 			t.Errorf("deploy/kubernetes/%s differs from the output of the chart (next step: make manifests)", file)

@@ -17,7 +17,7 @@ import (
 // TestExamplesNameExistingObjects checks the examples with the classes of either backend: every
 // object that they name exists, and every class allows expansion.
 func TestExamplesNameExistingObjects(t *testing.T) {
-	for _, backend := range []string{"cinder", "loop"} {
+	for _, backend := range []string{"cinder", "loop", "rbd"} {
 		objects := append(readObjects(t, "examples/*.yaml"), readObjects(t, "examples/"+backend+"/*.yaml")...)
 		namedKinds := map[string]bool{}
 		checkExists := func(by object, kind, name string) {
@@ -56,7 +56,7 @@ func TestExamplesNameExistingObjects(t *testing.T) {
 func TestParametersOfExamples(t *testing.T) {
 	const prefix = "csi.storage.k8s.io/node-stage-secret-"
 	reference := readText(t, "docs/reference.md")
-	for _, backend := range []string{"cinder", "loop"} {
+	for _, backend := range []string{"cinder", "loop", "rbd"} {
 		objects := readObjects(t, "examples/"+backend+"/*.yaml")
 		encrypted := 0
 		for _, o := range objects {
@@ -125,7 +125,7 @@ func TestInTreeClassHasOnlyItsOldParameters(t *testing.T) {
 func TestKustomizations(t *testing.T) {
 	resource := regexp.MustCompile(`(?m)^resources: \[(.*)\]$`)
 	image := regexp.MustCompile(`\{name: ([^,]+), newName: [^,]+, newTag: [^}]+\}`)
-	for _, backend := range []string{"cinder", "loop"} {
+	for _, backend := range []string{"cinder", "loop", "rbd"} {
 		dir := filepath.Join(moduleRoot(t), "deploy/kubernetes", backend)
 		text := readText(t, filepath.Join(dir, "kustomization.yaml"))
 		list := resource.FindStringSubmatch(text)

@@ -139,6 +139,19 @@ type podVolume struct {
 	Secret struct {
 		SecretName string `yaml:"secretName"`
 	} `yaml:"secret"`
+	ConfigMap struct {
+		Name string `yaml:"name"`
+	} `yaml:"configMap"`
+	Projected struct {
+		Sources []struct {
+			Secret struct {
+				Name  string `yaml:"name"`
+				Items []struct {
+					Path string `yaml:"path"`
+				} `yaml:"items"`
+			} `yaml:"secret"`
+		} `yaml:"sources"`
+	} `yaml:"projected"`
 	Claim struct {
 		Name string `yaml:"claimName"`
 	} `yaml:"persistentVolumeClaim"`

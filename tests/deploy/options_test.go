@@ -12,6 +12,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/loopcsi"
+	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/tests/csiclient"
 )
 
@@ -94,9 +95,9 @@ func checkRoles(t *testing.T, name string, objects []object) {
 			t.Errorf("%s binds %v, which does not exist", o.Metadata.Name, o.RoleRef)
 		}
 		for _, s := range o.Subjects {
-			// The only binding of the node plugin is the one that checkStartupTaint checks.
-			isNode, isStartupTaint := strings.HasSuffix(s.Name, "-node"), strings.HasSuffix(o.Metadata.Name, "-startup-taint")
-			if _, found := findObject(objects, s.Kind, s.Name); !found || s.Namespace != "storage" || isNode != isStartupTaint {
+			// The only binding of the node plugin is the one that checkNodeRights checks.
+			isNode, isOwnNode := strings.HasSuffix(s.Name, "-node"), strings.HasSuffix(o.Metadata.Name, "-own-node")
+			if _, found := findObject(objects, s.Kind, s.Name); !found || s.Namespace != "storage" || isNode != isOwnNode {
 				t.Errorf("%s binds the unexpected subject %v", o.Metadata.Name, s)
 			}
 		}
@@ -113,6 +114,8 @@ func driverName(name string) string {
 		return "csi.example.com"
 	case strings.HasPrefix(name, "loop"):
 		return loopcsi.DriverName
+	case strings.HasPrefix(name, "rbd"):
+		return rbdcsi.DriverName
 	default:
 		return cindercsi.DriverName
 	}

@@ -291,6 +291,64 @@ func checkCinder(t *testing.T, name string, objects []object, controller, node o
 	}
 }
 
+// checkCeph checks that both plugins have the clusters and the keys where their options say, each
+// its own keys; that the controller has nothing of the host; and that the node plugin uses the
+// host's network, in which the kernel's connections to Ceph stay.
+func checkCeph(t *testing.T, name string, objects []object, controller, node object) {
+	t.Helper()
+	pod := controller.Spec.Template.Spec
+	if len(hostPaths(pod)) > 0 || pod.HostNetwork || !pod.SecurityContext.RunAsNonRoot {
+		t.Errorf("the controller: got the host's %v and %+v, want nothing of the host and no root",
+			hostPaths(pod), pod.SecurityContext)
+	}
+	if !node.Spec.Template.Spec.HostNetwork {
+		t.Error("the node plugin does not use the host's network")
+	}
+	hasClusters := name == "rbd with its clusters"
+	configMap, want := "clusters", map[string][]string{"Deployment": {"keys"}, "DaemonSet": {"keys"}}
+	if hasClusters {
+		configMap = "growvol-ceph"
+		want = map[string][]string{
+			"Deployment": {"keys", "keys-b b/userID b/userKey"},
+			"DaemonSet":  {"keys-of-nodes", "keys-b-of-nodes b/userID b/userKey"},
+		}
+	}
+	made, found := findObject(objects, "ConfigMap", "growvol-ceph")
+	if found != hasClusters || found && !strings.Contains(made.Data["config.json"], `"clusterID":"b"`) {
+		t.Errorf("the ConfigMap: got found %t with %v, want %t", found, made.Data, hasClusters)
+	}
+	for _, o := range []object{controller, node} {
+		pod := o.Spec.Template.Spec
+		config, _ := pod.Containers[0].option("ceph-config")
+		keys, _ := pod.Containers[0].option("ceph-keys")
+		for volume, path := range map[string]string{"clusters": filepath.Dir(config), "keys": keys} {
+			if !slices.ContainsFunc(pod.Containers[0].VolumeMounts, func(m mount) bool {
+				return m.Name == volume && m.MountPath == path
+			}) {
+				t.Errorf("%s: %s is not mounted at %s", o.Kind, volume, path)
+			}
+		}
+		var secrets []string
+		for _, v := range pod.Volumes {
+			if v.Name == "clusters" && v.ConfigMap.Name != configMap {
+				t.Errorf("%s: got the ConfigMap %s, want %s", o.Kind, v.ConfigMap.Name, configMap)
+			}
+			for _, source := range v.Projected.Sources {
+				text := source.Secret.Name
+				for _, item := range source.Secret.Items {
+					text += " " + item.Path
+				}
+				if v.Name == "keys" {
+					secrets = append(secrets, text)
+				}
+			}
+		}
+		if !slices.Equal(secrets, want[o.Kind]) {
+			t.Errorf("%s: got the Secrets %q, want %q", o.Kind, secrets, want[o.Kind])
+		}
+	}
+}
+
 // checkKubeletPaths checks that kubelet finds the socket where the registrar says, that kubelet
 // sees the mounts of the plugin, and that the plugin checks its mounts and capabilities.
 func checkKubeletPaths(t *testing.T, name string, node object) {

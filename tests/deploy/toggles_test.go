@@ -18,6 +18,7 @@ func toggles() []string {
 		"node.requireSysResource=false",
 		"node.growOnDeviceChange=false",
 		"node.startupTaint.enabled=true",
+		"rbd.fencing=false",
 		"sidecars.provisioner.strictTopology=false",
 		"sidecars.snapshotter.enabled=false",
 		"csiDriver.create=false",
@@ -39,7 +40,7 @@ func toggles() []string {
 // changes that an upgrade cannot change.
 func TestTogglesKeepObjectsValid(t *testing.T) {
 	h, help := newHelm(t), helpOfPlugins(t)
-	for _, backend := range []string{"cinder", "loop"} {
+	for _, backend := range []string{"cinder", "loop", "rbd"} {
 		var fixed map[string]string
 		combinations := [][]string{nil, toggles()}
 		for _, toggle := range toggles() {
@@ -51,7 +52,8 @@ func TestTogglesKeepObjectsValid(t *testing.T) {
 			for _, toggle := range on {
 				args = append(args, "--set="+toggle)
 			}
-			out, err := h.template(t, "cinder: {existingSecret: clouds}", args...)
+			out, err := h.template(t,
+				"{cinder: {existingSecret: clouds}, rbd: {existingConfigMap: clusters, existingSecret: keys}}", args...)
 			if err != nil {
 				t.Fatalf("%s: %s", args, errorOutput(err))
 			}

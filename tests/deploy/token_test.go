@@ -5,11 +5,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/growvol/growvol/pkg/rbd/noderecord"
 	"github.com/growvol/growvol/pkg/startuptaint"
 )
 
 // checkToken checks that only containers that use the API server have its token: the sidecars,
-// which have no credentials of the cloud, and the node plugin if it removes a taint.
+// which have no credentials of the cloud, the node plugin if it changes its Node, and the plugins of
+// the rbd backend if they fence lost nodes.
 func checkToken(t *testing.T, controller, node object) {
 	t.Helper()
 	for _, o := range []object{controller, node} {
@@ -21,9 +23,13 @@ func checkToken(t *testing.T, controller, node object) {
 			hasToken := slices.ContainsFunc(c.VolumeMounts, func(m mount) bool {
 				return m.MountPath == "/var/run/secrets/kubernetes.io/serviceaccount"
 			})
-			_, isSidecar := c.option("kube-api-qps")
-			_, removesTaint := c.option("startup-taint-node")
-			if needsToken := isSidecar || removesTaint; hasToken != needsToken {
+			needsToken := slices.ContainsFunc([]string{
+				"kube-api-qps", "startup-taint-node", "kubernetes-node", "kubernetes",
+			}, func(name string) bool {
+				_, given := c.option(name)
+				return given
+			})
+			if hasToken != needsToken {
 				t.Errorf("%s %s: got token %t, want %t", o.Kind, c.Name, hasToken, needsToken)
 			}
 			hasCredentials := slices.ContainsFunc(c.VolumeMounts, func(m mount) bool { return m.Name == "clouds" })
@@ -34,52 +40,69 @@ func checkToken(t *testing.T, controller, node object) {
 	}
 }
 
-// checkStartupTaint checks that the node plugin may change a Node only if it removes the startup
-// taint, and that an admission policy then limits the change to the taint of its own Node.
-func checkStartupTaint(t *testing.T, name string, objects []object, node object) {
+// checkNodeRights checks that the plugins may change a Node only if they remove the start-up taint
+// or fence lost nodes, and that admission policies then limit the change: the node plugin to its own
+// Node, and each plugin to its taint or annotation.
+func checkNodeRights(t *testing.T, name string, objects []object, node object) {
 	t.Helper()
-	on := name == "everything"
+	hasTaint, isFencing := name == "everything", strings.HasPrefix(name, "rbd")
 	plugin := node.Spec.Template.Spec.Containers[0]
-	value, given := plugin.option("startup-taint-node")
-	if given != on || on && value != "$(NODE_NAME)" {
-		t.Errorf("got --startup-taint-node=%s (%t), want it only with the startup taint", value, given)
+	for option, want := range map[string]bool{"startup-taint-node": hasTaint, "kubernetes-node": isFencing} {
+		value, given := plugin.option(option)
+		if given != want || want && value != "$(NODE_NAME)" {
+			t.Errorf("got --%s=%s (%t), want it %t", option, value, given, want)
+		}
+	}
+	if env := plugin.Env; (hasTaint || isFencing) && (env[0].Name != "NODE_NAME" || env[0].From.Field.Path != "spec.nodeName") {
+		t.Errorf("got the variables %+v, want NODE_NAME of spec.nodeName", env)
 	}
 	for _, o := range objects {
 		for _, rule := range o.Rules {
-			isForTaint, patches := o.Metadata.Name == "storage-startup-taint", slices.Contains(rule.Verbs, "patch")
-			if slices.Contains(rule.Resources, "nodes") && patches != isForTaint {
-				t.Errorf("%s %s has the rule %v, want patch only for the startup taint", o.Kind, o.Metadata.Name, rule)
+			isLimited := strings.HasSuffix(o.Metadata.Name, "-own-node") || strings.HasSuffix(o.Metadata.Name, "-fencing")
+			if slices.Contains(rule.Resources, "nodes") && slices.Contains(rule.Verbs, "patch") != isLimited {
+				t.Errorf("%s %s has the rule %v, want patch only with an admission policy", o.Kind, o.Metadata.Name, rule)
 			}
 		}
 	}
-	policy, found := findObject(objects, "ValidatingAdmissionPolicy", "storage-startup-taint")
-	binding, bound := findObject(objects, "ValidatingAdmissionPolicyBinding", "storage-startup-taint")
-	if found != on || bound != on {
-		t.Fatalf("got policy %t and binding %t, want %t", found, bound, on)
+	prefix := strings.TrimSuffix(node.Metadata.Name, "-node")
+	ownNode := []string{`authentication.kubernetes.io/node-name`, "labels", "unschedulable", "annotations"}
+	if hasTaint {
+		ownNode = append(ownNode, `"`+startuptaint.Key(driverName(name))+`"`)
 	}
-	if !on {
+	if isFencing {
+		ownNode = append(ownNode, `"`+noderecord.ClientsAnnotation+`"`, "object.spec.?taints")
+	}
+	checkPolicy(t, objects, prefix+"-own-node", hasTaint || isFencing, node.Spec.Template.Spec.ServiceAccountName, ownNode)
+	checkPolicy(t, objects, prefix+"-fencing", isFencing, prefix+"-controller",
+		[]string{`"` + noderecord.FencedAnnotation + `"`, "labels", "unschedulable", "object.spec.?taints"})
+}
+
+// checkPolicy checks that there is an admission policy for that account, or none. Its expressions
+// must have all texts.
+func checkPolicy(t *testing.T, objects []object, name string, isWanted bool, account string, texts []string) {
+	t.Helper()
+	policy, found := findObject(objects, "ValidatingAdmissionPolicy", name)
+	binding, bound := findObject(objects, "ValidatingAdmissionPolicyBinding", name)
+	if found != isWanted || bound != isWanted {
+		t.Fatalf("%s: got policy %t and binding %t, want %t", name, found, bound, isWanted)
+	}
+	if !isWanted {
 		return
 	}
-	if env := plugin.Env[0]; env.Name != "NODE_NAME" || env.From.Field.Path != "spec.nodeName" {
-		t.Errorf("got the variable %+v, want NODE_NAME of spec.nodeName", env)
-	}
-	if binding.Spec.PolicyName != policy.Metadata.Name || !slices.Equal(binding.Spec.ValidationActions, []string{"Deny"}) {
+	if binding.Spec.PolicyName != name || !slices.Equal(binding.Spec.ValidationActions, []string{"Deny"}) {
 		t.Errorf("got the binding %+v, want one that denies by the policy", binding.Spec)
 	}
-	account := `"system:serviceaccount:storage:` + node.Spec.Template.Spec.ServiceAccountName + `"`
-	if c := policy.Spec.MatchConditions; len(c) != 1 || !strings.HasSuffix(c[0].Expression, "== "+account) {
-		t.Errorf("the policy matches %v, want %s", c, account)
+	user := `"system:serviceaccount:storage:` + account + `"`
+	if c := policy.Spec.MatchConditions; len(c) != 1 || !strings.HasSuffix(c[0].Expression, "== "+user) {
+		t.Errorf("the policy %s matches %v, want %s", name, c, user)
 	}
 	var all strings.Builder
 	for _, v := range policy.Spec.Validations {
 		all.WriteString(v.Expression)
 	}
-	for _, want := range []string{
-		`authentication.kubernetes.io/node-name`, `"` + startuptaint.Key(driverName(name)) + `"`,
-		"labels", "annotations", "unschedulable",
-	} {
+	for _, want := range texts {
 		if !strings.Contains(all.String(), want) {
-			t.Errorf("the policy does not check %s", want)
+			t.Errorf("the policy %s does not check %s", name, want)
 		}
 	}
 }

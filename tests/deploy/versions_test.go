@@ -79,7 +79,7 @@ func TestPreventPodSchedulingIfMissing(t *testing.T) {
 // TestManifestsAreForTheOldestKubernetes checks that the manifests have no field that the oldest
 // supported version does not know.
 func TestManifestsAreForTheOldestKubernetes(t *testing.T) {
-	for _, backend := range []string{"cinder", "loop"} {
+	for _, backend := range []string{"cinder", "loop", "rbd"} {
 		for _, o := range readObjects(t, "deploy/kubernetes/"+backend+"/growvol.yaml") {
 			if o.Spec.PreventIfMissing != nil || o.Spec.Template.Spec.HostUsers != nil {
 				t.Errorf("%s: %s %s has a field of a newer Kubernetes", backend, o.Kind, o.Metadata.Name)

@@ -30,6 +30,7 @@ var recordedFile = filepath.Join("testdata", "zed.json")
 // TestFakeAnswersLikeRecordedCloud compares the fake with the recorded answers of a real Cinder,
 // Nova and Keystone.
 func TestFakeAnswersLikeRecordedCloud(t *testing.T) {
+	t.Parallel()
 	raw, err := os.ReadFile(recordedFile)
 	if err != nil {
 		t.Fatal(err)
@@ -44,15 +45,23 @@ func TestFakeAnswersLikeRecordedCloud(t *testing.T) {
 // TestFakeAnswersLikeRealCloud compares the fake with a real cloud that runs. With the flag -update
 // it also records the answers of that cloud.
 func TestFakeAnswersLikeRealCloud(t *testing.T) {
+	t.Parallel()
 	path := os.Getenv(realCloudVariable)
 	if path == "" {
 		t.Skipf("no real cloud: %s is not set", realCloudVariable)
 	}
-	answers := runReal(t, path)
+	var answers, fake []step
+	t.Run("run", func(t *testing.T) {
+		t.Run("real", func(t *testing.T) { t.Parallel(); answers = runReal(t, path) })
+		t.Run("fake", func(t *testing.T) { t.Parallel(); fake = runFake(t) })
+	})
+	if t.Failed() {
+		return
+	}
 	if *update {
 		writeRecorded(t, answers)
 	}
-	compare(t, answers, runFake(t))
+	compare(t, answers, fake)
 }
 
 // writeRecorded writes the answers into the file of recorded answers, one line for each step.

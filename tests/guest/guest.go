@@ -13,14 +13,16 @@
 //
 // The guest sees the machine's /usr, with all its tools, the directory of the
 // module and the test binary, read-only and at their own paths. /tmp, /run and /var
-// are in the guest's memory and end with it. The guest has one CPU and only a
-// loopback network.
+// are in the guest's memory and end with it. The guest has one CPU, and only a
+// loopback network unless its Options have a Network.
 package guest
 
 import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -47,6 +49,8 @@ type Options struct {
 	// Modules are kernel modules to load at boot, besides loop and dm-mod. The kernel
 	// loads most others (dm-crypt, overlay, ciphers) at their first use.
 	Modules []string
+	// Network is the guest's network interface besides the loopback interface. It may be nil.
+	Network *Network
 	// Env is added to the command's environment, "NAME=value".
 	Env []string
 	// Timeout bounds a run from boot to end; the guest is then killed. 0 means no
@@ -69,6 +73,18 @@ type Share struct {
 	// Writable permits the guest to write to the directory. The machine has what the
 	// guest wrote when Run returns.
 	Writable bool
+}
+
+// Network is the network interface vec0 of a guest.
+type Network struct {
+	// Port carries the Ethernet frames, one in each message: it is a datagram socket whose other end
+	// the caller has. The caller closes both ends after Run has returned. Frames from the caller
+	// must have complete checksums.
+	Port *os.File
+	// Address of the interface, with the length of the prefix, in IPv4.
+	Address netip.Prefix
+	// MAC is the Ethernet address of the interface.
+	MAC net.HardwareAddr
 }
 
 // Command is a program to run in a guest, as root.

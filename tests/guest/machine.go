@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -55,15 +56,28 @@ func prepare(ctx context.Context, dir string, cmd Command, opts Options) ([]stri
 			return nil, err
 		}
 	}
-	argv := []string{initProgram, "supervise", dir, memoryDir, stateDir}
+	inherited := 3 // the serial lines
+	if opts.Network != nil {
+		inherited++
+	}
+	argv := []string{initProgram, "supervise", dir, strconv.Itoa(inherited), memoryDir, stateDir}
 	for _, share := range opts.Shares {
 		if share.Writable {
 			argv = append(argv, share.Host)
 		}
 	}
 	argv = append(argv, "--", "/usr/bin/env", "TMPDIR="+memoryDir, kernel)
-	return append(argv, kernelArgs(root, opts.Memory)...), nil
+	argv = append(argv, kernelArgs(root, opts.Memory)...)
+	if n := opts.Network; n != nil {
+		// Without gro=1 the driver drops large frames: the guest could hardly receive.
+		argv = append(argv, fmt.Sprintf("vec0:transport=fd,fd=%d,mac=%s,depth=128,gro=1", networkDescriptor, n.MAC))
+	}
+	return argv, nil
 }
+
+// networkDescriptor is the descriptor of the kernel's process that carries the frames of the
+// network: it follows the serial lines.
+const networkDescriptor = 6
 
 // kernelArgs returns the kernel's parameters. The serial lines 0 to 2 are the
 // descriptors 3 to 5, and the console is standard output. uml_dir is relative to
@@ -94,6 +108,12 @@ func newTask(cmd Command, opts Options) (*protocol.Task, error) {
 		},
 	}
 	task.Env = append(append(task.Env, opts.Env...), cmd.Env...)
+	if n := opts.Network; n != nil {
+		if !n.Address.Addr().Is4() {
+			return nil, fmt.Errorf("network: the address %s is not an IPv4 address with a prefix", n.Address)
+		}
+		task.Network = n.Address
+	}
 	if task.Dir == "" {
 		task.Dir = "/tmp"
 	}

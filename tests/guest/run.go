@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -106,7 +107,10 @@ func (r *run) execute(parent context.Context, dir string, argv []string, opts Op
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = dir
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, r.console, r.console
-	cmd.ExtraFiles = lines.write
+	cmd.ExtraFiles = slices.Clone(lines.write)
+	if opts.Network != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, opts.Network.Port) // networkDescriptor
+	}
 	cmd.Env = []string{} // the kernel reads its command line only
 	cmd.SysProcAttr = namespaceAttributes()
 	// The supervisor ends the guest and cleans up. Should it hang, the context

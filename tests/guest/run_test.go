@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,7 +17,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/growvol/growvol/tests/guest"
+	"github.com/growvol/growvol/tests/must"
 )
 
 // TestMain gives the guests a directory for their files, and fails if anything of a
@@ -392,4 +397,44 @@ func TestTwoGuestsAtOnce(t *testing.T) {
 		})
 	}
 	group.Wait()
+}
+
+// A frame of the guest arrives at the other end of the port, with the addresses of the options.
+func TestNetworkCarriesFrames(t *testing.T) {
+	setTempDir(t)
+	pair := must.Value(unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0))(t)
+	near, far := os.NewFile(uintptr(pair[0]), "near"), os.NewFile(uintptr(pair[1]), "far")
+	frames := make(chan []byte, 1)
+	go func() {
+		defer close(frames)
+		for frame := make([]byte, 65536); ; {
+			n, err := near.Read(frame)
+			if err != nil {
+				return
+			}
+			const arp = "\x08\x06"
+			if n >= 42 && string(frame[12:14]) == arp {
+				frames <- bytes.Clone(frame[:n])
+				return
+			}
+		}
+	}()
+	mac := net.HardwareAddr{0x52, 0x54, 0, 0, 0, 1}
+	_, stderr, code, err := runShell(t, "bash -c 'echo >/dev/udp/10.9.0.1/9'; sleep 1", guest.Options{
+		Network: &guest.Network{Port: far, Address: netip.MustParsePrefix("10.9.0.2/24"), MAC: mac},
+	})
+	if code != 0 || err != nil {
+		t.Fatalf("exit code %d, %v: %s", code, err, stderr)
+	}
+	must.Succeed(t, far.Close())
+	must.Succeed(t, near.Close())
+	frame := <-frames
+	if len(frame) < 42 {
+		t.Fatal("no ARP request has arrived")
+	}
+	// The sender's addresses in an ARP message, RFC 826.
+	sender, address, target := frame[22:28], frame[28:32], frame[38:42]
+	if !bytes.Equal(sender, mac) || !bytes.Equal(address, []byte{10, 9, 0, 2}) || !bytes.Equal(target, []byte{10, 9, 0, 1}) {
+		t.Errorf("got an ARP request from %x (%v) for %v, want %x (10.9.0.2) for 10.9.0.1", sender, address, target, mac)
+	}
 }

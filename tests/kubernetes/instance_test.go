@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/tests/must"
 	"github.com/growvol/growvol/tests/openstack"
 	"github.com/growvol/growvol/tests/vm"
@@ -113,7 +114,9 @@ func (c *cloudCluster) boot(t *testing.T, api string, images []string) {
 	_, port, err := net.SplitHostPort(api)
 	must.Succeed(t, err)
 	disk := filepath.Join(t.TempDir(), "disk")
-	args := []string{disk, instanceName, instanceIP, fmt.Sprint(kubeletPort), net.JoinHostPort(gatewayIP, port)}
+	args := []string{
+		disk, instanceName, instanceIP, fmt.Sprint(kubeletPort), net.JoinHostPort(gatewayIP, port), cindercsi.DriverName,
+	}
 	_, err = runScript(ctx, "", "node-disk", append(args, images...)...)
 	must.Succeed(t, err)
 	// containerd and kubelet execute these.
@@ -125,7 +128,6 @@ func (c *cloudCluster) boot(t *testing.T, api string, images []string) {
 	}
 	image, err := vm.BuildImage(ctx, t.TempDir(), vm.ImageOptions{
 		Programs: programs, Modules: []string{"bridge", "veth"},
-		Packages: []string{"github.com/growvol/growvol/tests/forward/cmd/growvol-forward"},
 	})
 	must.Succeed(t, err)
 	c.instance, err = c.Boot(ctx, openstack.Options{

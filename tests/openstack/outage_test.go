@@ -47,16 +47,7 @@ func expandDuringOutage(t *testing.T, r *rig, id string, size int64, disturb, re
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	_, err := expand(ctx, r.client(), id, size)
-	if ctx.Err() != nil {
-		t.Error("the controller answered only after the deadline of the caller")
-	}
-	switch status.Code(err) {
-	case codes.Aborted, codes.Unavailable, codes.DeadlineExceeded:
-	default:
-		t.Errorf("got %v, want a code after which external-resizer retries", err)
-	}
-	must.FailWith(t, err, status.Code(err), id)
-	t.Logf("during the outage: %v", err)
+	wantAnswerInTime(ctx, t, err, id)
 	restore()
 	must.Succeed(t, openstack.WaitUntil(t.Context(), "Cinder answers", func(ctx context.Context) (bool, error) {
 		v, err := r.User.Volume(ctx, id)
@@ -66,6 +57,25 @@ func expandDuringOutage(t *testing.T, r *rig, id string, size int64, disturb, re
 		t.Errorf("after the outage: got %s, want %s", sizeText(got), sizeText(size))
 	}
 	r.wantSize(t, id, size, "available")
+}
+
+// wantAnswerInTime fails the test unless a call with the deadline of ctx, which has just returned
+// err, was answered before the deadline, with a code after which Kubernetes retries and a message
+// that names the object of the call.
+func wantAnswerInTime(ctx context.Context, t *testing.T, err error, name string) {
+	t.Helper()
+	deadline, _ := ctx.Deadline()
+	left := time.Until(deadline).Round(time.Millisecond)
+	if left <= 0 {
+		t.Error("the controller answered only after the deadline of the caller")
+	}
+	switch status.Code(err) {
+	case codes.Aborted, codes.Unavailable, codes.DeadlineExceeded:
+	default:
+		t.Errorf("got %v, want a code after which Kubernetes retries", err)
+	}
+	must.FailWith(t, err, status.Code(err), name)
+	t.Logf("during the outage, %s before the deadline: %v", left, err)
 }
 
 // killController kills a controller during an expansion. The next controller must complete the

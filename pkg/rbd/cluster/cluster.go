@@ -115,7 +115,8 @@ const (
 // separated by commas. The brackets of an IPv6 address stay.
 func splitAddresses(monitor string) []string {
 	monitor = strings.TrimSpace(monitor)
-	if inner, ok := strings.CutPrefix(monitor, "["); ok && (strings.HasPrefix(inner, "v1:") || strings.HasPrefix(inner, "v2:")) {
+	inner, hasBracket := strings.CutPrefix(monitor, "[")
+	if hasBracket && (strings.HasPrefix(inner, "v1:") || strings.HasPrefix(inner, "v2:")) {
 		monitor = strings.TrimSuffix(inner, "]")
 	}
 	return strings.Split(monitor, ",")

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,8 +18,8 @@ import (
 	"github.com/growvol/growvol/tests/guest/internal/protocol"
 )
 
-// setUp prepares the booted guest for the command: mounts, host name, loopback
-// network, limits and kernel modules.
+// setUp prepares the booted guest for the command: mounts, host name, network,
+// limits and kernel modules.
 func setUp(task *protocol.Task) error {
 	if err := mountAll(task.Mounts); err != nil {
 		return err
@@ -25,8 +27,13 @@ func setUp(task *protocol.Task) error {
 	if err := unix.Sethostname([]byte("guest")); err != nil {
 		return fmt.Errorf("set hostname: %w", err)
 	}
-	if err := bringLoopbackUp(); err != nil {
+	if err := configureInterface("lo", netip.Prefix{}); err != nil {
 		return err
+	}
+	if task.Network.IsValid() {
+		if err := configureInterface(protocol.NetworkDevice, task.Network); err != nil {
+			return err
+		}
 	}
 	if err := setLimits(); err != nil {
 		return err
@@ -88,19 +95,31 @@ func mountShare(m protocol.Mount) error {
 	return nil
 }
 
-func bringLoopbackUp() error {
+// configureInterface sets the address of a network interface, unless it is the zero
+// value, and brings the interface up.
+func configureInterface(name string, address netip.Prefix) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("loopback interface: %w", err)
+		return fmt.Errorf("network interface %s: %w", name, err)
 	}
 	defer func() { _ = unix.Close(fd) }()
-	req, err := unix.NewIfreq("lo")
+	req, err := unix.NewIfreq(name)
 	if err != nil {
 		return err
 	}
+	if address.IsValid() {
+		mask := net.CIDRMask(address.Bits(), address.Addr().BitLen())
+		err := errors.Join(
+			req.SetInet4Addr(address.Addr().AsSlice()), unix.IoctlIfreq(fd, unix.SIOCSIFADDR, req),
+			req.SetInet4Addr(mask), unix.IoctlIfreq(fd, unix.SIOCSIFNETMASK, req),
+		)
+		if err != nil {
+			return fmt.Errorf("set the address of the network interface %s to %s: %w", name, address, err)
+		}
+	}
 	req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
 	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req); err != nil {
-		return fmt.Errorf("bring loopback interface up: %w", err)
+		return fmt.Errorf("bring the network interface %s up: %w", name, err)
 	}
 	return nil
 }

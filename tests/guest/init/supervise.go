@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"syscall"
 )
 
-// supervise runs the guest's kernel through confine, whose arguments are args[1:],
-// and returns an exit code.
+// supervise runs the guest's kernel through confine, whose arguments are args[2:],
+// and returns an exit code. The kernel inherits the descriptors from 3 on, whose
+// number is args[1].
 //
 // A User-Mode Linux that is killed leaves the machine's processes of the guest's
 // programs behind, and their next system calls would act on the machine. Here they
@@ -20,11 +22,16 @@ import (
 // package guest gives up or is gone: supervise then kills the guest and removes its
 // directory args[0], which it otherwise leaves to package guest.
 func supervise(args []string) int {
-	if os.Getpid() != 1 || len(args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: init supervise DIR CONFINE-ARG..., as process 1 of a PID namespace")
+	if os.Getpid() != 1 || len(args) < 3 {
+		fmt.Fprintln(os.Stderr, "usage: init supervise DIR DESCRIPTORS CONFINE-ARG..., as process 1 of a PID namespace")
 		return 2
 	}
-	kernel, err := startKernel(args[1:])
+	inherited, err := strconv.Atoi(args[1])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	kernel, err := startKernel(inherited, args[2:])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
@@ -50,10 +57,10 @@ func supervise(args []string) int {
 	return status.ExitStatus()
 }
 
-// startKernel starts confine with the inherited descriptors 3, 4 and 5 and closes
+// startKernel starts confine with the inherited descriptors from 3 on and closes
 // its own, so that package guest reads end of file when the kernel has ended. The
 // kernel gets its own process group because it signals its group when it panics.
-func startKernel(args []string) (pid int, err error) {
+func startKernel(inherited int, args []string) (pid int, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return 0, err
@@ -62,7 +69,10 @@ func startKernel(args []string) (pid int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	files := []uintptr{null.Fd(), 1, 2, 3, 4, 5}
+	files := []uintptr{null.Fd(), 1, 2}
+	for fd := range inherited {
+		files = append(files, uintptr(3+fd))
+	}
 	pid, err = syscall.ForkExec(self, append([]string{self, "confine"}, args...), &syscall.ProcAttr{
 		Env:   os.Environ(),
 		Files: files,

@@ -14,17 +14,20 @@ install_snapshot_controller() {
 	touch "$STATE/snapshot-controller"
 }
 
-# install_release RELEASE VALUES... installs or upgrades a Helm release of the chart, in a
-# namespace of the same name. All images have the same tag: the annotation with the image's
+# install_release RELEASE VALUES... [OPTION...] installs or upgrades a Helm release of the chart,
+# in a namespace of the same name. All images have the same tag: the annotation with the image's
 # id makes Helm restart the pods when an image changes.
 install_release() {
-	local release=$1 log=$LOG/install.log files=() file
+	local release=$1 log=$LOG/install.log files=(--values "$RIG/images.yaml")
 	shift
-	for file in "$RIG/images.yaml" "$@"; do files+=(--values "$file"); done
+	while [ $# -gt 0 ] && [[ $1 != --* ]]; do
+		files+=(--values "$1")
+		shift
+	done
 	within helm upgrade --install "$release" "$SOURCE/deploy/charts/growvol" --namespace "$release" --create-namespace \
 		"${files[@]}" --wait --timeout 5m \
 		--set-string "controller.podAnnotations.image=$(cat "$IMAGES/growvol-controller.id")" \
-		--set-string "node.podAnnotations.image=$(cat "$IMAGES/growvol-node.id")" >>"$log" 2>&1 ||
+		--set-string "node.podAnnotations.image=$(cat "$IMAGES/growvol-node.id")" "$@" >>"$log" 2>&1 ||
 		fail "$log" "helm upgrade $release"
 }
 
@@ -43,6 +46,20 @@ install_for_cinder() {
 		say "$NODE has no user namespaces for pods ($(runc --version | head -n 1)): the controller runs in the node's"
 	install_release growvol-cinder "$RIG/cinder.yaml" "$1"
 	await 180 "" "kubelet of $2 has the driver" is_driver_registered "$2" cinder.csi.openstack.org
+}
+
+# install_for_rbd VALUES NODE... installs growvol with the RBD backend. VALUES is a file with
+# the clusters; their keys are in the Secret ceph-keys of the release's namespace.
+install_for_rbd() {
+	local values=$1 name
+	shift
+	update_ceph_image
+	import_images
+	install_release growvol-rbd "$RIG/rbd.yaml" "$values" \
+		--set-string "controller.podAnnotations.image=$(cat "$IMAGES/growvol-controller-ceph.id")"
+	for name; do
+		await 180 "" "kubelet of $name has the driver" is_driver_registered "$name" rbd.csi.ceph.com
+	done
 }
 
 # has_user_namespaces tests the node for user namespaces of pods, as the chart does for

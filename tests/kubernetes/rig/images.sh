@@ -10,18 +10,35 @@ update_images() {
 	(
 		cd "$SOURCE"
 		CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags='-s -w' -o "$STATE/bin/" \
-			./cmd/growvol-controller ./cmd/growvol-node ./tests/kubernetes/app ./tests/kubernetes/image
+			./cmd/growvol-controller ./cmd/growvol-node ./tests/forward/cmd/growvol-forward \
+			./tests/kubernetes/app ./tests/kubernetes/image
 	) >"$LOG/build.log" 2>&1 || fail "$LOG/build.log" "go build"
 
 	tree growvol-controller "$STATE/bin/growvol-controller"
 	install -D -m 644 /etc/ssl/certs/ca-certificates.crt "$TREES/growvol-controller/etc/ssl/certs/ca-certificates.crt"
 	image growvol-controller -user 65532:65532 -entrypoint /growvol-controller
 	tree growvol-node "$STATE/bin/growvol-node"
-	add_debian_programs "$TREES/growvol-node" cryptsetup-bin e2fsprogs xfsprogs mount util-linux
+	add_debian_programs "$TREES/growvol-node" cryptsetup-bin e2fsprogs kmod xfsprogs mount util-linux
 	image growvol-node -entrypoint /growvol-node
 	tree app "$STATE/bin/app"
 	image app -entrypoint /app
 	[ -e "$IMAGES/pause.id" ] || build_pinned_images
+}
+
+# update_ceph_image builds the image of the controller with the Ceph libraries.
+update_ceph_image() {
+	local root=$TREES/growvol-controller-ceph file
+	(
+		cd "$SOURCE"
+		CGO_ENABLED=1 go build -buildvcs=false -tags=ceph,pacific -trimpath -ldflags='-s -w' \
+			-o "$STATE/bin/growvol-controller-ceph" ./cmd/growvol-controller
+	) >"$LOG/build.log" 2>&1 || fail "$LOG/build.log" "go build of the controller with the Ceph libraries"
+	rm -rf "$root"
+	mkdir -p "$root"/usr/{lib,lib64} "$root"/{etc,tmp}
+	for file in lib lib64; do ln -s "usr/$file" "$root/$file"; done
+	cp "$STATE/bin/growvol-controller-ceph" "$root/growvol-controller"
+	add_libraries "$root"
+	image growvol-controller-ceph -user 65532:65532 -entrypoint /growvol-controller
 }
 
 # build_pinned_images builds the images of the pinned programs, which do not change.
@@ -85,8 +102,14 @@ add_debian_programs() {
 		# A configuration file may have been deleted.
 		[ -d "$file" ] || [ ! -e "$file" ] || cp --no-dereference --preserve=mode "$file" "$root$file"
 	done
+	add_libraries "$root"
+}
+
+# add_libraries TREE adds the shared libraries of all programs in the tree.
+add_libraries() {
+	local root=$1 file
 	# ldd fails at scripts, which have no libraries.
-	{ find "$root/usr/bin" "$root/usr/sbin" -type f -exec ldd {} + 2>/dev/null || true; } |
+	{ find "$root" -type f -perm /111 -exec ldd {} + 2>/dev/null || true; } |
 		grep -oE '/[^ ]+\.so[^ ]*' | sort -u | while read -r file; do
 		install -D "$file" "$root$file"
 	done

@@ -16,8 +16,48 @@ capabilities: {drop: [ALL]}
 {{- if eq .Values.backend "loop" }}
 - --loop-dir={{ .Values.loop.dir }}
 - --node-id=$(NODE_NAME)
+{{- else if eq .Values.backend "rbd" }}
+- --ceph-config=/etc/ceph/clusters/config.json
+- --ceph-keys=/etc/ceph/keys
 {{- else if not .Values.cinder.topology }}
 - --with-topology=false
+{{- end }}
+{{- end }}
+
+{{- /* "true" if the plugins of the rbd backend use the Nodes of Kubernetes, otherwise empty. */ -}}
+{{- define "growvol.usesNodes" -}}
+{{- if and (eq .Values.backend "rbd") (or .Values.rbd.fencing .Values.rbd.crushLocationLabels) -}}true{{- end -}}
+{{- end }}
+
+{{- /* "true" if the node plugin has a token of the API server, otherwise empty. */ -}}
+{{- define "growvol.nodeHasToken" -}}
+{{- if or .Values.node.startupTaint.enabled (include "growvol.usesNodes" .) -}}true{{- end -}}
+{{- end }}
+
+{{- /* Mounts and volumes of the clusters and keys of Ceph. */ -}}
+{{- define "growvol.cephMounts" -}}
+- {name: clusters, mountPath: /etc/ceph/clusters, readOnly: true}
+- {name: keys, mountPath: /etc/ceph/keys, readOnly: true}
+{{- end }}
+
+{{- /* The volumes: a dict of root and node (true: for the node plugin). */ -}}
+{{- define "growvol.cephVolumes" -}}
+{{- $node := .node -}}
+{{- with .root.Values.rbd -}}
+- name: clusters
+  configMap: {name: {{ include "growvol.cephConfigMap" $.root | quote }}}
+- name: keys
+  projected:
+    defaultMode: 0440
+    sources:
+      - secret: {name: {{ and $node .nodeSecret | default .existingSecret | quote }}}
+      {{- range .clusterSecrets }}
+      - secret:
+          name: {{ and $node .nodeSecret | default .secret | quote }}
+          items:
+            - {key: userID, path: {{ printf "%s/userID" .clusterID | quote }}}
+            - {key: userKey, path: {{ printf "%s/userKey" .clusterID | quote }}}
+      {{- end }}
 {{- end }}
 {{- end }}
 
@@ -144,7 +184,7 @@ user create the provisioner's role.
 {{- $wanted := .Values.controller.hostUsers | toString -}}
 {{- if eq $wanted "auto" -}}
 {{- $wanted = "true" -}}
-{{- if and (eq .Values.backend "cinder") (semverCompare ">=1.36.0-0" .Capabilities.KubeVersion.Version) -}}
+{{- if and (ne .Values.backend "loop") (semverCompare ">=1.36.0-0" .Capabilities.KubeVersion.Version) -}}
 {{- $wanted = "false" -}}
 {{- range (lookup "v1" "Node" "" "").items -}}
 {{- if eq .status.nodeInfo.operatingSystem "linux" -}}

@@ -9,7 +9,8 @@
 {{- end }}
 
 {{- define "growvol.driverName" -}}
-{{- .Values.driverName | default (eq .Values.backend "loop" | ternary "loop.growvol.io" "cinder.csi.openstack.org") -}}
+{{- $names := dict "cinder" "cinder.csi.openstack.org" "rbd" "rbd.csi.ceph.com" "loop" "loop.growvol.io" -}}
+{{- .Values.driverName | default (get $names .Values.backend) -}}
 {{- end }}
 
 {{- /* Labels that never change: a Deployment cannot change its selector. */ -}}
@@ -48,6 +49,11 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 {{- .Values.cinder.existingSecret | default (printf "%s-clouds" (include "growvol.fullname" .)) -}}
 {{- end }}
 
+{{- /* The ConfigMap with the Ceph clusters: the operator's or the chart's. */ -}}
+{{- define "growvol.cephConfigMap" -}}
+{{- .Values.rbd.existingConfigMap | default (printf "%s-ceph" (include "growvol.fullname" .)) -}}
+{{- end }}
+
 {{- /* Checks of values that the schema cannot express. */ -}}
 {{- define "growvol.check" -}}
 {{- if eq .Values.backend "cinder" -}}
@@ -60,6 +66,19 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 {{- end -}}
 {{- if and .existingSecret (not (or .cloudsYAMLKey .cloudConfKey)) -}}
 {{- fail "cinder.existingSecret: say which of its keys has the credentials, with cinder.cloudsYAMLKey or cinder.cloudConfKey" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if eq .Values.backend "rbd" -}}
+{{- with .Values.rbd -}}
+{{- if and .existingConfigMap .clusters -}}
+{{- fail "rbd.existingConfigMap and rbd.clusters: give one of them" -}}
+{{- end -}}
+{{- if not (or .existingConfigMap .clusters) -}}
+{{- fail "backend rbd needs the clusters: set rbd.clusters, or rbd.existingConfigMap (a ConfigMap with config.json)" -}}
+{{- end -}}
+{{- if not .existingSecret -}}
+{{- fail "backend rbd needs keys: set rbd.existingSecret (a Secret with userID and userKey)" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -91,8 +91,6 @@ func (l *Locator) Requested(ctx context.Context) ([]*cloud.Cloud, error) {
 // omits clouds whose configuration is not usable (Clouds.IsUsable). It fails if one of the others
 // does not answer.
 func (l *Locator) All(ctx context.Context) ([]*cloud.Cloud, error) {
-	ctx, cancel := poll.WithAnswerMargin(ctx)
-	defer cancel()
 	var clouds []*cloud.Cloud
 	seen := make(map[string]bool)
 	for i, name := range l.clouds.Names() {

@@ -25,8 +25,6 @@ import (
 // another type), Invalid (parameters), Exhausted (quota), Precondition (the volume is in use, which
 // the class forbids), InProgress.
 func (s *Service) CreateSnapshot(ctx context.Context, req volume.SnapshotRequest) (volume.Snapshot, error) {
-	ctx, cancel := poll.WithAnswerMargin(ctx)
-	defer cancel()
 	out, err := s.create(ctx, req)
 	if err == nil {
 		s.attempts.End(req.Name)

@@ -51,8 +51,6 @@ func (s *Service) GetSnapshot(ctx context.Context, id string) (volume.Snapshot, 
 // Cinder no longer knows it. Kinds: Precondition (volumes or backups depend on it), InProgress
 // (Cinder is making or reading it).
 func (s *Service) DeleteSnapshot(ctx context.Context, id string) error {
-	ctx, cancel := poll.WithAnswerMargin(ctx)
-	defer cancel()
 	o, err := s.read(ctx, id)
 	switch {
 	case err != nil:

@@ -15,12 +15,17 @@ import (
 
 func connect(t *testing.T, s *Server) (ceph.Cluster, ceph.Pool) {
 	t.Helper()
+	return connectTo(t, s, "rbd")
+}
+
+func connectTo(t *testing.T, s *Server, poolName string) (ceph.Cluster, ceph.Pool) {
+	t.Helper()
 	c, err := Dialer{"a": s}.Connect(cluster.Cluster{ID: "a"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	pool, err := c.Pool("rbd", "")
+	pool, err := c.Pool(poolName, "")
 	if err != nil {
 		t.Fatal(err)
 	}

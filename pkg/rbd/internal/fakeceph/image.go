@@ -81,6 +81,15 @@ func (im *image) addWatch(c *client) *watch {
 
 func (im *image) hasFeature(name string) bool { return slices.Contains(im.features, name) }
 
+// allFeatures returns the features with the one that clones and their parents get.
+func (im *image) allFeatures() []string {
+	hasChildren := slices.ContainsFunc(im.snapshots, func(s *snapshot) bool { return len(s.children) > 0 })
+	if im.parent != nil || hasChildren {
+		return append(slices.Clone(im.features), "operations")
+	}
+	return slices.Clone(im.features)
+}
+
 func (im *image) snapshotByName(name string) *snapshot {
 	for _, snap := range im.snapshots {
 		if snap.name == name && !snap.isRemoved && !snap.isForeign {

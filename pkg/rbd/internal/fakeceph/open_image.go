@@ -19,6 +19,7 @@ type openImage struct {
 	*client
 
 	image      *image
+	name       string // when it was opened: librbd does not notice a rename
 	isReadOnly bool
 	isClosed   bool
 	watch      *watch // nil: opened read-only
@@ -60,7 +61,7 @@ func (o *openImage) Info() (ceph.ImageInfo, error) {
 	err := o.read("Info", func() error {
 		im := o.image
 		out = ceph.ImageInfo{
-			Name: im.name, ID: im.id, Size: im.size, Features: slices.Clone(im.features), ObjectSize: im.objectSize,
+			Name: o.name, ID: im.id, Size: im.size, Features: im.allFeatures(), ObjectSize: im.objectSize,
 			DataPool: im.dataPool, Created: im.created, IsObjectMapInvalid: im.isObjectMapInvalid,
 		}
 		return nil

@@ -178,7 +178,7 @@ func (p *openPool) open(name string, readOnly bool, find func() (*image, error))
 		if err != nil {
 			return err
 		}
-		out = &openImage{client: p.client, image: im, isReadOnly: readOnly}
+		out = &openImage{client: p.client, image: im, name: im.name, isReadOnly: readOnly}
 		if !readOnly {
 			out.watch = im.addWatch(p.client)
 		}

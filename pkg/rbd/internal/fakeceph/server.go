@@ -128,6 +128,13 @@ func (s *Server) SetFull(poolName string, flags ...string) {
 	s.pools[poolName].isFull, s.pools[poolName].flags = len(flags) > 0, flags
 }
 
+// SetFlags sets the flags of a pool that do not stop writes, such as "nearfull".
+func (s *Server) SetFlags(poolName string, flags ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pools[poolName].flags = flags
+}
+
 // SetUsage sets the space of a pool in bytes. A quota of zero is none.
 func (s *Server) SetUsage(poolName string, stored, maxAvail, quota uint64) {
 	s.mu.Lock()

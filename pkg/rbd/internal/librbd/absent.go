@@ -8,14 +8,13 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// This file is for builds without Ceph's libraries: they need cgo, and the program is static without.
+// This file is for builds without Ceph's libraries, which need cgo and make a program dynamic.
 
-// Connect fails: this program has no Ceph libraries.
-func (Dialer) Connect(c cluster.Cluster) (ceph.Cluster, error) {
-	return nil, volume.Errorf(volume.KindUnsupported,
-		"cannot connect to Ceph cluster %s: this program was built without Ceph's libraries", c.ID).
+// Check returns an error of Kind Unsupported: this program has no Ceph libraries.
+func (Dialer) Check() error {
+	return volume.Errorf(volume.KindUnsupported, "this program was built without Ceph's libraries").
 		WithRemedy("use the image growvol-controller-ceph, or build the program with: make build-ceph")
 }
 
-// IsLinked reports whether this program has Ceph's libraries.
-func IsLinked() bool { return false }
+// Connect fails as Check does.
+func (d Dialer) Connect(cluster.Cluster) (ceph.Cluster, error) { return nil, d.Check() }

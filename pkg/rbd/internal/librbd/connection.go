@@ -26,8 +26,8 @@ type connection struct {
 
 type poolKey struct{ name, namespace string }
 
-// IsLinked reports whether this program has Ceph's libraries.
-func IsLinked() bool { return true }
+// Check reports whether the program can connect to Ceph at all.
+func (Dialer) Check() error { return nil }
 
 // Connect implements ceph.Dialer. It fails within about 10 seconds if no monitor answers
 // (ETIMEDOUT); EACCES or EPERM: the cluster does not accept the user and the key.

@@ -87,7 +87,9 @@ func (c *connection) Fence(address string, duration time.Duration) error {
 }
 
 // Unfence implements ceph.Cluster.
-func (c *connection) Unfence(address string) error { return c.changeBlocklist("rm", address, map[string]any{}) }
+func (c *connection) Unfence(address string) error {
+	return c.changeBlocklist("rm", address, map[string]any{})
+}
 
 // changeBlocklist adds an address or removes it, and reads the list back. Afterward this connection
 // has the new map of the cluster: storage daemons that it talks to have it too.

@@ -3,6 +3,8 @@
 // line, on a serial line).
 package protocol
 
+import "net/netip"
+
 // Paths in the guest.
 const (
 	// TaskFile is the Task, encoded as JSON.
@@ -21,6 +23,9 @@ const (
 	StatusLine = "/dev/ttyS2" // for Reports
 )
 
+// NetworkDevice is the name of the guest's network interface.
+const NetworkDevice = "vec0"
+
 // Task is one command to run in a guest, and what the guest must have for it.
 type Task struct {
 	Mounts  []Mount
@@ -29,6 +34,7 @@ type Task struct {
 	Args    []string // without argv[0]
 	Env     []string // the complete environment
 	Dir     string
+	Network netip.Prefix // address of NetworkDevice; the zero value: the guest has none
 }
 
 // Mount is a directory of the machine that the guest sees.

@@ -1,4 +1,7 @@
-package startuptaint
+// Package kubeapi is a small client of the Kubernetes API server, for programs that read and change
+// a few objects and need none of client-go's caches: each call is one request. Begin with
+// InCluster and API.Open.
+package kubeapi
 
 import (
 	"bytes"
@@ -27,11 +30,10 @@ const (
 	maxAnswer      = 16 << 20
 )
 
-// API is the address of a Kubernetes API server and the directory of the credentials for it. This
-// file is the small client by which Remove reads and patches objects.
+// API is the address of a Kubernetes API server and the directory of the credentials for it.
 type API struct {
 	URL string // https://host:port
-	Dir string // contains `token` and `ca.crt`, which change; every attempt reads them again
+	Dir string // contains `token` and `ca.crt`, which change; Open reads them again
 }
 
 // InCluster returns the API server that the environment of a pod names, with the credentials
@@ -45,24 +47,50 @@ func InCluster() (API, error) {
 	return API{URL: "https://" + net.JoinHostPort(host, port), Dir: serviceAccountDir}, nil
 }
 
-// connection is an API with the credentials as they were when the connection was opened.
-type connection struct {
+// Connection is an API with the credentials as they were when the connection was opened.
+type Connection struct {
 	url, token string
 	client     *http.Client
 }
 
-func (a API) open() (connection, error) {
+// Error is an answer of the API server other than success.
+type Error struct {
+	Code int // HTTP status, such as 404
+	Msg  string
+}
+
+// Error implements error.
+func (e *Error) Error() string { return e.Msg }
+
+// IsNotFound reports whether the API server answered that the object does not exist.
+func IsNotFound(err error) bool { return hasCode(err, http.StatusNotFound) }
+
+// IsConflict reports whether another client changed the object since it was read.
+func IsConflict(err error) bool { return hasCode(err, http.StatusConflict) }
+
+// IsDenied reports whether the API server refused the token, or its permissions.
+func IsDenied(err error) bool {
+	return hasCode(err, http.StatusForbidden) || hasCode(err, http.StatusUnauthorized)
+}
+
+func hasCode(err error, code int) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Code == code
+}
+
+// Open reads the credentials. The caller closes the connection.
+func (a API) Open() (Connection, error) {
 	token, err := os.ReadFile(filepath.Join(a.Dir, "token"))
 	if err != nil {
-		return connection{}, fmt.Errorf("cannot read the service account's token: %w", err)
+		return Connection{}, fmt.Errorf("cannot read the service account's token: %w", err)
 	}
 	ca, err := os.ReadFile(filepath.Join(a.Dir, "ca.crt"))
 	if err != nil {
-		return connection{}, fmt.Errorf("cannot read the API server's certificate authority: %w", err)
+		return Connection{}, fmt.Errorf("cannot read the API server's certificate authority: %w", err)
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(ca) {
-		return connection{}, fmt.Errorf("%s contains no certificate", filepath.Join(a.Dir, "ca.crt"))
+		return Connection{}, fmt.Errorf("%s contains no certificate", filepath.Join(a.Dir, "ca.crt"))
 	}
 	// Without a proxy: that of the environment is for addresses outside the cluster.
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
@@ -71,34 +99,41 @@ func (a API) open() (connection, error) {
 		// A redirect to plain HTTP on the same host would send the token in clear text.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	return connection{a.URL, strings.TrimSpace(string(token)), client}, nil
+	return Connection{a.URL, strings.TrimSpace(string(token)), client}, nil
 }
 
-// close closes the idle connections.
-func (c connection) close() { c.client.CloseIdleConnections() }
+// Close closes the idle connections.
+func (c Connection) Close() { c.client.CloseIdleConnections() }
 
-func (c connection) get(ctx context.Context, path, name string, into any) error {
-	return c.do(ctx, http.MethodGet, path+url.PathEscape(name), nil, into)
+// Get reads the object of that name into a struct; path ends with a slash, as /api/v1/nodes/.
+func (c Connection) Get(ctx context.Context, path, name string, into any) error {
+	return c.do(ctx, http.MethodGet, path+url.PathEscape(name), "", nil, into)
 }
 
-// patch sends a JSON patch (RFC 6902) and reads the patched object.
-func (c connection) patch(ctx context.Context, path, name string, operations, into any) error {
-	body, err := json.Marshal(operations)
+// Content types of patches.
+const (
+	JSONPatch  = "application/json-patch+json"  // RFC 6902
+	MergePatch = "application/merge-patch+json" // RFC 7386
+)
+
+// Patch sends a patch of that content type and reads the patched object.
+func (c Connection) Patch(ctx context.Context, path, name, contentType string, patch, into any) error {
+	body, err := json.Marshal(patch)
 	if err != nil {
 		return fmt.Errorf("cannot encode the patch of %s%s: %w", path, name, err)
 	}
-	return c.do(ctx, http.MethodPatch, path+url.PathEscape(name), body, into)
+	return c.do(ctx, http.MethodPatch, path+url.PathEscape(name), contentType, body, into)
 }
 
-func (c connection) do(ctx context.Context, method, path string, body []byte, into any) error {
+func (c Connection) do(ctx context.Context, method, path, contentType string, body []byte, into any) error {
 	request, err := http.NewRequestWithContext(ctx, method, c.url+path, bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", method, path, err)
 	}
 	request.Header.Set("Authorization", "Bearer "+c.token)
 	request.Header.Set("Accept", "application/json")
-	if method == http.MethodPatch {
-		request.Header.Set("Content-Type", "application/json-patch+json")
+	if contentType != "" {
+		request.Header.Set("Content-Type", contentType)
 	}
 	response, err := c.client.Do(request)
 	if err != nil {
@@ -110,7 +145,9 @@ func (c connection) do(ctx context.Context, method, path string, body []byte, in
 	case err != nil:
 		return fmt.Errorf("%s %s: cannot read the answer: %w", method, path, err)
 	case response.StatusCode != http.StatusOK:
-		return fmt.Errorf("%s %s: %s", method, path, refusal(response.Status, answer))
+		return &Error{
+			Code: response.StatusCode, Msg: fmt.Sprintf("%s %s: %s", method, path, refusal(response.Status, answer)),
+		}
 	}
 	if err := json.Unmarshal(answer, into); err != nil {
 		return fmt.Errorf("%s %s: cannot decode the answer: %w", method, path, err)

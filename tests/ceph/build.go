@@ -1,0 +1,46 @@
+package ceph
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/growvol/growvol/tests/csiclient"
+)
+
+// This file builds the programs of the tests from the present sources.
+
+// Programs are directories of the module.
+type Programs struct {
+	Bin    string // has the built programs: growvol-node, growvol-controller-ceph, agent, writer
+	Source string // of this package
+}
+
+// Build compiles the plugins and the programs that run in the nodes. It needs the network of the
+// machine if modules are missing.
+func Build(ctx context.Context) (Programs, error) {
+	root, err := csiclient.ModuleRoot(ctx)
+	if err != nil {
+		return Programs{}, err
+	}
+	p := Programs{Bin: filepath.Join(root, "bin"), Source: filepath.Join(root, "tests", "ceph")}
+	for _, b := range []struct {
+		env  string
+		args []string
+	}{
+		{"CGO_ENABLED=0", []string{"-o", p.Bin + "/", "./cmd/growvol-node", "./tests/vm/agent", "./tests/vm/writer"}},
+		{"CGO_ENABLED=1", []string{
+			"-tags", "ceph,pacific", "-o", filepath.Join(p.Bin, "growvol-controller-ceph"), "./cmd/growvol-controller",
+		}},
+	} {
+		args := append([]string{"build", "-trimpath", "-ldflags=-s -w"}, b.args...)
+		cmd := exec.CommandContext(ctx, "go", args...) //nolint:gosec // fixed arguments
+		cmd.Dir, cmd.Env = root, append(os.Environ(), b.env)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return Programs{}, fmt.Errorf("go %q: %w\n%s", args, err, out)
+		}
+	}
+	return p, nil
+}

@@ -1,0 +1,211 @@
+package ceph_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+
+	"github.com/growvol/growvol/tests/ceph"
+	"github.com/growvol/growvol/tests/csiclient"
+	"github.com/growvol/growvol/tests/must"
+	"github.com/growvol/growvol/tests/vm"
+)
+
+// This file tests volumes that grow in use.
+
+// passphrase is that of the encrypted volumes.
+const passphrase = "correct horse battery staple"
+
+// testGrowth returns a test that expands a volume twice under a writer. It reads every size back in
+// Ceph and in the guest, verifies every byte after the volume has been unmapped, and has the
+// filesystem checked.
+func (r *rig) testGrowth(fstype string, parameters map[string]string) func(*testing.T) {
+	return func(t *testing.T) {
+		n := r.nextNode()
+		ctx := testContext(t)
+		v := must.Value(n.CreateWithParameters(ctx, class(parameters), testName(t), gib,
+			csiclient.MountCapability(fstype), nil))(t)
+		v.Secrets = map[string]string{"passphrase": passphrase}
+		r.wantClass(t, v, parameters)
+		must.Succeed(t, n.Use(ctx, v))
+		w := n.startWriter(t, v)
+		for _, size := range []int64{2 * gib, 3 * gib} {
+			e := must.Value(n.Expand(ctx, v, size))(t)
+			// An encrypted volume is larger than its device by the header.
+			if e.ControllerSize != size || e.NodeSize > size || e.NodeSize < size-16*mib {
+				t.Errorf("expanded to %s: the controller reports %s, the node %s",
+					sizeText(size), sizeText(e.ControllerSize), sizeText(e.NodeSize))
+			}
+			t.Logf("to %s: controller %s, node %s", sizeText(size), e.ControllerDuration.Round(time.Millisecond),
+				e.NodeDuration.Round(time.Millisecond))
+			r.wantSize(t, v.ID, size)
+			n.wantGrown(t, v, size)
+			again := must.Value(n.Expand(ctx, v, size))(t)
+			if again.NodeSize != e.NodeSize {
+				t.Errorf("the repeated call reports %s, want %s", sizeText(again.NodeSize), sizeText(e.NodeSize))
+			}
+		}
+		bytes, stall := w.stop(t)
+		must.Succeed(t, n.Release(ctx, v))
+		r.wantUnused(t, v)
+		// A new mapping makes sure that the data come from the image, not from a cache.
+		must.Succeed(t, n.Use(ctx, v))
+		w.verify(t, v)
+		must.Succeed(t, n.Release(ctx, v))
+		n.wantCleanFilesystem(t, v)
+		must.Succeed(t, n.Delete(ctx, v))
+		r.wantNoImage(t, v.ID)
+		t.Logf("1 → 3 GiB in two growths; %s written meanwhile, longest stall %s", sizeText(bytes), stall)
+	}
+}
+
+// nextNode returns the nodes in turn.
+func (r *rig) nextNode() *node { return r.nodes[int(r.turn.Add(1))%len(r.nodes)] }
+
+// wantClass fails the test unless Ceph has the image where the parameters want it, and as they want
+// it.
+func (r *rig) wantClass(t *testing.T, v *csiclient.Volume, parameters map[string]string) {
+	t.Helper()
+	info := must.Value(r.Image(t.Context(), imageOf(v.ID)))(t)
+	features := parameters["imageFeatures"]
+	if features == "" {
+		features = "layering,exclusive-lock"
+	}
+	if parameters["dataPool"] != "" {
+		features += ",data-pool"
+	}
+	if got := strings.Join(info.Features, ","); got != features {
+		t.Errorf("image %s has the features %s, want %s", imageOf(v.ID), got, features)
+	}
+	if info.DataPool != parameters["dataPool"] {
+		t.Errorf("image %s has the data pool %q, want %q", imageOf(v.ID), info.DataPool, parameters["dataPool"])
+	}
+	inNamespace := strings.HasPrefix(imageOf(v.ID), ceph.Pool+"/"+ceph.Namespace+"/")
+	if want := parameters["clusterID"] == ceph.TenantCluster; inNamespace != want {
+		t.Errorf("got the handle %s; want the image in the namespace %s: %t", v.ID, ceph.Namespace, want)
+	}
+}
+
+// wantUnused fails the test if a client has the image of the volume open.
+func (r *rig) wantUnused(t *testing.T, v *csiclient.Volume) {
+	t.Helper()
+	if watchers := must.Value(r.Watchers(t.Context(), imageOf(v.ID)))(t); len(watchers) > 0 {
+		t.Errorf("after the volume was released, image %s is watched by %v", imageOf(v.ID), watchers)
+	}
+}
+
+// wantNoImage fails the test if Ceph still has the image of the volume.
+func (r *rig) wantNoImage(t *testing.T, id string) {
+	t.Helper()
+	if info, err := r.Image(t.Context(), imageOf(id)); err == nil {
+		t.Errorf("after DeleteVolume, Ceph still has image %+v", info)
+	}
+}
+
+// testBlock expands a raw block volume that a program in the guest holds open. The data at the old
+// ends and at the new end must stay.
+func (r *rig) testBlock(t *testing.T) {
+	n, ctx := r.nextNode(), testContext(t)
+	v := must.Value(n.CreateWithParameters(ctx, class(nil), testName(t), gib, csiclient.BlockCapability(), nil))(t)
+	must.Succeed(t, n.Use(ctx, v))
+	holder := must.Value(n.guest.Start(ctx, vm.Command{Argv: []string{"sh", "-c", "exec sleep 6000 <" + v.Target}}))(t)
+	n.writeMark(t, v, gib)
+	for _, size := range []int64{2 * gib, 4 * gib} {
+		if e := must.Value(n.Expand(ctx, v, size))(t); e.ControllerSize != size || e.NodeSize != size {
+			t.Errorf("expanded to %s: the controller reports %s, the node %s",
+				sizeText(size), sizeText(e.ControllerSize), sizeText(e.NodeSize))
+		}
+		n.writeMark(t, v, size)
+		if total, _, err := n.Stats(ctx, v); err != nil || total != size {
+			t.Errorf("NodeGetVolumeStats: got %s (%v), want %s", sizeText(total), err, sizeText(size))
+		}
+	}
+	must.Succeed(t, holder.Kill(ctx))
+	must.Succeed(t, n.Release(ctx, v))
+	must.Succeed(t, n.Use(ctx, v))
+	for _, end := range []int64{gib, 2 * gib, 4 * gib} {
+		n.wantMark(t, v, end)
+	}
+	must.Succeed(t, n.Release(ctx, v))
+	must.Succeed(t, n.Delete(ctx, v))
+}
+
+// writeMark writes a text into the last 4 KiB before an offset of the volume.
+func (n *node) writeMark(t *testing.T, v *csiclient.Volume, end int64) {
+	t.Helper()
+	n.runScript(t, fmt.Sprintf("printf 'ends at %d' | dd of=%s bs=4096 seek=%d conv=notrunc,sync,fsync 2>&1",
+		end, v.Target, end/4096-1))
+}
+
+// wantMark fails the test unless the text of writeMark is before the offset.
+func (n *node) wantMark(t *testing.T, v *csiclient.Volume, end int64) {
+	t.Helper()
+	want := fmt.Sprintf("ends at %d", end)
+	script := fmt.Sprintf("dd if=%s bs=4096 skip=%d count=1 2>/dev/null | tr -d '\\0'", v.Target, end/4096-1)
+	if got := n.runScript(t, script); got != want {
+		t.Errorf("the last block before %s: got %q, want %q", sizeText(end), got, want)
+	}
+}
+
+// testReadOnly expands a volume that a node has mapped read-only. Such a mapping has no watch: the
+// kernel is not told the new size, and the node has to ask for it.
+func (r *rig) testReadOnly(t *testing.T) {
+	n, ctx := r.nextNode(), testContext(t)
+	v := must.Value(n.CreateWithParameters(ctx, class(nil), testName(t), gib, csiclient.BlockCapability(), nil))(t)
+	v.Capability.AccessMode.Mode = csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY
+	must.Succeed(t, n.Use(ctx, v))
+	if watchers := must.Value(r.Watchers(ctx, imageOf(v.ID)))(t); len(watchers) > 0 {
+		t.Errorf("the image is watched by %v, so this test proves nothing", watchers)
+	}
+	if e := must.Value(n.Expand(ctx, v, 2*gib))(t); e.NodeSize != 2*gib {
+		t.Errorf("the node reports %s, want 2 GiB", sizeText(e.NodeSize))
+	}
+	must.Succeed(t, n.Release(ctx, v))
+	must.Succeed(t, n.Delete(ctx, v))
+}
+
+// testRenamedImage expands a mapped image that was renamed: the kernel shows the old name.
+func (r *rig) testRenamedImage(t *testing.T) {
+	n, ctx := r.nextNode(), testContext(t)
+	image := ceph.OtherPool + "/" + testName(t)
+	v := r.useStatic(t, n, image)
+	must.Value(r.Tool(ctx, "rbd", "rename", image, image+"-new"))(t)
+	// The old name now belongs to another image, which must stay as it is.
+	must.Value(r.Tool(ctx, "rbd", "create", "--size=1G", image))(t)
+	old := v.ID
+	v.ID += "-new"
+	e, err := n.Expand(ctx, v, 2*gib)
+	if err != nil || e.NodeSize != 2*gib {
+		t.Logf("the renamed image: got %s, %v", sizeText(e.NodeSize), err)
+	}
+	r.wantSize(t, old, gib)
+	r.wantSize(t, v.ID, 2*gib)
+	v.ID = old
+	must.Succeed(t, n.Unpublish(ctx, v))
+	must.Succeed(t, n.Unstage(ctx, v))
+	for _, name := range []string{image, image + "-new"} {
+		must.Value(r.Tool(ctx, "rbd", "rm", "--no-progress", name))(t)
+	}
+}
+
+// testExclusiveMapping expands an image that a client has mapped with the option exclusive, which
+// forbids every change from elsewhere: the answer must say so.
+func (r *rig) testExclusiveMapping(t *testing.T) {
+	n, ctx := r.nextNode(), testContext(t)
+	v := must.Value(n.CreateWithParameters(ctx, class(nil), testName(t), gib, csiclient.MountCapability("ext4"), nil))(t)
+	key := must.Value(n.guest.ReadFile(ctx, configDir+"/keys/userKey"))(t)
+	pool, image, _ := strings.Cut(imageOf(v.ID), "/")
+	n.runScript(t, fmt.Sprintf("echo '10.77.0.1:6789 name=csi,secret=%s,exclusive %s %s -' >/sys/bus/rbd/add_single_major",
+		key, pool, image))
+	err := n.ExpandController(ctx, v, 2*gib)
+	must.FailWith(t, err, codes.FailedPrecondition, "exclusive", "next step")
+	r.wantSize(t, v.ID, gib)
+	n.runScript(t, `cd /sys/bus/rbd/devices; for d in *; do if [ "$(cat $d/name)" = `+image+` ]; then
+		echo $d >/sys/bus/rbd/remove_single_major; fi; done`)
+	must.Succeed(t, n.ExpandController(ctx, v, 2*gib))
+	must.Succeed(t, n.Delete(ctx, v))
+}

@@ -1,0 +1,198 @@
+package ceph_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/ceph"
+	"github.com/growvol/growvol/tests/csiclient"
+	"github.com/growvol/growvol/tests/must"
+)
+
+// This file starts what all tests share: the controller and the nodes.
+
+const (
+	gib = int64(volume.GiB)
+	mib = int64(volume.MiB)
+	// allFeatures are those of Ceph's own default. The driver's default has neither the object map
+	// nor what needs it.
+	allFeatures = "layering,exclusive-lock,object-map,fast-diff,deep-flatten"
+)
+
+// rig is a running Ceph with the controller plugin and two nodes.
+type rig struct {
+	*ceph.Rig
+	bin        string // directory of the programs
+	controller *csiclient.Plugin
+	socket     string // path of the socket of the controller
+	nodes      []*node
+	turn       atomic.Int32 // of nextNode
+}
+
+// newRig empties the pools, and starts the controller and the nodes.
+func newRig(t *testing.T, dir string) *rig {
+	t.Helper()
+	r := &rig{Rig: ceph.Open(dir, os.Getenv(sourceVariable)), bin: os.Getenv(binVariable)}
+	r.purge(t)
+	r.controller, r.socket = r.startController(t)
+	r.nodes = make([]*node, 2)
+	var wg sync.WaitGroup
+	for i := range r.nodes {
+		wg.Go(func() { r.nodes[i] = r.startNode(t, i+1) })
+	}
+	wg.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	return r
+}
+
+// purge removes what a test that was killed has left in Ceph: images, fenced clients, flags, a quota.
+func (r *rig) purge(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)
+	defer cancel()
+	must.Value(r.Tool(ctx, "ceph", "osd", "unpause"))(t)
+	must.Value(r.Tool(ctx, "ceph", "osd", "blocklist", "clear"))(t)
+	must.Value(r.Tool(ctx, "ceph", "osd", "pool", "set-quota", ceph.SmallPool, "max_bytes", "0"))(t)
+	for _, pool := range []string{ceph.Pool, ceph.OtherPool, ceph.SmallPool, ceph.Pool + "/" + ceph.Namespace} {
+		// Clones are removed before their parents, which the first pass may meet too early.
+		for pass := range 3 {
+			left := must.Value(r.Tool(ctx, "rbd", "ls", pool))(t)
+			for name := range strings.FieldsSeq(left) {
+				_, _ = r.Tool(ctx, "rbd", "snap", "purge", "--no-progress", pool+"/"+name)
+				_, err := r.Tool(ctx, "rbd", "rm", "--no-progress", pool+"/"+name)
+				if err != nil && pass == 2 {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+}
+
+// startController starts a controller plugin that runs until the end of the test. The end of its
+// log is shown if the test fails.
+func (r *rig) startController(t *testing.T) (plugin *csiclient.Plugin, socket string) {
+	t.Helper()
+	dir := t.TempDir()
+	log := must.Value(os.Create(filepath.Join(dir, "controller.log")))(t)
+	p, socket := r.startKillableController(t, log)
+	t.Cleanup(func() {
+		if err := p.Stop(); err != nil {
+			t.Errorf("stop the controller: %v", err)
+		}
+		logOnFailure(t, log.Name())
+	})
+	return p, socket
+}
+
+// startKillableController starts a controller plugin that the caller ends.
+func (r *rig) startKillableController(t *testing.T, log io.Writer) (plugin *csiclient.Plugin, socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "csi.sock")
+	program := filepath.Join(r.bin, "growvol-controller-ceph")
+	return must.Value(csiclient.StartPlugin(t.Context(), log, program, socket,
+		"--backend=rbd", "--log-level=debug",
+		"--ceph-config="+filepath.Join(r.Dir, "config.json"), "--ceph-keys="+filepath.Join(r.Dir, "keys"),
+	))(t), socket
+}
+
+// logOnFailure logs the end of a file if the test has failed.
+func logOnFailure(t *testing.T, path string) {
+	t.Helper()
+	if text, err := os.ReadFile(path); err == nil && t.Failed() {
+		t.Logf("end of %s:\n%s", filepath.Base(path), text[max(0, len(text)-20000):])
+	}
+}
+
+// client returns a client of the controller.
+func (r *rig) client() csi.ControllerClient { return csi.NewControllerClient(r.controller.Conn) }
+
+// class returns the parameters of a StorageClass: the further ones replace the default.
+func class(further map[string]string) map[string]string {
+	parameters := map[string]string{"clusterID": ceph.Cluster, "pool": ceph.Pool}
+	for key, value := range further {
+		parameters[key] = value
+	}
+	return parameters
+}
+
+// createRequest returns the request of external-provisioner for a claim of this size in bytes.
+func createRequest(name string, size int64) *csi.CreateVolumeRequest {
+	return &csi.CreateVolumeRequest{
+		Name:               name,
+		CapacityRange:      &csi.CapacityRange{RequiredBytes: size},
+		VolumeCapabilities: []*csi.VolumeCapability{csiclient.MountCapability("ext4")},
+		Parameters:         class(nil),
+	}
+}
+
+// expand expands a volume to a size in bytes and returns the size in the answer.
+func expand(ctx context.Context, c csi.ControllerClient, id string, size int64) (int64, error) {
+	resp, err := c.ControllerExpandVolume(ctx, &csi.ControllerExpandVolumeRequest{
+		VolumeId:      id,
+		CapacityRange: &csi.CapacityRange{RequiredBytes: size},
+	})
+	return resp.GetCapacityBytes(), err
+}
+
+// imageOf returns the image of a volume as Ceph's tools name it: its handle without the cluster.
+func imageOf(id string) string {
+	_, image, _ := strings.Cut(id, "/")
+	return image
+}
+
+// wantSize fails the test unless Ceph has the image of the volume with this size in bytes.
+func (r *rig) wantSize(t *testing.T, id string, size int64) {
+	t.Helper()
+	if info := must.Value(r.Image(t.Context(), imageOf(id)))(t); info.Size != size {
+		t.Errorf("Ceph has image %s with %s, want %s", imageOf(id), sizeText(info.Size), sizeText(size))
+	}
+}
+
+// imageNames returns the images of a pool as Ceph's tools name them.
+func (r *rig) imageNames(t *testing.T, pool string) []string {
+	t.Helper()
+	var images []string
+	for name := range strings.FieldsSeq(must.Value(r.Tool(t.Context(), "rbd", "ls", pool))(t)) {
+		images = append(images, pool+"/"+name)
+	}
+	return images
+}
+
+// wantNobodyFenced fails the test if a client is on the blocklist that was not there before.
+func (r *rig) wantNobodyFenced(t *testing.T) {
+	t.Helper()
+	if fenced := must.Value(r.Blocklist(t.Context()))(t); len(fenced) > 0 {
+		t.Errorf("got the fenced clients %v, want none", fenced)
+	}
+}
+
+// testContext returns the context of the test with a timeout, because calls wait for as long as
+// their caller.
+func testContext(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// testName returns the name of the test in characters that names of volumes may have.
+func testName(t *testing.T) string {
+	t.Helper()
+	return strings.ToLower(strings.NewReplacer("/", "-", "_", "-", " ", "-").Replace(t.Name()))
+}
+
+// sizeText returns a size in bytes as text with a unit.
+func sizeText(size int64) string { return fmt.Sprint(volume.Size(size)) }
