@@ -1,0 +1,196 @@
+package ceph_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+
+	"github.com/growvol/growvol/tests/csiclient"
+	"github.com/growvol/growvol/tests/must"
+	"github.com/growvol/growvol/tests/vm"
+)
+
+// This file tests group snapshots and the listings of blocks.
+
+const mib16 = 16 << 20
+
+// newPair creates two raw volumes and uses them on the node.
+func (n *node) newPair(t *testing.T) [2]*csiclient.Volume {
+	t.Helper()
+	var pair [2]*csiclient.Volume
+	for i := range pair {
+		name := fmt.Sprint(testName(t), "-", i)
+		pair[i] = must.Value(n.CreateWithParameters(testContext(t), class(nil), name, mib16, csiclient.BlockCapability(), nil))(t)
+		must.Succeed(t, n.Use(testContext(t), pair[i]))
+	}
+	return pair
+}
+
+// startPairWriter starts a program that writes a growing number to the first volume, then to the
+// second one, and so on. It ends with exit code 1 when a write fails.
+func (n *node) startPairWriter(t *testing.T, pair [2]*csiclient.Volume) *vm.Process {
+	t.Helper()
+	script := fmt.Sprintf(`i=0; while [ ! -e /tmp/pair-stop ]; do i=$((i+1)); for d in %s %s; do
+printf %%08d $i | dd of=$d bs=4096 conv=sync,notrunc oflag=direct 2>/dev/null || exit 1; done; done`,
+		pair[0].Target, pair[1].Target)
+	n.runScript(t, "rm -f /tmp/pair-stop")
+	return must.Value(n.guest.Start(testContext(t), vm.Command{Argv: []string{"sh", "-c", script}}))(t)
+}
+
+// number returns the number that a volume has got from the pair writer, as Ceph has it.
+func (r *rig) number(t *testing.T, id string) int {
+	t.Helper()
+	content := must.Value(r.Tool(testContext(t), "rbd", "export", "--no-progress", imageOf(id), "-"))(t)
+	return must.Value(strconv.Atoi(strings.TrimRight(content[:8], "\x00")))(t)
+}
+
+// testGroupSnapshot takes group snapshots of two volumes under a writer, and restores the members. A
+// write to the second volume begins after one to the first has ended: the numbers in the snapshots
+// differ by 0 or 1.
+func (r *rig) testGroupSnapshot(t *testing.T) {
+	n, ctx := r.nextNode(), testContext(t)
+	groups := csi.NewGroupControllerClient(r.controller.Conn)
+	pair := n.newPair(t)
+	writer := n.startPairWriter(t, pair)
+	last := 0
+	for round := range 5 {
+		req := &csi.CreateVolumeGroupSnapshotRequest{
+			Name: fmt.Sprint(testName(t), "-", round), SourceVolumeIds: []string{pair[0].ID, pair[1].ID},
+		}
+		begin := time.Now()
+		group := must.Value(groups.CreateVolumeGroupSnapshot(ctx, req))(t).GetGroupSnapshot()
+		took := time.Since(begin)
+		again := must.Value(groups.CreateVolumeGroupSnapshot(ctx, req))(t).GetGroupSnapshot()
+		if again.GetGroupSnapshotId() != group.GetGroupSnapshotId() || !group.GetReadyToUse() {
+			t.Errorf("got %v, then %v; want the same group snapshot, ready", group, again)
+		}
+		numbers := make(map[string]int)
+		for _, member := range group.GetSnapshots() {
+			restored := must.Value(n.CreateWithParameters(ctx, class(nil), req.GetName()+"-"+member.GetSnapshotId()[len("rig/"):],
+				mib16, csiclient.BlockCapability(), snapshotSource(member.GetSnapshotId())))(t)
+			numbers[member.GetSourceVolumeId()] = r.number(t, restored.ID)
+			must.Succeed(t, n.Delete(ctx, restored))
+		}
+		first, second := numbers[pair[0].ID], numbers[pair[1].ID]
+		if d := first - second; d != 0 && d != 1 || first < last || len(numbers) != 2 {
+			t.Errorf("round %d: the numbers are %d and %d after %d, want them equal or the first one larger by 1",
+				round, first, second, last)
+		}
+		t.Logf("numbers %d and %d; the call took %s", first, second, took.Round(time.Millisecond))
+		last = first
+		must.Value(groups.DeleteVolumeGroupSnapshot(ctx, &csi.DeleteVolumeGroupSnapshotRequest{
+			GroupSnapshotId: group.GetGroupSnapshotId(),
+		}))(t)
+	}
+	n.runScript(t, "touch /tmp/pair-stop")
+	if err := writer.Wait(ctx); err != nil || last == 0 {
+		t.Errorf("the writer ended with %v after %d, want no error: no write may fail", err, last)
+	}
+	r.wantNobodyFenced(t)
+	for _, v := range pair {
+		must.Succeed(t, n.Release(ctx, v))
+		must.Succeed(t, n.Delete(ctx, v))
+	}
+	r.wantNothingOf(t, testName(t))
+}
+
+// testCutOffGroupSnapshot takes a group snapshot while the node of its volumes is cut off: it is
+// refused in a few seconds, and the node loses nothing.
+func (r *rig) testCutOffGroupSnapshot(t *testing.T) {
+	n, ctx := r.nodes[0], testContext(t)
+	groups := csi.NewGroupControllerClient(r.controller.Conn)
+	pair := n.newPair(t)
+	writer := n.startPairWriter(t, pair)
+	n.runScript(t, "sleep 1")
+	n.guest.Cut()
+	begin := time.Now()
+	_, err := groups.CreateVolumeGroupSnapshot(ctx, &csi.CreateVolumeGroupSnapshotRequest{
+		Name: testName(t), SourceVolumeIds: []string{pair[0].ID, pair[1].ID},
+	})
+	took := time.Since(begin)
+	n.guest.Restore()
+	must.FailWith(t, err, codes.Unavailable, n.guest.Address.String())
+	if took > 10*time.Second {
+		t.Errorf("the refusal took %s, want at most 10 s", took)
+	}
+	n.runScript(t, "touch /tmp/pair-stop")
+	if err := writer.Wait(ctx); err != nil {
+		t.Errorf("the writer ended with %v, want no error", err)
+	}
+	r.wantNobodyFenced(t)
+	for _, v := range pair {
+		must.Succeed(t, n.Release(ctx, v))
+		must.Succeed(t, n.Delete(ctx, v)) // fails if it has a snapshot
+	}
+}
+
+// testChangedBlocks writes to a raw volume between two snapshots, and compares them.
+func (r *rig) testChangedBlocks(t *testing.T) {
+	n, ctx := r.nextNode(), testContext(t)
+	v := must.Value(n.CreateWithParameters(ctx, class(nil), testName(t), gib, csiclient.BlockCapability(), nil))(t)
+	must.Succeed(t, n.Use(ctx, v))
+	write := func(offsets ...int64) {
+		for _, mibs := range offsets {
+			n.runScript(t, fmt.Sprintf("dd if=/dev/urandom of=%s bs=65536 count=1 seek=%d conv=notrunc oflag=direct 2>&1",
+				v.Target, mibs*16))
+		}
+	}
+	snapshot := func(name string) string {
+		req := &csi.CreateSnapshotRequest{SourceVolumeId: v.ID, Name: testName(t) + name}
+		return must.Value(n.Controller.CreateSnapshot(ctx, req))(t).GetSnapshot().GetSnapshotId()
+	}
+	write(0, 10, 500)
+	first := snapshot("-1")
+	write(10, 1023)
+	second := snapshot("-2")
+	metadata := csi.NewSnapshotMetadataClient(r.controller.Conn)
+	allocated := must.Value(metadata.GetMetadataAllocated(ctx, &csi.GetMetadataAllocatedRequest{SnapshotId: second, MaxResults: 2}))(t)
+	wantRanges(t, "allocated", rangesOf(t, allocated.Recv), 0, 10, 500, 1023)
+	delta := must.Value(metadata.GetMetadataDelta(ctx, &csi.GetMetadataDeltaRequest{
+		BaseSnapshotId: first, TargetSnapshotId: second,
+	}))(t)
+	wantRanges(t, "changed", rangesOf(t, delta.Recv), 10, 1023)
+	later := must.Value(metadata.GetMetadataDelta(ctx, &csi.GetMetadataDeltaRequest{
+		BaseSnapshotId: first, TargetSnapshotId: second, StartingOffset: 11 * mib,
+	}))(t)
+	wantRanges(t, "changed from 11 MiB", rangesOf(t, later.Recv), 1023)
+	must.Succeed(t, n.Release(ctx, v))
+	for _, id := range []string{first, second} {
+		must.Value(n.Controller.DeleteSnapshot(ctx, &csi.DeleteSnapshotRequest{SnapshotId: id}))(t)
+	}
+	must.Succeed(t, n.Delete(ctx, v))
+}
+
+// rangesOf reads a stream to its end.
+func rangesOf[M interface{ GetBlockMetadata() []*csi.BlockMetadata }](
+	t *testing.T, receive func() (M, error),
+) []*csi.BlockMetadata {
+	t.Helper()
+	var ranges []*csi.BlockMetadata
+	for {
+		m, err := receive()
+		if errors.Is(err, io.EOF) {
+			return ranges
+		}
+		ranges = append(ranges, must.Value(m, err)(t).GetBlockMetadata()...)
+	}
+}
+
+// wantRanges fails the test unless the ranges are exactly 64 KiB at each offset, given in MiB.
+func wantRanges(t *testing.T, what string, ranges []*csi.BlockMetadata, offsets ...int64) {
+	t.Helper()
+	isRight := len(ranges) == len(offsets)
+	for i := range min(len(ranges), len(offsets)) {
+		isRight = isRight && ranges[i].GetByteOffset() == offsets[i]*mib && ranges[i].GetSizeBytes() == 65536
+	}
+	if !isRight {
+		t.Errorf("%s: got %v, want 64 KiB at the offsets %v MiB", what, ranges, offsets)
+	}
+}
