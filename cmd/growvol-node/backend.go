@@ -94,7 +94,7 @@ func newRBDBackend(ctx context.Context, c config, log *slog.Logger) (nodeBackend
 		Node: volume.NodeInfo{Topology: c.topology, MaxVolumes: c.maxVolumes},
 	})
 	return nodeBackend{
-		connector: connector, driverName: rbdcsi.DriverName, nodeID: id, services: rbdcsi.PluginServices(), kubernetes: n,
+		connector: connector, driverName: rbdcsi.DriverName, nodeID: id, services: rbdServices(), kubernetes: n,
 	}, err
 }
 
@@ -155,4 +155,12 @@ func attachLimit(ctx context.Context, c config, disks instance.Disks, log *slog.
 	log.InfoContext(ctx, "counted the volumes that can be attached to this machine",
 		"volumes", limit.Volumes, "reason", limit.Reason)
 	return limit.Volumes, nil
+}
+
+// rbdServices returns what growvol-controller derives from package rbd, which a node plugin must not
+// import; TestServicesAreThoseThatTheNodeReports of package rbd has the same list.
+func rbdServices() []csi.PluginCapability_Service_Type {
+	return []csi.PluginCapability_Service_Type{
+		csi.PluginCapability_Service_GROUP_CONTROLLER_SERVICE, csi.PluginCapability_Service_SNAPSHOT_METADATA_SERVICE,
+	}
 }

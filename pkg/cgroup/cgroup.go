@@ -35,13 +35,15 @@ const (
 	groupTimeout = 5 * time.Second
 )
 
-// LimitPod limits the I/O of a pod to a device, and reads the limits back. They replace those of an
-// earlier call. Buffered writes count when the kernel writes them to the device. Kinds: Precondition
-// (the node has version 1, or no controller for I/O), Unavailable (the pod has no group).
+// LimitPod limits the I/O of a pod to a device, and reads the limits back. They replace those of
+// an earlier call. Buffered writes count when the kernel writes them to the device. Kinds:
+// Precondition (the node has version 1, or no controller for I/O), Unavailable (the pod has no
+// group).
 func (s System) LimitPod(ctx context.Context, podUID string, d blockdev.Device, l volume.IOLimits) error {
 	if _, err := os.Stat(filepath.Join(s.Root, "cgroup.controllers")); err != nil {
-		return volume.Errorf(volume.KindPrecondition, "the volume has limits of its I/O, but this node has no cgroup v2 at %s: %w",
-			s.Root, err).WithRemedy("use nodes with cgroup v2, or remove the VolumeAttributesClass from the claim")
+		return volume.Errorf(volume.KindPrecondition,
+			"the volume has limits of its I/O, but this node has no cgroup v2 at %s: %w", s.Root, err).
+			WithRemedy("use nodes with cgroup v2, or remove the VolumeAttributesClass from the claim")
 	}
 	group, err := s.awaitGroup(ctx, podUID)
 	if err != nil {
@@ -50,8 +52,8 @@ func (s System) LimitPod(ctx context.Context, podUID string, d blockdev.Device, 
 	file := filepath.Join(group, ioMax)
 	if err := os.WriteFile(file, []byte(d.Number().String()+" "+format(l)+"\n"), 0o600); err != nil {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-			return volume.Errorf(volume.KindPrecondition, "the volume has limits of its I/O, but the pod's control group has no "+
-				"writable %s: %w", ioMax, err).
+			return volume.Errorf(volume.KindPrecondition,
+				"the volume has limits of its I/O, but the pod's control group has no writable %s: %w", ioMax, err).
 				WithRemedy("enable the controller io for " + filepath.Dir(group) + ": cgroup.subtree_control")
 		}
 		return volume.Errorf(volume.KindInternal, "cannot limit the I/O of the pod to %s: %w", d, err)
@@ -78,15 +80,16 @@ func (s System) awaitGroup(ctx context.Context, podUID string) (string, error) {
 			}
 		}
 		if err := operation.Sleep(ctx, retryPeriod); err != nil {
-			return "", volume.Errorf(volume.KindUnavailable, "the volume has limits of its I/O, but pod %s has no control group "+
-				"below %s: %w", podUID, s.Root, err).
+			return "", volume.Errorf(volume.KindUnavailable,
+				"the volume has limits of its I/O, but pod %s has no control group below %s: %w", podUID, s.Root, err).
 				WithRemedy("no action needed: Kubernetes retries this automatically; if it lasts, check cgroupRoot of kubelet")
 		}
 	}
 }
 
 // candidates returns where kubelet puts the control group of a pod, for each class of quality and
-// each driver (kubernetes, pkg/kubelet/cm/cgroup_manager_linux.go and pod_container_manager_linux.go).
+// each driver (kubernetes, pkg/kubelet/cm/cgroup_manager_linux.go and
+// pod_container_manager_linux.go).
 func (s System) candidates(podUID string) []string {
 	var all []string
 	for _, class := range []string{"", "burstable", "besteffort"} {

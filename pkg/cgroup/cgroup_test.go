@@ -40,7 +40,8 @@ func TestLimitPodWritesTheLimitsOfEveryKindOfGroup(t *testing.T) {
 		"kubepods/pod" + podUID, "kubepods/besteffort/pod" + podUID,
 	} {
 		s, file := newSystem(t, group)
-		err := s.LimitPod(t.Context(), podUID, blockdev.Device{Major: 252, Minor: 16}, volume.IOLimits{ReadBPS: 1 << 20, WriteIOPS: 100})
+		limits := volume.IOLimits{ReadBPS: 1 << 20, WriteIOPS: 100}
+		err := s.LimitPod(t.Context(), podUID, blockdev.Device{Major: 252, Minor: 16}, limits)
 		if err != nil {
 			t.Errorf("%s: %v", group, err)
 		}
@@ -79,5 +80,6 @@ func TestLimitPodRefusesWhatItCannotEnforce(t *testing.T) {
 	if err := os.Symlink(filepath.Join(s.Root, "missing", "x"), file); err != nil { // cannot be created
 		t.Fatal(err)
 	}
-	volumetest.WantKind(t, s.LimitPod(t.Context(), podUID, blockdev.Device{}, limits), volume.KindPrecondition, "cgroup.subtree_control")
+	err = s.LimitPod(t.Context(), podUID, blockdev.Device{}, limits)
+	volumetest.WantKind(t, err, volume.KindPrecondition, "cgroup.subtree_control")
 }

@@ -28,7 +28,8 @@ func (p *publishCall) limitIO(ctx context.Context, dev blockdev.Device) error {
 	}
 	uid := podUIDOf(p.target)
 	if uid == "" {
-		return volume.Errorf(volume.KindPrecondition, "the volume has limits of its I/O, but the target path %s names no pod", p.target)
+		return volume.Errorf(volume.KindPrecondition,
+			"the volume has limits of its I/O, but the target path %s names no pod", p.target)
 	}
 	return p.opts.Limiter.LimitPod(ctx, uid, dev, p.limits)
 }

@@ -17,8 +17,8 @@ import (
 // deletion. group_quiesce.go takes the snapshots together.
 //
 // Snapshots of librbd's own groups are not used: before Ceph 19, a snapshot of a group cannot be
-// cloned. The members are ordinary snapshots of the driver: they are read, restored and deleted like
-// others.
+// cloned. The members are ordinary snapshots of the driver: they are read, restored and deleted
+// like others.
 
 // CreateGroupSnapshot implements volume.GroupSnapshotter. All volumes must be in one cluster, and
 // have images with the feature exclusive-lock.
@@ -98,8 +98,8 @@ func (s *session) newGroup(
 	return s.readGroup(ctx, handle, record)
 }
 
-// takeGroup removes what an interrupted creation of the group snapshot has left, takes the snapshots
-// together, and reads them back.
+// takeGroup removes what an interrupted creation of the group snapshot has left, takes the
+// snapshots together, and reads them back.
 func (s *session) takeGroup(ctx context.Context, name string, members []*groupMember) (grouprecord.Record, error) {
 	record := grouprecord.Record{Name: name}
 	if err := s.checkClients(members); err != nil {
@@ -131,8 +131,8 @@ func (s *session) takeGroup(ctx context.Context, name string, members []*groupMe
 	return record, nil
 }
 
-// undoGroup removes the snapshots of a creation that failed with err, and returns err. What cannot be
-// removed now is removed by the next creation of this name.
+// undoGroup removes the snapshots of a creation that failed with err, and returns err. What
+// cannot be removed now is removed by the next creation of this name.
 func (s *session) undoGroup(ctx context.Context, members []*groupMember, err error) error {
 	for _, m := range members {
 		if undoErr := s.removeLeftover(ctx, m); undoErr != nil {
@@ -153,7 +153,8 @@ func (s *session) existingGroup(
 	}
 	if record.Name != req.Name || !slices.Equal(volumes, req.VolumeIDs) {
 		return volume.GroupSnapshot{}, volume.Errorf(volume.KindAlreadyExists,
-			"group snapshot %s has the name %s, and is of the volumes %q instead of %q", handle, record.Name, volumes, req.VolumeIDs)
+			"group snapshot %s has the name %s, and is of the volumes %q instead of %q",
+			handle, record.Name, volumes, req.VolumeIDs)
 	}
 	return s.readGroup(ctx, handle, record)
 }
@@ -215,7 +216,8 @@ func (b *Backend) GetGroupSnapshot(ctx context.Context, id string) (volume.Group
 	return group, volume.Wrap(err, "read group snapshot", id)
 }
 
-// DeleteGroupSnapshot implements volume.GroupSnapshotter. The object of the group snapshot goes last.
+// DeleteGroupSnapshot implements volume.GroupSnapshotter. The object of the group snapshot goes
+// last.
 func (b *Backend) DeleteGroupSnapshot(ctx context.Context, id string, snapshotIDs []string) error {
 	handle, err := grouprecord.Parse(id)
 	if err != nil {

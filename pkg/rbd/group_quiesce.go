@@ -17,14 +17,14 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// This file takes snapshots of several images together. There is a moment at which this client holds
-// the exclusive locks of all images, and each image keeps its lock from then until its snapshot is
-// taken. A write that began after another had ended is therefore in the snapshots only together with
-// that other one: if it is in a snapshot, it had ended before the moment.
+// This file takes snapshots of several images together. There is a moment at which this client
+// holds the exclusive locks of all images, and each image keeps its lock from then until its
+// snapshot is taken. A write that began after another had ended is therefore in the snapshots
+// only together with that other one: if it is in a snapshot, it had ended before the moment.
 
-// quiesceTimeout bounds how long the writes to an image wait for the locks of the others. A node that
-// is cut off keeps its lock for up to 30 s; filesystems and databases survive such a wait, but people
-// notice it.
+// quiesceTimeout bounds how long the writes to an image wait for the locks of the others. A node
+// that is cut off keeps its lock for up to 30 s; filesystems and databases survive such a wait,
+// but people notice it.
 const quiesceTimeout = 10 * time.Second
 
 // groupMember is one image of a group snapshot in the making.
@@ -166,13 +166,14 @@ func (m *groupMember) silentError(silent []string) error {
 			names = append(names, w.Client+" at "+w.Address)
 		}
 	}
-	return volume.Errorf(volume.KindUnavailable, "image %s has clients that do not answer within %s: %s; nothing was snapshotted, "+
-		"because the writes to all volumes would wait for them", m.target.spec(), silentTimeout, strings.Join(names, ", ")).
+	return volume.Errorf(volume.KindUnavailable, "image %s has clients that do not answer within %s: %s; "+
+		"nothing was snapshotted, because the writes to all volumes would wait for them",
+		m.target.spec(), silentTimeout, strings.Join(names, ", ")).
 		WithRemedy("check the network of that node; " + retryRemedy)
 }
 
-// checkHolder returns an error of kind Unavailable unless the holder that readHolder has found still
-// watches the image: then librbd has not broken its lock.
+// checkHolder returns an error of kind Unavailable unless the holder that readHolder has found
+// still watches the image: then librbd has not broken its lock.
 func (m *groupMember) checkHolder() error {
 	if m.holder.Address == "" {
 		return nil
@@ -193,7 +194,8 @@ func (m *groupMember) checkHolder() error {
 		WithRemedy("check the network of that node; " + retryRemedy)
 }
 
-// quiesceAndSnapshot takes the snapshots. The time that it returns is the moment to which they belong.
+// quiesceAndSnapshot takes the snapshots. The time that it returns is the moment to which they
+// belong.
 func (s *session) quiesceAndSnapshot(ctx context.Context, members []*groupMember) (time.Time, error) {
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, quiesceTimeout)

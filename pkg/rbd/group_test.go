@@ -14,8 +14,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
-// groupRequest is for a group snapshot of the volumes csi-vol-one and csi-vol-two, which prepareGroup
-// creates in two pools.
+// groupRequest is for a group snapshot of the volumes csi-vol-one and csi-vol-two, which
+// prepareGroup creates in two pools.
 func groupRequest() volume.GroupSnapshotRequest {
 	return volume.GroupSnapshotRequest{Name: "g", VolumeIDs: []string{"a/other/csi-vol-two", "a/volumes/csi-vol-one"}}
 }

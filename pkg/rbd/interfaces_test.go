@@ -4,8 +4,9 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
 	"github.com/growvol/growvol/pkg/controller"
-	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -22,10 +23,14 @@ var (
 	_ volume.BlockTracker     = (*Backend)(nil)
 )
 
-// The node plugin must report the services of the controller plugin.
+// The node plugin must report the services of the controller plugin: rbdServices in
+// cmd/growvol-node has the same list.
 func TestServicesAreThoseThatTheNodeReports(t *testing.T) {
 	got := controller.New(newRig(t), controller.Options{}).PluginServices()
-	if want := rbdcsi.PluginServices(); !slices.Equal(got, want) {
+	want := []csi.PluginCapability_Service_Type{
+		csi.PluginCapability_Service_GROUP_CONTROLLER_SERVICE, csi.PluginCapability_Service_SNAPSHOT_METADATA_SERVICE,
+	}
+	if !slices.Equal(got, want) {
 		t.Errorf("got the services %v, want %v", got, want)
 	}
 }

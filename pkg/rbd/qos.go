@@ -8,8 +8,8 @@ import (
 	"github.com/growvol/growvol/pkg/rbd/internal/metadata"
 )
 
-// This file passes the limits of a volume's I/O to the node. Modify keeps them in the metadata of the
-// image; the node enforces them for each pod, because the kernel's client knows no limits.
+// This file passes the limits of a volume's I/O to the node. Modify keeps them in the metadata of
+// the image; the node enforces them for each pod, because the kernel's client knows no limits.
 
 // addLimits adds the limits of the image of that id to the publish context of an attachment.
 func addLimits(publishContext map[string]string, pool ceph.Pool, imageID string) error {

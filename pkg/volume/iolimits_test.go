@@ -9,7 +9,9 @@ import (
 
 func TestParseIOLimits(t *testing.T) {
 	t.Parallel()
-	got, err := volume.ParseIOLimits(map[string]string{"maxReadBps": "1048576", "maxWriteIops": "100", "maxReadIops": "", "x": "y"})
+	got, err := volume.ParseIOLimits(map[string]string{
+		"maxReadBps": "1048576", "maxWriteIops": "100", "maxReadIops": "", "x": "y",
+	})
 	if want := (volume.IOLimits{ReadBPS: 1 << 20, WriteIOPS: 100}); err != nil || got != want {
 		t.Errorf("got %+v (%v), want %+v", got, err, want)
 	}

@@ -51,9 +51,9 @@ func (r *rig) number(t *testing.T, id string) int {
 	return must.Value(strconv.Atoi(strings.TrimRight(content[:8], "\x00")))(t)
 }
 
-// testGroupSnapshot takes group snapshots of two volumes under a writer, and restores the members. A
-// write to the second volume begins after one to the first has ended: the numbers in the snapshots
-// differ by 0 or 1.
+// testGroupSnapshot takes group snapshots of two volumes under a writer, and restores the
+// members. A write to the second volume begins after one to the first has ended: the numbers in
+// the snapshots differ by 0 or 1.
 func (r *rig) testGroupSnapshot(t *testing.T) {
 	n, ctx := r.nextNode(), testContext(t)
 	groups := csi.NewGroupControllerClient(r.controller.Conn)
@@ -183,14 +183,17 @@ func rangesOf[M interface{ GetBlockMetadata() []*csi.BlockMetadata }](
 	}
 }
 
-// wantRanges fails the test unless the ranges are exactly 64 KiB at each offset, given in MiB.
+// wantRanges fails the test unless there is one range for each offset, given in MiB, that ends after
+// the 64 KiB that were written there. A range may begin with the object (4 MiB): librbd shows new
+// objects from their beginning.
 func wantRanges(t *testing.T, what string, ranges []*csi.BlockMetadata, offsets ...int64) {
 	t.Helper()
 	isRight := len(ranges) == len(offsets)
 	for i := range min(len(ranges), len(offsets)) {
-		isRight = isRight && ranges[i].GetByteOffset() == offsets[i]*mib && ranges[i].GetSizeBytes() == 65536
+		begin, end := ranges[i].GetByteOffset(), ranges[i].GetByteOffset()+ranges[i].GetSizeBytes()
+		isRight = isRight && end == offsets[i]*mib+65536 && (begin == offsets[i]*mib || begin == offsets[i]/4*4*mib)
 	}
 	if !isRight {
-		t.Errorf("%s: got %v, want 64 KiB at the offsets %v MiB", what, ranges, offsets)
+		t.Errorf("%s: got %v, want ranges that end 64 KiB after %v MiB", what, ranges, offsets)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 // This file holds snapshots for which other clients wait.
 
+// openImage implements the optional interface, too.
 var _ ceph.Quiescer = (*openImage)(nil)
 
 // CreateQuiescedSnapshot implements ceph.Quiescer. Writes of mappings do not wait: tests make them
