@@ -72,6 +72,7 @@ func TestCeph(t *testing.T) {
 		"copies in use":  r.testCopiesInUse,
 		"group snapshot": r.testGroupSnapshot,
 		"changed blocks": r.testChangedBlocks,
+		"limits":         r.testLimits,
 		"capacity":       r.testCapacity,
 		"attributes":     r.testAttributes,
 		"ext3":           r.testGrowth("ext3", nil),

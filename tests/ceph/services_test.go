@@ -38,10 +38,12 @@ func (n *node) newPair(t *testing.T) [2]*csiclient.Volume {
 func (n *node) startPairWriter(t *testing.T, pair [2]*csiclient.Volume) *vm.Process {
 	t.Helper()
 	script := fmt.Sprintf(`i=0; while [ ! -e /tmp/pair-stop ]; do i=$((i+1)); for d in %s %s; do
-printf %%08d $i | dd of=$d bs=4096 conv=sync,notrunc oflag=direct 2>/dev/null || exit 1; done; done`,
+printf %%08d $i | dd of=$d bs=4096 conv=sync,notrunc oflag=direct 2>/dev/null || exit 1; done; touch /tmp/pair-begun; done`,
 		pair[0].Target, pair[1].Target)
-	n.runScript(t, "rm -f /tmp/pair-stop")
-	return must.Value(n.guest.Start(testContext(t), vm.Command{Argv: []string{"sh", "-c", script}}))(t)
+	n.runScript(t, "rm -f /tmp/pair-stop /tmp/pair-begun")
+	writer := must.Value(n.guest.Start(testContext(t), vm.Command{Argv: []string{"sh", "-c", script}}))(t)
+	n.runScript(t, "until [ -e /tmp/pair-begun ]; do sleep 0.1; done")
+	return writer
 }
 
 // number returns the number that a volume has got from the pair writer, as Ceph has it.
@@ -108,7 +110,6 @@ func (r *rig) testCutOffGroupSnapshot(t *testing.T) {
 	groups := csi.NewGroupControllerClient(r.controller.Conn)
 	pair := n.newPair(t)
 	writer := n.startPairWriter(t, pair)
-	n.runScript(t, "sleep 1")
 	n.guest.Cut()
 	begin := time.Now()
 	_, err := groups.CreateVolumeGroupSnapshot(ctx, &csi.CreateVolumeGroupSnapshotRequest{
@@ -196,4 +197,39 @@ func wantRanges(t *testing.T, what string, ranges []*csi.BlockMetadata, offsets 
 	if !isRight {
 		t.Errorf("%s: got %v, want ranges that end 64 KiB after %v MiB", what, ranges, offsets)
 	}
+}
+
+// testLimits gives a volume a limit, publishes it to a pod, and measures how fast a process of the
+// pod writes.
+func (r *rig) testLimits(t *testing.T) {
+	n, ctx := r.nextNode(), testContext(t)
+	const uid = "0b0e005c-39ec-4719-bbfe-78aadbc3e4ad"
+	v := must.Value(n.CreateWithParameters(ctx, class(nil), testName(t), gib, csiclient.MountCapability("ext4"), nil))(t)
+	v.Target = "/var/lib/kubelet/pods/" + uid + "/volumes/kubernetes.io~csi/pv/mount"
+	must.Value(n.Controller.ControllerModifyVolume(ctx, &csi.ControllerModifyVolumeRequest{
+		VolumeId: v.ID, MutableParameters: map[string]string{"maxWriteBps": "1048576"},
+	}))(t)
+	must.FailWith(t, n.Use(ctx, v), codes.Unavailable, uid, "control group")
+	const group = "/sys/fs/cgroup/kubepods/pod" + uid
+	n.runScript(t, "mkdir -p "+group+" && echo +io >/sys/fs/cgroup/cgroup.subtree_control && "+
+		"echo +io >/sys/fs/cgroup/kubepods/cgroup.subtree_control")
+	must.Succeed(t, n.Publish(ctx, v))
+	if got := n.runScript(t, "cat "+group+"/io.max"); !strings.Contains(got, "wbps=1048576") {
+		t.Errorf("got io.max %q, want wbps=1048576", got)
+	}
+	write := fmt.Sprintf("dd if=/dev/zero of=%s/data bs=262144 count=16 oflag=direct 2>&1", v.Target)
+	measure := func(script string) time.Duration {
+		begin := time.Now()
+		n.runScript(t, script)
+		return time.Since(begin).Round(time.Millisecond)
+	}
+	free := measure(write)
+	limited := measure("echo $$ >" + group + "/cgroup.procs && " + write)
+	t.Logf("4 MiB: %s outside of the pod, %s in it", free, limited)
+	if limited < 3*time.Second {
+		t.Errorf("4 MiB were written in %s, want at least 3 s with 1 MiB a second", limited)
+	}
+	must.Succeed(t, n.Release(ctx, v))
+	must.Succeed(t, n.Delete(ctx, v))
+	n.runScript(t, "rmdir "+group+" /sys/fs/cgroup/kubepods")
 }
