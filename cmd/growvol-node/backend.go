@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
 	"github.com/growvol/growvol/pkg/attached"
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/cindercsi"
@@ -26,8 +28,9 @@ import (
 // nodeBackend is the node's half of a backend.
 type nodeBackend struct {
 	connector  volume.Connector
-	driverName string // default of --driver-name
-	nodeID     string // of this node, as the controller's Attach knows it
+	driverName string                              // default of --driver-name
+	nodeID     string                              // of this node, as the controller's Attach knows it
+	services   []csi.PluginCapability_Service_Type // of the controller plugin; see csiserver.NewIdentity
 	kubernetes kubernetesNode
 }
 
@@ -90,7 +93,9 @@ func newRBDBackend(ctx context.Context, c config, log *slog.Logger) (nodeBackend
 		Recorder: n.krbdRecorder(), Log: log,
 		Node: volume.NodeInfo{Topology: c.topology, MaxVolumes: c.maxVolumes},
 	})
-	return nodeBackend{connector: connector, driverName: rbdcsi.DriverName, nodeID: id, kubernetes: n}, err
+	return nodeBackend{
+		connector: connector, driverName: rbdcsi.DriverName, nodeID: id, services: rbdServices(), kubernetes: n,
+	}, err
 }
 
 // newCinderBackend finds out which server this machine is and where it is: with a wrong identity
@@ -150,4 +155,12 @@ func attachLimit(ctx context.Context, c config, disks instance.Disks, log *slog.
 	log.InfoContext(ctx, "counted the volumes that can be attached to this machine",
 		"volumes", limit.Volumes, "reason", limit.Reason)
 	return limit.Volumes, nil
+}
+
+// rbdServices returns what growvol-controller derives from package rbd, which a node plugin must not
+// import; TestServicesAreThoseThatTheNodeReports of package rbd has the same list.
+func rbdServices() []csi.PluginCapability_Service_Type {
+	return []csi.PluginCapability_Service_Type{
+		csi.PluginCapability_Service_GROUP_CONTROLLER_SERVICE, csi.PluginCapability_Service_SNAPSHOT_METADATA_SERVICE,
+	}
 }

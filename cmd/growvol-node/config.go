@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/growvol/growvol/pkg/cgroup"
 	"github.com/growvol/growvol/pkg/csiserver"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/loopcsi"
@@ -26,6 +27,7 @@ type config struct {
 	stateDir        string
 	defaultFSType   string
 	kubeletDir      string
+	cgroupRoot      string
 	requireShared   bool
 	requireSysRes   bool
 	growOnChange    bool
@@ -66,6 +68,8 @@ func (c *config) register(fs *flag.FlagSet) {
 	fs.StringVar(&c.defaultFSType, "default-fstype", string(filesystem.TypeExt4),
 		"filesystem of volumes whose class names none")
 	isContainer := isInContainer()
+	fs.StringVar(&c.cgroupRoot, "cgroup-root", cgroup.DefaultRoot,
+		"cgroup v2 hierarchy of this node, in which kubelet has the groups of the pods; limits of the I/O are set there")
 	fs.StringVar(&c.kubeletDir, "kubelet-dir", "/var/lib/kubelet",
 		"directory below which kubelet has volumes mounted; see --require-shared-mounts")
 	fs.BoolVar(&c.requireShared, "require-shared-mounts", isContainer,

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 
 	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/cgroup"
 	"github.com/growvol/growvol/pkg/csiserver"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/luks"
@@ -63,7 +64,7 @@ func nodeOptions(c config, log *slog.Logger) (node.Options, error) {
 	return node.Options{
 		Devices: node.LocalDevices{System: blockdev.New()}, Mappings: luks.New(luks.Options{Log: log}),
 		StateDir: c.stateDir, DefaultFSType: defaultType, RequireShared: c.requireShared,
-		Log: log, Detached: new(operation.Tracker),
+		Limiter: cgroup.System{Root: c.cgroupRoot}, Log: log, Detached: new(operation.Tracker),
 	}, nil
 }
 
@@ -117,7 +118,8 @@ func newOptions(
 		return options, err
 	}
 	options.Node = server
-	options.Identity, err = csiserver.NewIdentity(driverName, len(info.Topology) > 0, requirements.CheckHealth)
+	options.Identity, err = csiserver.NewIdentity(
+		driverName, len(info.Topology) > 0, requirements.CheckHealth, backend.services...)
 	if err == nil && c.growOnChange {
 		options.Stopping = startGrowOnDeviceChange(ctx, server)
 	}

@@ -87,9 +87,9 @@ func (s *Server) sendBlocks(
 	return volume.Wrap(err, "list blocks of snapshot", req.SnapshotID)
 }
 
-// checkBlocks checks the request against the snapshots, and returns the size of the snapshot. Kinds:
-// NotFound, OutOfRange (the offset), Invalid (the snapshots are of different volumes, or the base is
-// the later one).
+// checkBlocks checks the request against the snapshots, and returns the size of the snapshot.
+// Kinds: NotFound, OutOfRange (the offset), Invalid (the snapshots are of different volumes, or
+// the base is the later one).
 func (s *Server) checkBlocks(ctx context.Context, req volume.BlocksRequest) (volume.Size, error) {
 	target, err := s.blocks.GetSnapshot(ctx, req.SnapshotID)
 	if err != nil {

@@ -47,7 +47,8 @@ func (s *Server) CreateVolumeGroupSnapshot(
 }
 
 // checkGroup returns an error unless the group snapshot has one snapshot of each volume.
-// GroupSnapshotter guarantees that; a snapshot that is missing would be noticed only at the restore.
+// GroupSnapshotter guarantees that; a snapshot that is missing would be noticed only at the
+// restore.
 func checkGroup(group volume.GroupSnapshot, volumes []string) error {
 	var found []string
 	for _, snapshot := range group.Snapshots {

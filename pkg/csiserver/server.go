@@ -125,7 +125,7 @@ func newServer(options Options) (*server, error) {
 	}
 	s.grpc = grpc.NewServer(
 		grpc.ChainUnaryInterceptor(s.interceptors()...),
-		grpc.StreamInterceptor(streamInterceptor(s.interceptors())),
+		grpc.StreamInterceptor(streamInterceptor(s.interceptors())), //nolint:contextcheck // that of the stream
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(30*time.Second),
 		grpc.WaitForHandlers(true),

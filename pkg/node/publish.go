@@ -43,6 +43,7 @@ type publishCall struct {
 	staging, target string
 	readOnly        bool
 	isEncrypted     bool             // by the volume context
+	limits          volume.IOLimits  // by the publish context
 	lease           *operation.Lease // of the publish lock; for a raw device also of the volume's lock
 }
 
@@ -59,6 +60,10 @@ func (s *Server) newPublishCall(req *csi.NodePublishVolumeRequest) (*publishCall
 	if err != nil {
 		return nil, err
 	}
+	limits, err := volume.ParseIOLimits(req.GetPublishContext())
+	if err != nil {
+		return nil, err
+	}
 	if staging == "" {
 		// Spec v1.13, NodePublishVolume errors: FAILED_PRECONDITION.
 		err := volume.Errorf(volume.KindPrecondition, "staging_target_path is missing from the request").
@@ -66,7 +71,7 @@ func (s *Server) newPublishCall(req *csi.NodePublishVolumeRequest) (*publishCall
 		return nil, volume.Wrap(err, "publish", id)
 	}
 	return &publishCall{
-		Server: s, id: id, access: access, isEncrypted: isEncrypted,
+		Server: s, id: id, access: access, isEncrypted: isEncrypted, limits: limits,
 		staging: filepath.Clean(staging), target: filepath.Clean(target),
 		readOnly: req.GetReadonly() || access.Mode.IsReadOnly() || filesystem.RequestsReadOnly(access.MountFlags),
 	}, nil
@@ -88,6 +93,9 @@ func (p *publishCall) run(ctx context.Context) (err error) {
 		return err
 	}
 	dev := vol.Device
+	if err := p.limitIO(ctx, dev); err != nil {
+		return err
+	}
 	isPublished, err := p.isPublished(ctx, dev)
 	if err != nil || isPublished {
 		return err

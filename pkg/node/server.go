@@ -41,7 +41,9 @@ type Options struct {
 	Filesystems Filesystems
 	// StateDir holds what must survive a restart of the plugin: records of staged volumes, and
 	// markers of formats that have begun. It must be on the node's own disk.
-	StateDir      string
+	StateDir string
+	// Limiter limits the I/O of volumes whose publish context has limits; nil: they are refused.
+	Limiter       IOLimiter
 	DefaultFSType filesystem.Type // type for a capability that names none; ext4 when empty
 	// RequireShared refuses to mount where the mount would be visible in this process's mount
 	// namespace only: set it when the plugin runs in a container.

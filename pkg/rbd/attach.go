@@ -31,7 +31,8 @@ func (b *Backend) Attach(ctx context.Context, req volume.AttachRequest) (map[str
 		if err != nil {
 			return nil, err
 		}
-		return s.publishContext(im, info, req.Access), nil
+		published := s.publishContext(im, info, req.Access)
+		return published, addLimits(published, im.pool, info.ID)
 	})
 	return published, volume.Wrap(err, "attach volume", req.VolumeID)
 }

@@ -121,3 +121,19 @@ func TestAttachAndDetachOfAMissingVolume(t *testing.T) {
 	_, err := r.Attach(t.Context(), attachRequest(v.ID, "n1"))
 	volumetest.WantKind(t, err, volume.KindUnavailable, "ceph -s")
 }
+
+func TestAttachTellsTheNodeTheLimits(t *testing.T) {
+	r := newRig(t)
+	r.withNodes(t)
+	v := r.create(t, request("pvc-1"))
+	must.Succeed(t, r.Modify(t.Context(), v.ID, map[string]string{"maxReadBps": "1048576", "maxWriteIops": "100"}))
+	published := must.Value(r.Attach(t.Context(), attachRequest(v.ID, "n1")))(t)
+	limits, err := volume.ParseIOLimits(published)
+	if want := (volume.IOLimits{ReadBPS: 1 << 20, WriteIOPS: 100}); err != nil || limits != want {
+		t.Errorf("got %+v (%v), want %+v", limits, err, want)
+	}
+	for key, value := range map[string]string{"maxReadBps": "1Mi", "type": "gold"} {
+		err := r.Modify(t.Context(), v.ID, map[string]string{key: value, "maxWriteBps": "1"})
+		volumetest.WantKind(t, err, volume.KindInvalid, key)
+	}
+}

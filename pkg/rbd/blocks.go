@@ -24,7 +24,8 @@ type pageFullError struct{}
 
 func (pageFullError) Error() string { return "the page is full" }
 
-// Blocks implements volume.BlockTracker. The ranges are exact, not whole objects. Kind Precondition:
+// Blocks implements volume.BlockTracker. Of an object that is new since the base, the range goes
+// from its beginning to the last byte that was written; other ranges are exact. Kind Precondition:
 // the snapshots are of ceph-csi, which keeps each in an image of its own.
 func (b *Backend) Blocks(ctx context.Context, req volume.BlocksRequest, each func(volume.BlockRange) error) error {
 	clusterID, err := snapshotCluster(req.SnapshotID)
@@ -118,8 +119,9 @@ func (s *session) baseName(ctx context.Context, req volume.BlocksRequest, target
 		return "", err
 	}
 	if base.image.ID != target.image.ID {
-		return "", volume.Errorf(volume.KindPrecondition, "the snapshots are of the images %s and %s, which cannot be compared",
-			base.image.Name, target.image.Name).WithRemedy("make a full backup: list the allocated blocks of the snapshot")
+		return "", volume.Errorf(volume.KindPrecondition,
+			"the snapshots are of the images %s and %s, which cannot be compared", base.image.Name, target.image.Name).
+			WithRemedy("make a full backup: list the allocated blocks of the snapshot")
 	}
 	return base.snapshot.Name, nil
 }

@@ -17,8 +17,8 @@ import (
 // deletion. group_quiesce.go takes the snapshots together.
 //
 // Snapshots of librbd's own groups are not used: before Ceph 19, a snapshot of a group cannot be
-// cloned. The members are ordinary snapshots of the driver: they are read, restored and deleted like
-// others.
+// cloned. The members are ordinary snapshots of the driver: they are read, restored and deleted
+// like others.
 
 // CreateGroupSnapshot implements volume.GroupSnapshotter. All volumes must be in one cluster, and
 // have images with the feature exclusive-lock.
@@ -56,11 +56,25 @@ func (s *session) createGroup(ctx context.Context, req volume.GroupSnapshotReque
 	handle := grouprecord.New(first.handle.Location, req.Name)
 	record, err := readGroupRecord(first.pool, handle)
 	if err == nil {
-		return s.existingGroup(ctx, handle, record, req)
-	}
-	if !isMissing(err) {
+		group, err := s.existingGroup(ctx, handle, record, req)
+		if !volume.IsKind(err, volume.KindNotFound) {
+			return group, err
+		}
+		// The answer to the creation of the object was lost, and the snapshots were removed then.
+		err = s.deleteGroup(ctx, handle, nil)
+		if err != nil {
+			return group, err
+		}
+	} else if !isMissing(err) {
 		return volume.GroupSnapshot{}, err
 	}
+	return s.newGroup(ctx, first.pool, handle, req)
+}
+
+// newGroup takes the group snapshot, and makes its object in the pool.
+func (s *session) newGroup(
+	ctx context.Context, pool ceph.Pool, handle grouprecord.Handle, req volume.GroupSnapshotRequest,
+) (volume.GroupSnapshot, error) {
 	var members []*groupMember
 	defer func() {
 		for _, m := range members {
@@ -74,9 +88,9 @@ func (s *session) createGroup(ctx context.Context, req volume.GroupSnapshotReque
 		}
 		members = append(members, m)
 	}
-	record, err = s.takeGroup(ctx, req.Name, members)
+	record, err := s.takeGroup(ctx, req.Name, members)
 	if err == nil {
-		err = first.pool.CreateObject(handle.Object(), record.Encode())
+		err = pool.CreateObject(handle.Object(), record.Encode())
 	}
 	if err != nil {
 		return volume.GroupSnapshot{}, s.undoGroup(ctx, members, err)
@@ -84,10 +98,13 @@ func (s *session) createGroup(ctx context.Context, req volume.GroupSnapshotReque
 	return s.readGroup(ctx, handle, record)
 }
 
-// takeGroup removes what an interrupted creation of the group snapshot has left, takes the snapshots
-// together, and reads them back.
+// takeGroup removes what an interrupted creation of the group snapshot has left, takes the
+// snapshots together, and reads them back.
 func (s *session) takeGroup(ctx context.Context, name string, members []*groupMember) (grouprecord.Record, error) {
 	record := grouprecord.Record{Name: name}
+	if err := s.checkClients(members); err != nil {
+		return record, err
+	}
 	for _, m := range members {
 		if err := s.prepareMember(ctx, m); err != nil {
 			return record, fmt.Errorf("volume %s: %w", m.target.id, err)
@@ -98,9 +115,9 @@ func (s *session) takeGroup(ctx context.Context, name string, members []*groupMe
 		return record, err
 	}
 	for _, m := range members {
-		snapshots, err := m.image.Snapshots()
+		snapshots, err := s.memberSnapshots(ctx, m)
 		if err != nil {
-			return record, fmt.Errorf("cannot read the snapshots of image %s back: %w", m.target.spec(), err)
+			return record, err
 		}
 		found, ok := findSnapshot(snapshots, m.claim.Object())
 		if !ok {
@@ -114,11 +131,11 @@ func (s *session) takeGroup(ctx context.Context, name string, members []*groupMe
 	return record, nil
 }
 
-// undoGroup removes the snapshots of a creation that failed with err, and returns err. What cannot be
-// removed now is removed by the next creation of this name.
+// undoGroup removes the snapshots of a creation that failed with err, and returns err. What
+// cannot be removed now is removed by the next creation of this name.
 func (s *session) undoGroup(ctx context.Context, members []*groupMember, err error) error {
 	for _, m := range members {
-		if undoErr := s.removeLeftover(m); undoErr != nil {
+		if undoErr := s.removeLeftover(ctx, m); undoErr != nil {
 			s.log.WarnContext(ctx, "cannot remove a snapshot of a failed group snapshot; the retry removes it",
 				"image", m.target.spec(), "snapshot", m.claim.Object(), "error", undoErr)
 		}
@@ -136,7 +153,8 @@ func (s *session) existingGroup(
 	}
 	if record.Name != req.Name || !slices.Equal(volumes, req.VolumeIDs) {
 		return volume.GroupSnapshot{}, volume.Errorf(volume.KindAlreadyExists,
-			"group snapshot %s has the name %s, and is of the volumes %q instead of %q", handle, record.Name, volumes, req.VolumeIDs)
+			"group snapshot %s has the name %s, and is of the volumes %q instead of %q",
+			handle, record.Name, volumes, req.VolumeIDs)
 	}
 	return s.readGroup(ctx, handle, record)
 }
@@ -198,7 +216,8 @@ func (b *Backend) GetGroupSnapshot(ctx context.Context, id string) (volume.Group
 	return group, volume.Wrap(err, "read group snapshot", id)
 }
 
-// DeleteGroupSnapshot implements volume.GroupSnapshotter. The object of the group snapshot goes last.
+// DeleteGroupSnapshot implements volume.GroupSnapshotter. The object of the group snapshot goes
+// last.
 func (b *Backend) DeleteGroupSnapshot(ctx context.Context, id string, snapshotIDs []string) error {
 	handle, err := grouprecord.Parse(id)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,14 +17,14 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// This file takes snapshots of several images together. There is a moment at which this client holds
-// the exclusive locks of all images, and each image keeps its lock from then until its snapshot is
-// taken. A write that began after another had ended is therefore in the snapshots only together with
-// that other one: if it is in a snapshot, it had ended before the moment.
+// This file takes snapshots of several images together. There is a moment at which this client
+// holds the exclusive locks of all images, and each image keeps its lock from then until its
+// snapshot is taken. A write that began after another had ended is therefore in the snapshots
+// only together with that other one: if it is in a snapshot, it had ended before the moment.
 
-// quiesceTimeout bounds how long the writes to an image wait for the locks of the others. A node that
-// is cut off keeps its lock for up to 30 s; filesystems and databases survive such a wait, but people
-// notice it.
+// quiesceTimeout bounds how long the writes to an image wait for the locks of the others. A node
+// that is cut off keeps its lock for up to 30 s; filesystems and databases survive such a wait,
+// but people notice it.
 const quiesceTimeout = 10 * time.Second
 
 // groupMember is one image of a group snapshot in the making.
@@ -55,9 +56,6 @@ func (s *session) openMember(id, groupName string) (*groupMember, error) {
 			"cannot be stopped for a consistent group snapshot", t.spec()).
 			WithRemedy("stop the pods that use the volume, then run: rbd feature enable " + t.spec() + " exclusive-lock")
 	}
-	if _, ok := im.(ceph.Quiescer); !ok && err == nil {
-		err = volume.Errorf(volume.KindUnsupported, "this build of the driver cannot take consistent group snapshots")
-	}
 	if err != nil {
 		return nil, volume.Join(err, im.Close())
 	}
@@ -67,10 +65,10 @@ func (s *session) openMember(id, groupName string) (*groupMember, error) {
 
 // prepareMember removes the snapshot that an interrupted creation has left, and claims its name.
 func (s *session) prepareMember(ctx context.Context, m *groupMember) error {
-	if err := s.removeLeftover(m); err != nil {
+	if err := s.removeLeftover(ctx, m); err != nil {
 		return err
 	}
-	snapshots, err := m.image.Snapshots()
+	snapshots, err := s.memberSnapshots(ctx, m)
 	if err == nil {
 		err = checkSnapshotCount(snapshots, m.target.spec())
 	}
@@ -83,12 +81,27 @@ func (s *session) prepareMember(ctx context.Context, m *groupMember) error {
 	return err
 }
 
+// memberSnapshots reads the snapshots of the image. It opens the image again: one that is open
+// read-only shows the snapshots of the time when it was opened.
+func (s *session) memberSnapshots(ctx context.Context, m *groupMember) ([]ceph.Snapshot, error) {
+	im, err := m.target.open(true)
+	if err != nil {
+		return nil, err
+	}
+	defer s.closeImage(ctx, im)
+	snapshots, err := im.Snapshots()
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the snapshots of image %s: %w", m.target.spec(), err)
+	}
+	return snapshots, nil
+}
+
 // removeLeftover removes the snapshot of the member, if it exists, with the object of its name. The
 // creation of the group snapshot has not ended, so nothing depends on it.
-func (s *session) removeLeftover(m *groupMember) error {
-	snapshots, err := m.image.Snapshots()
+func (s *session) removeLeftover(ctx context.Context, m *groupMember) error {
+	snapshots, err := s.memberSnapshots(ctx, m)
 	if err != nil {
-		return fmt.Errorf("cannot read the snapshots of image %s: %w", m.target.spec(), err)
+		return err
 	}
 	if _, ok := findSnapshot(snapshots, m.claim.Object()); ok {
 		writable, err := m.target.open(false)
@@ -110,15 +123,57 @@ func (m *groupMember) readHolder() error {
 	if err != nil {
 		return fmt.Errorf("cannot read the lock of image %s: %w", m.target.spec(), err)
 	}
-	if !isHeld {
-		return nil
+	if isHeld {
+		m.holder = holder
 	}
-	m.holder = holder
 	return m.checkHolder()
 }
 
-// checkHolder returns an error of kind Unavailable unless the holder that readHolder has found still
-// watches the image: then librbd has not broken its lock.
+// silentTimeout is how long a client may take to answer before its image is refused.
+const silentTimeout = 3 * time.Second
+
+// checkClients returns an error of kind Unavailable if a client of an image does not answer: the
+// writes to all images would wait for it.
+func (s *session) checkClients(members []*groupMember) error {
+	var tasks errgroup.Group
+	for _, m := range members {
+		tasks.Go(func() error {
+			quiescer, ok := m.image.(ceph.Quiescer)
+			if !ok {
+				return volume.Errorf(volume.KindUnsupported, "this build of the driver cannot take consistent group snapshots")
+			}
+			silent, err := quiescer.SilentClients(silentTimeout)
+			if err != nil {
+				return fmt.Errorf("cannot ask the clients of image %s: %w", m.target.spec(), err)
+			}
+			if len(silent) > 0 {
+				return m.silentError(silent)
+			}
+			return nil
+		})
+	}
+	return tasks.Wait()
+}
+
+func (m *groupMember) silentError(silent []string) error {
+	watchers, err := m.image.Watchers()
+	if err != nil {
+		return fmt.Errorf("cannot read the watchers of image %s: %w", m.target.spec(), err)
+	}
+	var names []string
+	for _, w := range watchers {
+		if slices.Contains(silent, w.Client) {
+			names = append(names, w.Client+" at "+w.Address)
+		}
+	}
+	return volume.Errorf(volume.KindUnavailable, "image %s has clients that do not answer within %s: %s; "+
+		"nothing was snapshotted, because the writes to all volumes would wait for them",
+		m.target.spec(), silentTimeout, strings.Join(names, ", ")).
+		WithRemedy("check the network of that node; " + retryRemedy)
+}
+
+// checkHolder returns an error of kind Unavailable unless the holder that readHolder has found
+// still watches the image: then librbd has not broken its lock.
 func (m *groupMember) checkHolder() error {
 	if m.holder.Address == "" {
 		return nil
@@ -139,7 +194,8 @@ func (m *groupMember) checkHolder() error {
 		WithRemedy("check the network of that node; " + retryRemedy)
 }
 
-// quiesceAndSnapshot takes the snapshots. The time that it returns is the moment to which they belong.
+// quiesceAndSnapshot takes the snapshots. The time that it returns is the moment to which they
+// belong.
 func (s *session) quiesceAndSnapshot(ctx context.Context, members []*groupMember) (time.Time, error) {
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, quiesceTimeout)

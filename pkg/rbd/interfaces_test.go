@@ -1,6 +1,14 @@
 package rbd
 
-import "github.com/growvol/growvol/pkg/volume"
+import (
+	"slices"
+	"testing"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/controller"
+	"github.com/growvol/growvol/pkg/volume"
+)
 
 var (
 	_ volume.Backend          = (*Backend)(nil)
@@ -15,3 +23,15 @@ var (
 	_ volume.GroupSnapshotter = (*Backend)(nil)
 	_ volume.BlockTracker     = (*Backend)(nil)
 )
+
+// The node plugin must report the services of the controller plugin: rbdServices in
+// cmd/growvol-node has the same list.
+func TestServicesAreThoseThatTheNodeReports(t *testing.T) {
+	got := controller.New(newRig(t), controller.Options{}).PluginServices()
+	want := []csi.PluginCapability_Service_Type{
+		csi.PluginCapability_Service_GROUP_CONTROLLER_SERVICE, csi.PluginCapability_Service_SNAPSHOT_METADATA_SERVICE,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got the services %v, want %v", got, want)
+	}
+}

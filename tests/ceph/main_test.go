@@ -70,6 +70,9 @@ func TestCeph(t *testing.T) {
 		"lifecycle":      r.testLifecycle,
 		"copies":         r.testCopies,
 		"copies in use":  r.testCopiesInUse,
+		"group snapshot": r.testGroupSnapshot,
+		"changed blocks": r.testChangedBlocks,
+		"limits":         r.testLimits,
 		"capacity":       r.testCapacity,
 		"attributes":     r.testAttributes,
 		"ext3":           r.testGrowth("ext3", nil),
@@ -95,6 +98,7 @@ func TestCeph(t *testing.T) {
 		"45 s":                r.testCutOff(1, 45, ""),
 		"45 s without a lock": r.testCutOff(1, 45, "layering"),
 	})
+	t.Run("cut off in a group snapshot", r.testCutOffGroupSnapshot)
 	t.Run("paused", r.testPausedCluster)
 	t.Run("stopped OSDs", r.testStoppedOSDs)
 	t.Run("fenced node", r.testFencedNode)

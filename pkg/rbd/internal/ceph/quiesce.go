@@ -1,5 +1,7 @@
 package ceph
 
+import "time"
+
 // Quiescer is implemented by images that can be snapshotted together with others.
 type Quiescer interface {
 	// CreateQuiescedSnapshot is CreateSnapshot with a moment in which no other client can write: it
@@ -13,4 +15,9 @@ type Quiescer interface {
 	// lock, and the kernel then fails the write (EIO; Linux, drivers/block/rbd.c, "peer will not
 	// release lock"). A filesystem does not survive that.
 	CreateQuiescedSnapshot(name string, quiesced func() error) error
+	// SilentClients asks all clients that have the image open for writing for an answer, and returns
+	// those that give none within the timeout, such as client.4133: nodes that are cut off. Before a
+	// snapshot is taken, librbd waits half a minute for each of them. Clients that answer read the
+	// header of the image again, and nothing else.
+	SilentClients(timeout time.Duration) ([]string, error)
 }

@@ -24,6 +24,7 @@ type client struct {
 	isFenced bool // for ever, as librados has it
 	isClosed bool
 	isNode   bool // a mapping
+	isSilent bool // it answers no notification
 }
 
 func (s *Server) connect(c cluster.Cluster) (ceph.Cluster, error) {

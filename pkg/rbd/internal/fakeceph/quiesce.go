@@ -1,6 +1,8 @@
 package fakeceph
 
 import (
+	"time"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
@@ -8,6 +10,7 @@ import (
 
 // This file holds snapshots for which other clients wait.
 
+// openImage implements the optional interface, too.
 var _ ceph.Quiescer = (*openImage)(nil)
 
 // CreateQuiescedSnapshot implements ceph.Quiescer. Writes of mappings do not wait: tests make them
@@ -32,4 +35,25 @@ func (o *openImage) CreateQuiescedSnapshot(name string, quiesced func() error) e
 		o.image.addSnapshot(name)
 		return nil
 	})
+}
+
+// SilentClients implements ceph.Quiescer: mappings after Mapping.CutOff.
+func (o *openImage) SilentClients(time.Duration) ([]string, error) {
+	var silent []string
+	err := o.read("SilentClients", func() error {
+		for _, w := range o.image.watches {
+			if w.client.isSilent {
+				silent = append(silent, w.client.name)
+			}
+		}
+		return nil
+	})
+	return silent, err
+}
+
+// CutOff makes the node of the mapping answer no notification. Its watch stays.
+func (m *Mapping) CutOff() {
+	m.client.server.mu.Lock()
+	defer m.client.server.mu.Unlock()
+	m.client.isSilent = true
 }

@@ -1,6 +1,6 @@
-// Package grouprecord holds what the driver stores of a group snapshot: one small RADOS object in the
-// pool of its first volume. The object is made when all snapshots have been taken together, so that
-// a group snapshot exists if its object does.
+// Package grouprecord holds what the driver stores of a group snapshot: one small RADOS object in
+// the pool of its first volume. The object is made when all snapshots have been taken together,
+// so that a group snapshot exists if its object does.
 package grouprecord
 
 import (

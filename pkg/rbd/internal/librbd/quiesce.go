@@ -72,7 +72,9 @@ static int create_snapshot(rbd_image_t image, const char *name) {
 import "C"
 
 import (
+	"fmt"
 	"slices"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -88,6 +90,7 @@ import (
 // nobody before the operations that it runs have ended (exclusive_lock/PreReleaseRequest.cc). It
 // acknowledges requests for the lock meanwhile, so that the kernel's client waits.
 
+// image implements the optional interface, too.
 var _ ceph.Quiescer = (*image)(nil)
 
 // CreateQuiescedSnapshot implements ceph.Quiescer. It opens the image for itself.
@@ -140,8 +143,8 @@ func (i *image) createQuiesced(opened C.rbd_image_t, name string, quiesced func(
 }
 
 // answerQuiesces calls quiesced once, when librbd asks for quiet, and answers with its result. It
-// returns that result; EBUSY: librbd never asked. If this client does not hold the lock, librbd asks
-// for the snapshot of another program, which gets its quiet.
+// returns that result; EBUSY: librbd never asked. If this client does not hold the lock, librbd
+// asks for the snapshot of another program, which gets its quiet.
 func answerQuiesces(opened C.rbd_image_t, watch *C.watch_t, handle C.uint64_t, quiesced func() error) error {
 	err, isCalled := error(unix.EBUSY), false
 	for C.watch_next(watch) != 0 {
@@ -158,4 +161,18 @@ func answerQuiesces(opened C.rbd_image_t, watch *C.watch_t, handle C.uint64_t, q
 		C.rbd_quiesce_complete(opened, handle, answer)
 	}
 	return err
+}
+
+// SilentClients implements ceph.Quiescer. An empty notification is the oldest one of RBD: the
+// header has changed (Linux, drivers/block/rbd.c, rbd_watch_cb; librbd/watcher/Notifier).
+func (i *image) SilentClients(timeout time.Duration) ([]string, error) {
+	_, timeouts, err := i.pool.io.NotifyWithTimeout(headerObject(i.id), nil, timeout)
+	var silent []string
+	for _, t := range timeouts {
+		silent = append(silent, fmt.Sprintf("client.%d", t.NotifierID))
+	}
+	if len(silent) > 0 {
+		return silent, nil // err says that there are some
+	}
+	return nil, wrap(err, "notify the clients of image %s", i)
 }
