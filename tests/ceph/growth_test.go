@@ -168,44 +168,54 @@ func (r *rig) testReadOnly(t *testing.T) {
 	must.Succeed(t, n.Delete(ctx, v))
 }
 
-// testRenamedImage expands a mapped image that was renamed: the kernel shows the old name.
+// testRenamedImage expands a mapped image that was renamed. The kernel still shows the old name, which
+// now belongs to another image: that one must stay as it is.
 func (r *rig) testRenamedImage(t *testing.T) {
 	n, ctx := r.nextNode(), testContext(t)
 	image := ceph.OtherPool + "/" + testName(t)
 	v := r.useStatic(t, n, image)
 	must.Value(r.Tool(ctx, "rbd", "rename", image, image+"-new"))(t)
-	// The old name now belongs to another image, which must stay as it is.
 	must.Value(r.Tool(ctx, "rbd", "create", "--size=1G", image))(t)
-	old := v.ID
-	v.ID += "-new"
-	e, err := n.Expand(ctx, v, 2*gib)
-	if err != nil || e.NodeSize != 2*gib {
-		t.Logf("the renamed image: got %s, %v", sizeText(e.NodeSize), err)
+	must.Value(r.Tool(ctx, "rbd", "resize", "--size=2G", "--no-progress", image+"-new"))(t)
+	if size := must.Value(n.ExpandNode(ctx, v, 2*gib))(t); size != 2*gib {
+		t.Errorf("the node reports %s, want 2 GiB", sizeText(size))
 	}
-	r.wantSize(t, old, gib)
-	r.wantSize(t, v.ID, 2*gib)
-	v.ID = old
+	n.wantGrown(t, v, 2*gib)
 	must.Succeed(t, n.Unpublish(ctx, v))
 	must.Succeed(t, n.Unstage(ctx, v))
+	r.wantSize(t, v.ID, gib)
 	for _, name := range []string{image, image + "-new"} {
+		if watchers := must.Value(r.Watchers(ctx, name))(t); len(watchers) > 0 {
+			t.Errorf("after the volume was unstaged, image %s is watched by %v", name, watchers)
+		}
 		must.Value(r.Tool(ctx, "rbd", "rm", "--no-progress", name))(t)
 	}
 }
 
 // testExclusiveMapping expands an image that a client has mapped with the option exclusive, which
-// forbids every change from elsewhere: the answer must say so.
+// forbids an expansion that needs the lock: the answer must say so.
 func (r *rig) testExclusiveMapping(t *testing.T) {
 	n, ctx := r.nextNode(), testContext(t)
-	v := must.Value(n.CreateWithParameters(ctx, class(nil), testName(t), gib, csiclient.MountCapability("ext4"), nil))(t)
-	key := must.Value(n.guest.ReadFile(ctx, configDir+"/keys/userKey"))(t)
-	pool, image, _ := strings.Cut(imageOf(v.ID), "/")
-	n.runScript(t, fmt.Sprintf("echo '10.77.0.1:6789 name=csi,secret=%s,exclusive %s %s -' >/sys/bus/rbd/add_single_major",
-		key, pool, image))
-	err := n.ExpandController(ctx, v, 2*gib)
-	must.FailWith(t, err, codes.FailedPrecondition, "exclusive", "next step")
+	parameters := class(map[string]string{"imageFeatures": allFeatures})
+	v := must.Value(n.CreateWithParameters(ctx, parameters, testName(t), gib, csiclient.MountCapability("ext4"), nil))(t)
+	unmap := r.mapByHand(t, n, imageOf(v.ID), ",exclusive")
+	must.FailWith(t, n.ExpandController(ctx, v, 2*gib), codes.FailedPrecondition, "exclusive", "next step")
 	r.wantSize(t, v.ID, gib)
-	n.runScript(t, `cd /sys/bus/rbd/devices; for d in *; do if [ "$(cat $d/name)" = `+image+` ]; then
-		echo $d >/sys/bus/rbd/remove_single_major; fi; done`)
+	unmap()
 	must.Succeed(t, n.ExpandController(ctx, v, 2*gib))
 	must.Succeed(t, n.Delete(ctx, v))
+}
+
+// mapByHand maps an image of the pool volumes with options, each after a comma, as an administrator
+// does on a node.
+func (r *rig) mapByHand(t *testing.T, n *node, image, options string) (unmap func()) {
+	t.Helper()
+	key := must.Value(n.guest.ReadFile(t.Context(), configDir+"/keys/userKey"))(t)
+	pool, image, _ := strings.Cut(image, "/")
+	n.runScript(t, fmt.Sprintf("echo '10.77.0.1:6789 name=csi,secret=%s%s %s %s -' >/sys/bus/rbd/add_single_major",
+		key, options, pool, image))
+	return func() {
+		n.runScript(t, `cd /sys/bus/rbd/devices; for d in *; do if [ "$(cat $d/name)" = `+image+` ]; then
+			echo $d >/sys/bus/rbd/remove_single_major; fi; done`)
+	}
 }

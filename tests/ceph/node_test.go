@@ -131,6 +131,8 @@ func (n *node) startWriter(t *testing.T, v *csiclient.Volume) *writer {
 	t.Helper()
 	record := "/tmp/record-" + v.Name
 	p := must.Value(n.guest.Start(t.Context(), vm.Command{Argv: []string{n.bin + "/writer", "write", v.Target, record}}))(t)
+	// Before its first write, it may not handle signals yet.
+	n.runScript(t, "for i in $(seq 600); do if [ -s "+v.Target+"/data-000000 ]; then exit; fi; sleep 0.1; done; exit 1")
 	return &writer{node: n, process: p, record: record}
 }
 

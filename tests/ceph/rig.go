@@ -91,7 +91,8 @@ func (r *Rig) ToolJSON(ctx context.Context, answer any, program string, args ...
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal([]byte(out), answer); err != nil {
+	// Some commands print a second value after the answer.
+	if err := json.NewDecoder(strings.NewReader(out)).Decode(answer); err != nil {
 		return fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, out)
 	}
 	return nil

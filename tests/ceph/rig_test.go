@@ -64,7 +64,6 @@ func (r *rig) purge(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)
 	defer cancel()
 	must.Value(r.Tool(ctx, "ceph", "osd", "unpause"))(t)
-	must.Value(r.Tool(ctx, "ceph", "osd", "blocklist", "clear"))(t)
 	must.Value(r.Tool(ctx, "ceph", "osd", "pool", "set-quota", ceph.SmallPool, "max_bytes", "0"))(t)
 	for _, pool := range []string{ceph.Pool, ceph.OtherPool, ceph.SmallPool, ceph.Pool + "/" + ceph.Namespace} {
 		// Clones are removed before their parents, which the first pass may meet too early.
@@ -79,6 +78,8 @@ func (r *rig) purge(t *testing.T) {
 			}
 		}
 	}
+	// The removal of an image breaks the lock of a client that no longer answers, and fences it.
+	must.Value(r.Tool(ctx, "ceph", "osd", "blocklist", "clear"))(t)
 }
 
 // startController starts a controller plugin that runs until the end of the test. The end of its

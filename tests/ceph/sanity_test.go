@@ -25,7 +25,6 @@ func (r *rig) testSanity(t *testing.T) {
 	config.TestVolumeSize, config.TestVolumeExpandSize = gib, 2*gib
 	config.IdempotentCount = 2
 	config.TestVolumeParameters = class(nil)
-	config.TestVolumeMutableParameters = map[string]string{"maxReadIops": "1000"}
 	conformance.Run(t, conformance.Suite{
 		Configs: map[string]*sanity.TestConfig{"volumes": &config},
 		Skips: map[string]string{

@@ -9,8 +9,8 @@ import (
 	"github.com/growvol/growvol/tests/must"
 )
 
-// testTwoNodes stages a volume on a node while another node uses it: the kernel would let both write
-// to it.
+// testTwoNodes attaches a volume to a node while another node uses it, or a client that Kubernetes
+// does not know: the kernel would let both write to it.
 func (r *rig) testTwoNodes(t *testing.T) {
 	first, second, ctx := r.nodes[0], r.nodes[1], testContext(t)
 	for _, features := range []string{"", "layering"} {
@@ -23,18 +23,18 @@ func (r *rig) testTwoNodes(t *testing.T) {
 				csiclient.MountCapability("ext4"), nil))(t)
 			must.Succeed(t, first.Use(ctx, v))
 			w := first.startWriter(t, v)
-			err := second.Attach(ctx, v)
-			must.FailWith(t, err, codes.FailedPrecondition, first.NodeID)
-			// Even if the controller is passed by, the node refuses.
-			stolen := *v
-			err = second.Stage(ctx, &stolen)
-			must.FailWith(t, err, codes.FailedPrecondition, first.guest.Address.String())
+			refused := *v
+			must.FailWith(t, second.Attach(ctx, &refused), codes.FailedPrecondition, first.NodeID)
 			w.stop(t)
 			must.Succeed(t, first.Release(ctx, v))
 			must.Succeed(t, second.Use(ctx, v))
 			first.copyRecord(t, second, w)
 			(&writer{node: second, record: w.record}).verify(t, v)
 			must.Succeed(t, second.Release(ctx, v))
+
+			unmap := r.mapByHand(t, second, imageOf(v.ID), "")
+			must.FailWith(t, first.Attach(ctx, v), codes.FailedPrecondition, second.guest.Address.String())
+			unmap()
 			must.Succeed(t, second.Delete(ctx, v))
 		})
 	}
