@@ -279,7 +279,8 @@ func (c creation) choosePools() ([]candidate, error) {
 	if len(c.req.Requisite) == 0 {
 		return c.candidates, nil
 	}
-	allowed := slices.DeleteFunc(slices.Clone(c.candidates), func(p candidate) bool { return !p.isAllowed(c.req.Requisite) })
+	isExcluded := func(p candidate) bool { return !p.isAllowed(c.req.Requisite) }
+	allowed := slices.DeleteFunc(slices.Clone(c.candidates), isExcluded)
 	if len(allowed) == 0 {
 		return nil, volume.Errorf(volume.KindExhausted,
 			"no pool of the StorageClass can be reached from one of %v", c.req.Requisite).

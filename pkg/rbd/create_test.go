@@ -23,7 +23,8 @@ func TestCreateMakesAnImageThatTheHandleNames(t *testing.T) {
 		t.Errorf("got %+v", v)
 	}
 	wantContext := map[string]string{
-		"clusterID": "a", "pool": "volumes", "imageName": "csi-vol-pvc-1", "mapOptions": "krbd:rxbounce", "mkfsOptions": "-m0",
+		"clusterID": "a", "pool": "volumes", "imageName": "csi-vol-pvc-1", "mapOptions": "krbd:rxbounce",
+		"mkfsOptions": "-m0",
 	}
 	if !maps.Equal(v.VolumeContext, wantContext) {
 		t.Errorf("got the context %v, want %v", v.VolumeContext, wantContext)

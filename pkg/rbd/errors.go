@@ -28,7 +28,9 @@ func meanings(user string) map[unix.Errno]meaning {
 	denied := meaning{volume.KindDenied, "give the user the capabilities that the driver needs: ceph auth caps client." +
 		user + ` mon 'profile rbd, allow command "osd blocklist"' osd 'profile rbd' mgr 'profile rbd'`}
 	unreachable := meaning{volume.KindUnavailable, retryRemedy + "; if it lasts, check the cluster: ceph -s"}
-	full := meaning{volume.KindOutOfRange, "request less storage, or ask the administrator of the cluster for more: ceph df"}
+	full := meaning{
+		volume.KindOutOfRange, "request less storage, or ask the administrator of the cluster for more: ceph df",
+	}
 	return map[unix.Errno]meaning{
 		unix.EPERM: denied, unix.EACCES: denied,
 		unix.ETIMEDOUT: unreachable, unix.ENOTCONN: unreachable, unix.ECONNREFUSED: unreachable,

@@ -58,7 +58,7 @@ func (r *cephRig) removeAll(t *testing.T) {
 func (r *cephRig) run(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	args = append([]string{"-c", filepath.Join(r.dir, "ceph.conf"), "--name", "client.admin"}, args...)
-	cmd := exec.Command(name, args...)
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), name, args...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -211,7 +211,8 @@ func TestOnCephLayoutAndDataPool(t *testing.T) {
 	if conditions, err := r.Health(t.Context(), v.ID); err != nil || len(conditions) != 0 {
 		t.Errorf("got %v, %v", conditions, err)
 	}
-	capacity, err := r.Capacity(t.Context(), volume.CapacityRequest{Parameters: r.request("", "dataPool", "ecdata").Parameters})
+	parameters := r.request("", "dataPool", "ecdata").Parameters
+	capacity, err := r.Capacity(t.Context(), volume.CapacityRequest{Parameters: parameters})
 	if err != nil || capacity.Available < volume.GiB {
 		t.Errorf("got %+v, %v", capacity, err)
 	}
@@ -254,7 +255,8 @@ func TestOnCephErrorsHaveTheirKinds(t *testing.T) {
 	volumetest.WantKind(t, err, volume.KindOutOfRange, "from 1 GiB to 1024 TiB")
 	check(t, r.CheckHealth(t.Context()))
 
-	ctx := volume.WithSecrets(t.Context(), map[string]string{"userID": "csi", "userKey": "AQBVXlplAAAAABAAAAAAAAAAAAAAAAAAAAAAAA=="})
+	const wrongKey = "AQBVXlplAAAAABAAAAAAAAAAAAAAAAAAAAAAAA=="
+	ctx := volume.WithSecrets(t.Context(), map[string]string{"userID": "csi", "userKey": wrongKey})
 	_, err = r.Get(ctx, v.ID)
 	volumetest.WantKind(t, err, volume.KindUnauthenticated, "client.csi")
 }
@@ -305,7 +307,8 @@ func TestOnCephFencedConnectionIsReplaced(t *testing.T) {
 // A user may have capabilities for one pool only: the others are not listed.
 func TestOnCephUserOfOnePool(t *testing.T) {
 	r := newCephRig(t)
-	key := r.run(t, "ceph", "auth", "get-or-create-key", "client.onepool", "mon", "profile rbd", "osd", "profile rbd pool=volumes")
+	key := r.run(t, "ceph", "auth", "get-or-create-key", "client.onepool", "mon", "profile rbd",
+		"osd", "profile rbd pool=volumes")
 	t.Cleanup(func() { r.run(t, "ceph", "auth", "rm", "client.onepool") })
 	ctx := volume.WithSecrets(t.Context(), map[string]string{"userID": "onepool", "userKey": key})
 	v, err := r.Create(ctx, r.request("x"))

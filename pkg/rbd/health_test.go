@@ -111,13 +111,17 @@ func TestCapacityIsWhatThePoolsLeave(t *testing.T) {
 		topology volume.Topology
 		want     volume.Capacity
 	}{
-		"pool":      {request(""), nil, volume.Capacity{Available: 10 * volume.GiB}},
-		"data pool": {request("", "dataPool", "ecdata"), nil, volume.Capacity{Available: 2 * volume.GiB, MaxVolumeSize: 8 * volume.GiB}},
+		"pool": {request(""), nil, volume.Capacity{Available: 10 * volume.GiB}},
+		"data pool": {
+			request("", "dataPool", "ecdata"), nil, volume.Capacity{Available: 2 * volume.GiB, MaxVolumeSize: 8 * volume.GiB},
+		},
 		"both zones": {
 			request("", "topologyConstrainedPools", twoZones), nil, volume.Capacity{Available: 12 * volume.GiB},
 		},
-		"one zone": {request("", "topologyConstrainedPools", twoZones), zone("z1"), volume.Capacity{Available: 10 * volume.GiB}},
-		"no zone":  {request("", "topologyConstrainedPools", twoZones), zone("z3"), volume.Capacity{}},
+		"one zone": {
+			request("", "topologyConstrainedPools", twoZones), zone("z1"), volume.Capacity{Available: 10 * volume.GiB},
+		},
+		"no zone": {request("", "topologyConstrainedPools", twoZones), zone("z3"), volume.Capacity{}},
 	} {
 		test.want.MinVolumeSize = volume.MiB
 		got, err := r.Capacity(t.Context(), volume.CapacityRequest{Parameters: test.request.Parameters, Topology: test.topology})

@@ -56,54 +56,68 @@ type Pool struct {
 
 // ParseStorage parses the parameters of a StorageClass.
 func ParseStorage(parameters map[string]string) (Storage, error) {
-	class := Storage{Context: make(map[string]string)}
-	single := Pool{}
-	var topologyPools, features string
+	p := storageParser{class: Storage{Context: make(map[string]string)}}
 	for _, key := range slices.Sorted(maps.Keys(parameters)) {
-		value := parameters[key]
-		var err error
-		switch key {
-		case rbdcsi.ParameterCluster:
-			class.Cluster, err = value, checkName(key, value)
-		case rbdcsi.ParameterPool:
-			single.Name, err = value, checkName(key, value)
-		case rbdcsi.ParameterNamespace:
-			class.Namespace, err = value, checkName(key, value)
-		case ParamDataPool:
-			single.DataPool, err = value, checkName(key, value)
-		case ParamTopologyPools:
-			topologyPools = value
-		case ParamFeatures:
-			features = value
-		case ParamPrefix:
-			class.NamePrefix, err = value, checkPrefix(value)
-		case ParamMounter:
-			err = checkMounter(value)
-		case rbdcsi.ParameterMapOptions:
-			class.Context[key], err = value, checkMapOptions(value)
-		case volume.MkfsOptionsKey:
-			class.Context[key] = value
-		case ParamObjectSize, ParamStripeUnit, ParamStripeCount:
-			err = parseLayout(&class.Options, key, value)
-		default:
-			err = unknownError(key)
-		}
-		if err != nil {
+		if err := p.parse(key, parameters[key]); err != nil {
 			return Storage{}, err
 		}
 	}
-	if class.Cluster == "" {
+	if p.class.Cluster == "" {
 		return Storage{}, missingError(rbdcsi.ParameterCluster, "the id of a cluster in the configuration of the driver")
 	}
 	var err error
-	if class.Options.Features, err = parseFeatures(features); err != nil {
+	if p.class.Options.Features, err = parseFeatures(p.features); err != nil {
 		return Storage{}, err
 	}
-	if err := checkLayout(class.Options); err != nil {
+	if err := checkLayout(p.class.Options); err != nil {
 		return Storage{}, err
 	}
-	class.Pools, err = parsePools(single, topologyPools)
-	return class, err
+	p.class.Pools, err = parsePools(p.pool, p.topologyPools)
+	return p.class, err
+}
+
+// storageParser has what was parsed so far.
+type storageParser struct {
+	class                   Storage
+	pool                    Pool
+	topologyPools, features string
+}
+
+// parse parses one parameter.
+func (p *storageParser) parse(key, value string) error {
+	switch key {
+	case rbdcsi.ParameterCluster:
+		p.class.Cluster = value
+		return checkName(key, value)
+	case rbdcsi.ParameterPool:
+		p.pool.Name = value
+		return checkName(key, value)
+	case rbdcsi.ParameterNamespace:
+		p.class.Namespace = value
+		return checkName(key, value)
+	case ParamDataPool:
+		p.pool.DataPool = value
+		return checkName(key, value)
+	case ParamTopologyPools:
+		p.topologyPools = value
+	case ParamFeatures:
+		p.features = value
+	case ParamPrefix:
+		p.class.NamePrefix = value
+		return checkPrefix(value)
+	case ParamMounter:
+		return checkMounter(value)
+	case rbdcsi.ParameterMapOptions:
+		p.class.Context[key] = value
+		return checkMapOptions(value)
+	case volume.MkfsOptionsKey:
+		p.class.Context[key] = value
+	case ParamObjectSize, ParamStripeUnit, ParamStripeCount:
+		return parseLayout(&p.class.Options, key, value)
+	default:
+		return unknownError(key)
+	}
+	return nil
 }
 
 // parsePools returns the pools of a class. With topologyConstrainedPools, pool is not used, as in
