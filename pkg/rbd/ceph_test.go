@@ -34,13 +34,9 @@ func newRealRig(t *testing.T) (b *Backend, dir string) {
 	if dir == "" {
 		t.Skipf("no Ceph: %s is not set (make ceph-up ceph-test sets it)", rigVariable)
 	}
-	b, err := New(t.Context(), Options{
-		Clusters: cluster.Files{Config: filepath.Join(dir, "config.json"), Keys: filepath.Join(dir, "keys")},
-		Dialer:   librbd.Dialer{}, NamePrefix: "copies-",
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	files := cluster.Files{Config: filepath.Join(dir, "config.json"), Keys: filepath.Join(dir, "keys")}
+	b, err := New(t.Context(), Options{Clusters: files, Dialer: librbd.Dialer{}, NamePrefix: "copies-"})
+	check(t, err)
 	t.Cleanup(b.Close)
 	return b, dir
 }
@@ -76,6 +72,10 @@ func osdOperations(t *testing.T, dir string) int {
 	return total
 }
 
+// spareOperations are those that other clients of the rig may make meanwhile, such as pings of
+// watches.
+const spareOperations = 3
+
 // TestOperationsOfCopies measures each RPC. A limit is the measured number: a larger one would make
 // every call more expensive. The goals are for images with the feature layering only; those of the
 // default features take and release the exclusive lock, too.
@@ -96,9 +96,11 @@ func TestOperationsOfCopies(t *testing.T) {
 			name := func(short string) string {
 				return strings.ReplaceAll(features, ",", "-") + "-" + short
 			}
-			req := func(short string) volume.CreateRequest { return request(name(short), "imageFeatures", features) }
+			req := func(short string) volume.CreateRequest {
+				return request(name(short), "imageFeatures", features, "clusterID", realCluster)
+			}
 			for _, short := range []string{"d", "c", "b", "e", "a"} { // what a test that was killed has left
-				check(t, b.Delete(t.Context(), "a/volumes/copies-"+name(short)))
+				check(t, b.Delete(t.Context(), realCluster+"/volumes/copies-"+name(short)))
 			}
 			var source, restored, clone volume.Volume
 			var snapshot volume.Snapshot
@@ -113,7 +115,7 @@ func TestOperationsOfCopies(t *testing.T) {
 				name string
 				run  func() error
 			}{
-				{"connect", func() error { _, err := b.Get(t.Context(), "a/volumes/x"); _ = err; return nil }},
+				{"connect", func() error { _, err := b.Get(t.Context(), realCluster+"/volumes/x"); _ = err; return nil }},
 				{"create", func() error { source = r.create(t, req("a")); return nil }},
 				{"create again", func() error { source = r.create(t, req("a")); return nil }},
 				{"snapshot", func() (err error) {
@@ -140,7 +142,7 @@ func TestOperationsOfCopies(t *testing.T) {
 				{"delete (renamed)", func() error { return b.Delete(t.Context(), source.ID) }},
 				{"delete clone", func() error { return b.Delete(t.Context(), clone.ID) }},
 				{"delete restored", func() error { return b.Delete(t.Context(), restored.ID) }},
-				{"delete restored 2 GiB", func() error { return b.Delete(t.Context(), "a/volumes/copies-"+name("e")) }},
+				{"delete restored 2 GiB", func() error { return b.Delete(t.Context(), realCluster+"/volumes/copies-"+name("e")) }},
 				{"delete snapshot (the last)", func() error { return b.DeleteSnapshot(t.Context(), snapshot.ID) }},
 				{"delete snapshot again", func() error { return b.DeleteSnapshot(t.Context(), snapshot.ID) }},
 				{"delete again", func() error { return b.Delete(t.Context(), source.ID) }},
@@ -151,7 +153,7 @@ func TestOperationsOfCopies(t *testing.T) {
 				check(t, step.run())
 				duration, count := time.Since(start), osdOperations(t, dir)-before
 				t.Logf("%-28s %3d operations %6.1f ms", step.name, count, float64(duration.Microseconds())/1000)
-				if limit, ok := limits[step.name]; ok && count > limit {
+				if limit, ok := limits[step.name]; ok && count > limit+spareOperations {
 					t.Errorf("%s: got %d operations, want at most %d", step.name, count, limit)
 				}
 			}
@@ -166,7 +168,7 @@ func TestOperationsOfCopies(t *testing.T) {
 // realPool opens the pool volumes of the real cluster.
 func (r *rig) realPool(t *testing.T) ceph.Pool {
 	t.Helper()
-	config, err := r.opts.Clusters.Read("a")
+	config, err := r.opts.Clusters.Read(realCluster)
 	check(t, err)
 	c, err := librbd.Dialer{}.Connect(config)
 	check(t, err)
@@ -198,7 +200,7 @@ func TestCephCSIVolumesOnCeph(t *testing.T) {
 			t.Fatalf("rados %v: %v: %s", arguments, err, out)
 		}
 	}
-	l := cephCSILayout{pool: r.realPool(t), setOmap: func(t *testing.T, object string, values map[string]string) {
+	l := cephCSILayout{cluster: realCluster, pool: r.realPool(t), setOmap: func(t *testing.T, object string, values map[string]string) {
 		t.Helper()
 		for key, value := range values {
 			rados(t, "setomapval", object, key, value)

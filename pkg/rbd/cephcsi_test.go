@@ -23,18 +23,23 @@ const (
 
 // cephCSILayout writes what ceph-csi writes.
 type cephCSILayout struct {
+	cluster string // id in the configuration
 	pool    ceph.Pool
 	setOmap func(t *testing.T, object string, values map[string]string)
 }
 
-// cephCSIHandle returns the handle of a volume or snapshot in the cluster "a".
-func cephCSIHandle(pool int64, uuid string) string {
-	return fmt.Sprintf("0001-0001-a-%016x-%s", pool, uuid)
+// cephCSIHandle returns the handle of a volume or snapshot in a cluster.
+func cephCSIHandle(clusterID string, pool int64, uuid string) string {
+	return fmt.Sprintf("0001-%04x-%s-%016x-%s", len(clusterID), clusterID, pool, uuid)
 }
 
-func (l cephCSILayout) volumeHandle() string { return cephCSIHandle(l.pool.ID(), volumeUUID) }
+func (l cephCSILayout) volumeHandle() string {
+	return cephCSIHandle(l.cluster, l.pool.ID(), volumeUUID)
+}
 
-func (l cephCSILayout) snapshotHandle() string { return cephCSIHandle(l.pool.ID(), snapshotUUID) }
+func (l cephCSILayout) snapshotHandle() string {
+	return cephCSIHandle(l.cluster, l.pool.ID(), snapshotUUID)
+}
 
 // makeVolume makes the volume of a claim, of 1 GiB, and its entry.
 func (l cephCSILayout) makeVolume(t *testing.T) {
@@ -91,7 +96,8 @@ func (l cephCSILayout) checkJournal(t *testing.T, want ...string) {
 func (r *rig) fakeLayout(t *testing.T, poolName, namespace string) cephCSILayout {
 	t.Helper()
 	return cephCSILayout{
-		pool: r.testPool(t, poolName, namespace),
+		cluster: "a",
+		pool:    r.testPool(t, poolName, namespace),
 		setOmap: func(_ *testing.T, object string, values map[string]string) {
 			r.server.SetOmap(poolName, namespace, object, values)
 		},
@@ -121,7 +127,7 @@ func adopt(t *testing.T, r *rig, l cephCSILayout) {
 	sources := []volume.Source{{SnapshotID: s.ID}, {SnapshotID: old.ID}, {VolumeID: v.ID}}
 	var copies []string
 	for i, source := range sources {
-		req := copyRequest(fmt.Sprintf("adopted-%d", i), source)
+		req := copyRequest(fmt.Sprintf("adopted-%d", i), source, "clusterID", l.cluster)
 		req.Size, req.Range.Required = 3*volume.GiB, 3*volume.GiB
 		made := r.mustCopy(t, req)
 		if made.Size != 3*volume.GiB || made.Source != source {
@@ -222,7 +228,7 @@ func TestCephCSINameOfAnotherVolumeStays(t *testing.T) {
 func TestCephCSIPoolThatIsMissingIsNoProof(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	id := cephCSIHandle(77, volumeUUID)
+	id := cephCSIHandle("a", 77, volumeUUID)
 	_, err := r.Get(t.Context(), id)
 	volumetest.WantKind(t, err, volume.KindUnavailable, "ceph osd pool ls detail")
 	volumetest.WantKind(t, r.Delete(t.Context(), id), volume.KindUnavailable)
@@ -264,10 +270,10 @@ func TestCephCSIDeletionsConverge(t *testing.T) {
 		},
 		run: func(t *testing.T, r *rig) error {
 			t.Helper()
-			if err := r.Delete(t.Context(), cephCSIHandle(1, volumeUUID)); err != nil {
+			if err := r.Delete(t.Context(), cephCSIHandle("a", 1, volumeUUID)); err != nil {
 				return err
 			}
-			return r.DeleteSnapshot(t.Context(), cephCSIHandle(1, snapshotUUID))
+			return r.DeleteSnapshot(t.Context(), cephCSIHandle("a", 1, snapshotUUID))
 		},
 		want: []string{"object volumes//csi.snaps.default", "object volumes//csi.volumes.default"},
 	}.checkConverges(t)
