@@ -2,8 +2,8 @@
 // of package rbd and librados and librbd. Package librbd implements it with the libraries, package
 // fakeceph in memory, with the same state changes and the same errors.
 //
-// No method has a context: calls of the libraries cannot be interrupted. They end by the timeouts of
-// the connection, and callers run them detached (operation.RunDetached). Errors wrap the errno of
+// No method has a context: calls of the libraries cannot be interrupted. They end by the timeouts
+// of the connection, and callers run them detached (operation.RunDetached). Errors wrap the errno of
 // the library, such as unix.ENOENT.
 package ceph
 
@@ -111,10 +111,10 @@ type Image interface {
 	// Grow sets the size in bytes and never shrinks (EINVAL). It takes the lock only of an image with
 	// an object map or a journal. EROFS: a client has mapped such an image with the option exclusive.
 	Grow(size uint64) error
-	Snapshots() ([]Snapshot, error)     // oldest first, also those that wait for their clones
-	CreateSnapshot(name string) error   // EEXIST
-	// RemoveSnapshot removes a snapshot; one with clones moves aside (Snapshot.IsRemoved). ENOENT. On an
-	// image that was opened read-only it works too, also while the pool is full.
+	Snapshots() ([]Snapshot, error)   // oldest first, also those that wait for their clones
+	CreateSnapshot(name string) error // EEXIST
+	// RemoveSnapshot removes a snapshot; one with clones moves aside (Snapshot.IsRemoved). ENOENT.
+	// On an image that was opened read-only it works too, also while the pool is full.
 	RemoveSnapshot(name string) error
 	Children() ([]ImageName, error)     // clones, of all snapshots
 	Parent() (ImageName, bool, error)   // false: it is no clone
