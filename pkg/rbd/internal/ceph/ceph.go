@@ -3,8 +3,8 @@
 // fakeceph in memory, with the same state changes and the same errors.
 //
 // No method has a context: calls of the libraries cannot be interrupted. They end by the timeouts
-// of the connection, and callers run them detached (operation.RunDetached). Errors wrap the errno of
-// the library, such as unix.ENOENT.
+// of the connection, and callers run them detached (operation.RunDetached). Errors wrap the errno
+// of the library, such as unix.ENOENT.
 package ceph
 
 import (
