@@ -108,12 +108,14 @@ type Pool interface {
 type Image interface {
 	Info() (ImageInfo, error)
 	Size() (uint64, error) // bytes
-	// Grow sets the size in bytes and never shrinks (EINVAL). EROFS: a client has mapped the
-	// image with the option exclusive.
+	// Grow sets the size in bytes and never shrinks (EINVAL). It takes the lock only of an image with
+	// an object map or a journal. EROFS: a client has mapped such an image with the option exclusive.
 	Grow(size uint64) error
-	Snapshots() ([]Snapshot, error)     // oldest first, also those that wait for their clones
-	CreateSnapshot(name string) error   // EEXIST
-	RemoveSnapshot(name string) error   // ENOENT; one with clones moves aside (Snapshot.IsRemoved)
+	Snapshots() ([]Snapshot, error)   // oldest first, also those that wait for their clones
+	CreateSnapshot(name string) error // EEXIST
+	// RemoveSnapshot removes a snapshot; one with clones moves aside (Snapshot.IsRemoved). ENOENT.
+	// On an image that was opened read-only it works too, also while the pool is full.
+	RemoveSnapshot(name string) error
 	Children() ([]ImageName, error)     // clones, of all snapshots
 	Parent() (ImageName, bool, error)   // false: it is no clone
 	Watchers() ([]Watcher, error)       // without the one of this image if it was opened for writing
