@@ -82,7 +82,7 @@ type server struct {
 // then. Run returns nil once all calls have ended. It returns an error if an endpoint cannot
 // be opened or served, or if calls do not end within KillTimeout after their cancellation.
 func Run(ctx context.Context, options Options) error {
-	s, err := newServer(options)
+	s, err := newServer(options) //nolint:contextcheck // calls and streams have their own
 	if err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func newServer(options Options) (*server, error) {
 	}
 	s.grpc = grpc.NewServer(
 		grpc.ChainUnaryInterceptor(s.interceptors()...),
-		grpc.StreamInterceptor(streamInterceptor(s.interceptors())), //nolint:contextcheck // that of the stream
+		grpc.StreamInterceptor(streamInterceptor(s.interceptors())),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(30*time.Second),
 		grpc.WaitForHandlers(true),

@@ -184,9 +184,9 @@ func rangesOf[M interface{ GetBlockMetadata() []*csi.BlockMetadata }](
 	}
 }
 
-// wantRanges fails the test unless there is one range for each offset, given in MiB, that ends after
-// the 64 KiB that were written there. A range may begin with the object (4 MiB): librbd shows new
-// objects from their beginning.
+// wantRanges fails the test unless there is one range for each offset, given in MiB, that ends
+// after the 64 KiB that were written there. A range may begin with the object (4 MiB): librbd
+// shows new objects from their beginning.
 func wantRanges(t *testing.T, what string, ranges []*csi.BlockMetadata, offsets ...int64) {
 	t.Helper()
 	isRight := len(ranges) == len(offsets)
