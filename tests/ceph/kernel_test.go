@@ -14,6 +14,7 @@ import (
 // testKernelClient runs the tests of package krbd in a guest. They use Ceph's own programs, as the
 // administrator.
 func (r *rig) testKernelClient(t *testing.T) {
+	t.Parallel()
 	n := r.nextNode()
 	for _, name := range []string{"ceph.conf", "keyring.client.admin"} {
 		content := must.Value(os.ReadFile(filepath.Join(r.Dir, name)))(t)
