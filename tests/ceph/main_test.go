@@ -46,7 +46,15 @@ func prepare(ctx context.Context, dir string) error {
 			}
 		}
 	}
-	return ceph.EnterNamespace(dir)
+	// More tests wait concurrently than there are processors. csi-sanity refuses -test.parallel,
+	// whose default is this variable. The plugins do not get it.
+	if err := os.Setenv("GOMAXPROCS", "12"); err != nil {
+		return err
+	}
+	if err := ceph.EnterNamespace(dir); err != nil {
+		return err
+	}
+	return os.Unsetenv("GOMAXPROCS")
 }
 
 // TestCeph is one test so that its parts share the nodes. Many parts run concurrently:
