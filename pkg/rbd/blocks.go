@@ -80,7 +80,7 @@ func (s *session) readBlocks(
 	if err != nil {
 		return blockPage{}, err
 	}
-	im, err := target.open(true)
+	im, err := target.pool.OpenID(found.imageID, true)
 	if err != nil {
 		return blockPage{}, fmt.Errorf("cannot open the image of snapshot %s: %w", target.handle, err)
 	}
@@ -94,7 +94,7 @@ func (s *session) readBlocks(
 		length := min(diffWindow, size-page.next)
 		isFull, err := page.read(outer, im, comparison{base, found.snapshot.Name, length})
 		if err != nil {
-			return blockPage{}, fmt.Errorf("cannot compare the snapshots of image %s: %w", found.image.Name, err)
+			return blockPage{}, fmt.Errorf("cannot compare the snapshots of image %s: %w", found.imageName, err)
 		}
 		if isFull {
 			return page, nil
@@ -118,9 +118,9 @@ func (s *session) baseName(ctx context.Context, req volume.BlocksRequest, target
 	if err != nil {
 		return "", err
 	}
-	if base.image.ID != target.image.ID {
+	if base.imageID != target.imageID {
 		return "", volume.Errorf(volume.KindPrecondition,
-			"the snapshots are of the images %s and %s, which cannot be compared", base.image.Name, target.image.Name).
+			"the snapshots are of the images %s and %s, which cannot be compared", base.imageName, target.imageName).
 			WithRemedy("make a full backup: list the allocated blocks of the snapshot")
 	}
 	return base.snapshot.Name, nil

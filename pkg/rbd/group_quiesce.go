@@ -109,7 +109,7 @@ func (s *session) removeLeftover(ctx context.Context, m *groupMember) error {
 			return err
 		}
 		if err := volume.Join(writable.RemoveSnapshot(m.claim.Object()), writable.Close()); err != nil && !isMissing(err) {
-			return s.snapshotRemovalError(err, m.info.Name, m.claim.Object())
+			return s.snapshotRemovalError(err, m.info.Name)
 		}
 	}
 	return s.dropClaim(m.target.pool, m.info.ID, m.claim.Object())

@@ -159,8 +159,12 @@ func (k *kubernetes) testReturn(t *testing.T, lost *node, v, idle *csiclient.Vol
 		must.Succeed(t, lost.Unpublish(ctx, left))
 		lost.retry(t, "NodeUnstageVolume", callTimeout, func(ctx context.Context) error { return lost.Unstage(ctx, left) })
 	}
-	must.Succeed(t, lost.Use(ctx, idle))
+	must.Succeed(t, lost.Attach(ctx, idle))
 	k.wantNotFenced(t, address)
+	// The kernel breaks the lock that the old client could not give up, and fences that client, which
+	// no longer exists, for an hour.
+	must.Succeed(t, lost.Stage(ctx, idle))
+	must.Succeed(t, lost.Publish(ctx, idle))
 	must.Succeed(t, lost.Release(ctx, idle))
 	must.Succeed(t, lost.Delete(ctx, idle))
 }
