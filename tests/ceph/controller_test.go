@@ -14,9 +14,10 @@ import (
 
 // This file tests the calls of the controller on volumes that no node uses.
 
-// testLifecycle makes the calls of the controller for one volume, and compares each result with what
-// Ceph has.
+// testLifecycle makes the calls of the controller for one volume, and compares each result with
+// what Ceph has.
 func (r *rig) testLifecycle(t *testing.T) {
+	t.Parallel()
 	ctx, c := testContext(t), r.client()
 	created := must.Value(c.CreateVolume(ctx, createRequest(testName(t), gib)))(t).GetVolume()
 	id := created.GetVolumeId()
@@ -104,6 +105,7 @@ func volumeSource(id string) *csi.VolumeContentSource {
 // testCopies deletes a volume before its snapshot, its clone and the volume restored from the
 // snapshot: they stay usable, and nothing of it stays when they are deleted.
 func (r *rig) testCopies(t *testing.T) {
+	t.Parallel()
 	ctx, c := testContext(t), r.client()
 	source := must.Value(c.CreateVolume(ctx, createRequest(testName(t), gib)))(t).GetVolume().GetVolumeId()
 	req := &csi.CreateSnapshotRequest{SourceVolumeId: source, Name: testName(t) + "-snapshot"}
@@ -150,6 +152,7 @@ func (r *rig) copy(t *testing.T, kind string, source *csi.VolumeContentSource) s
 // testCopiesInUse takes a snapshot and a clone of a volume in use. The copies are larger than the
 // volume and used by another node: they must have its data and a filesystem of their own size.
 func (r *rig) testCopiesInUse(t *testing.T) {
+	t.Parallel()
 	ctx := testContext(t)
 	n, other := r.nodes[0], r.nodes[1]
 	capability := csiclient.MountCapability("xfs")
@@ -178,6 +181,7 @@ func (r *rig) testCopiesInUse(t *testing.T) {
 
 // testCapacity compares the capacity of a pool with the free space of the OSDs.
 func (r *rig) testCapacity(t *testing.T) {
+	t.Parallel()
 	get := func(parameters map[string]string) (int64, error) {
 		resp, err := r.client().GetCapacity(testContext(t), &csi.GetCapacityRequest{Parameters: class(parameters)})
 		return resp.GetAvailableCapacity(), err
@@ -196,6 +200,7 @@ func (r *rig) testCapacity(t *testing.T) {
 
 // testAttributes modifies a volume, with an unknown parameter.
 func (r *rig) testAttributes(t *testing.T) {
+	t.Parallel()
 	ctx, c := testContext(t), r.client()
 	id := must.Value(c.CreateVolume(ctx, createRequest(testName(t), gib)))(t).GetVolume().GetVolumeId()
 	modify := func(parameters map[string]string) error {

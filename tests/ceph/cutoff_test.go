@@ -9,8 +9,8 @@ import (
 	"github.com/growvol/growvol/tests/must"
 )
 
-// This file tests nodes that Ceph does not reach during an expansion. A plain resize by librbd would
-// fence such a node.
+// This file tests nodes that Ceph does not reach during an expansion. A plain resize by librbd
+// would fence such a node.
 
 // callTimeout is shorter than what Ceph needs to answer in these tests.
 const callTimeout = 10 * time.Second
@@ -21,6 +21,7 @@ const callTimeout = 10 * time.Second
 // writers must notice no more than a pause.
 func (r *rig) testCutOff(number int, duration time.Duration) func(*testing.T) {
 	return func(t *testing.T) {
+		t.Parallel()
 		n := r.nodes[number]
 		var volumes []*csiclient.Volume
 		var writers []*writer

@@ -25,6 +25,7 @@ const passphrase = "correct horse battery staple"
 // filesystem checked.
 func (r *rig) testGrowth(fstype string, parameters map[string]string) func(*testing.T) {
 	return func(t *testing.T) {
+		t.Parallel()
 		n := r.nextNode()
 		ctx := testContext(t)
 		v := must.Value(n.CreateWithParameters(ctx, class(parameters), testName(t), gib,
@@ -64,7 +65,7 @@ func (r *rig) testGrowth(fstype string, parameters map[string]string) func(*test
 }
 
 // nextNode returns the nodes in turn.
-func (r *rig) nextNode() *node { return r.nodes[int(r.turn.Add(1))%len(r.nodes)] }
+func (r *rig) nextNode() *node { return r.nodes[int(r.used.Add(1))%len(r.nodes)] }
 
 // wantClass fails the test unless Ceph has the image where the parameters want it, and as they want
 // it.
@@ -109,6 +110,7 @@ func (r *rig) wantNoImage(t *testing.T, id string) {
 // testBlock expands a raw block volume that a program in the guest holds open. The data at the old
 // ends and at the new end must stay.
 func (r *rig) testBlock(t *testing.T) {
+	t.Parallel()
 	n, ctx := r.nextNode(), testContext(t)
 	v := must.Value(n.CreateWithParameters(ctx, class(nil), testName(t), gib, csiclient.BlockCapability(), nil))(t)
 	must.Succeed(t, n.Use(ctx, v))
@@ -154,6 +156,7 @@ func (n *node) wantMark(t *testing.T, v *csiclient.Volume, end int64) {
 // testReadOnly expands a volume that a node has mapped read-only. Such a mapping has no watch: the
 // kernel is not told the new size, and the node has to ask for it.
 func (r *rig) testReadOnly(t *testing.T) {
+	t.Parallel()
 	n, ctx := r.nextNode(), testContext(t)
 	v := must.Value(n.CreateWithParameters(ctx, class(nil), testName(t), gib, csiclient.BlockCapability(), nil))(t)
 	v.Capability.AccessMode.Mode = csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY
@@ -168,9 +171,10 @@ func (r *rig) testReadOnly(t *testing.T) {
 	must.Succeed(t, n.Delete(ctx, v))
 }
 
-// testRenamedImage expands a mapped image that was renamed. The kernel still shows the old name, which
-// now belongs to another image: that one must stay as it is.
+// testRenamedImage expands a mapped image that was renamed. The kernel still shows the old name,
+// which now belongs to another image: that one must stay as it is.
 func (r *rig) testRenamedImage(t *testing.T) {
+	t.Parallel()
 	n, ctx := r.nextNode(), testContext(t)
 	image := ceph.OtherPool + "/" + testName(t)
 	v := r.useStatic(t, n, image)
@@ -195,6 +199,7 @@ func (r *rig) testRenamedImage(t *testing.T) {
 // testExclusiveMapping expands an image that a client has mapped with the option exclusive, which
 // forbids an expansion that needs the lock: the answer must say so.
 func (r *rig) testExclusiveMapping(t *testing.T) {
+	t.Parallel()
 	n, ctx := r.nextNode(), testContext(t)
 	parameters := class(map[string]string{"imageFeatures": allFeatures})
 	v := must.Value(n.CreateWithParameters(ctx, parameters, testName(t), gib, csiclient.MountCapability("ext4"), nil))(t)

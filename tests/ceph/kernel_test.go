@@ -7,21 +7,28 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/tests/ceph"
 	"github.com/growvol/growvol/tests/must"
 	"github.com/growvol/growvol/tests/vm"
 )
 
-// testKernelClient runs the tests of package krbd in a guest. They use Ceph's own programs, as the
-// administrator.
+// testKernelClient runs the tests of package krbd in a guest of their own, because they cut it off
+// from Ceph. They use Ceph's own programs, as the administrator.
 func (r *rig) testKernelClient(t *testing.T) {
-	n := r.nextNode()
+	t.Parallel()
+	n := must.Value(r.Boot(t.Context(), ceph.NodeOptions{Number: 3, Programs: r.bin}))(t)
+	t.Cleanup(func() {
+		if err := n.Kill(); err != nil {
+			t.Error(err)
+		}
+	})
 	for _, name := range []string{"ceph.conf", "keyring.client.admin"} {
 		content := must.Value(os.ReadFile(filepath.Join(r.Dir, name)))(t)
-		must.Succeed(t, n.guest.WriteFile(t.Context(), configDir+"/"+name, 0o600, content))
+		must.Succeed(t, n.WriteFile(t.Context(), configDir+"/"+name, 0o600, content))
 	}
-	out, err := n.guest.Run(testContext(t), vm.Command{
-		Argv: []string{n.bin + "/krbd.test", "-test.v"}, Env: []string{rigVariable + "=" + configDir, "TMPDIR=/tmp"},
-		Timeout: 3 * time.Minute,
+	out, err := n.Run(t.Context(), vm.Command{
+		Argv: []string{r.bin + "/krbd.test", "-test.v"}, Env: []string{rigVariable + "=" + configDir, "TMPDIR=/tmp"},
+		Timeout: 4 * time.Minute,
 	})
 	t.Log(out)
 	must.Succeed(t, err)

@@ -17,11 +17,12 @@ import (
 
 // This file tests a controller that is killed in the middle of its operations.
 
-// testKilledController kills a controller at several moments of every operation. The next controller
-// must complete the repeated operation, and no image may be left at the end.
+// testKilledController kills a controller at several moments of every operation. The next
+// controller must complete the repeated operation, and no image may be left at the end.
 func (r *rig) testKilledController(t *testing.T) {
-	for _, delay := range []time.Duration{4, 10, 20, 40, 70} {
-		delay *= time.Millisecond
+	t.Parallel()
+	for _, milliseconds := range []time.Duration{4, 10, 20, 40, 70} {
+		delay := milliseconds * time.Millisecond
 		t.Run(delay.String(), func(t *testing.T) {
 			t.Parallel()
 			log := must.Value(os.Create(filepath.Join(t.TempDir(), "killed.log")))(t)

@@ -18,13 +18,16 @@ import (
 // takes over, and has every file that the program had synchronized and reported.
 func (r *rig) testLostNode(t *testing.T) {
 	lost, other, ctx := r.nodes[1], r.nodes[0], testContext(t)
-	v := must.Value(lost.CreateWithParameters(ctx, class(nil), testName(t), gib, csiclient.MountCapability("ext4"), nil))(t)
+	capability := csiclient.MountCapability("ext4")
+	v := must.Value(lost.CreateWithParameters(ctx, class(nil), testName(t), gib, capability, nil))(t)
 	must.Succeed(t, lost.Use(ctx, v))
 	reporter := lost.startReporter(t, v)
 	reports := reporter.await(t, 20)
 	lost.kill(t)
 	start := time.Now()
-	other.retry(t, "ControllerUnpublishVolume", callTimeout, func(ctx context.Context) error { return lost.Detach(ctx, v) })
+	other.retry(t, "ControllerUnpublishVolume", callTimeout, func(ctx context.Context) error {
+		return lost.Detach(ctx, v)
+	})
 	must.Succeed(t, other.Attach(ctx, v))
 	other.retry(t, "NodeStageVolume", time.Minute, func(ctx context.Context) error { return other.Stage(ctx, v) })
 	must.Succeed(t, other.Publish(ctx, v))
@@ -35,8 +38,8 @@ func (r *rig) testLostNode(t *testing.T) {
 	must.Succeed(t, other.Delete(ctx, v))
 }
 
-// reporter is a program in a guest that writes files, and reports each with its checksum after it has
-// synchronized it.
+// reporter is a program in a guest that writes files, and reports each with its checksum after it
+// has synchronized it.
 type reporter struct{ process *vm.Process }
 
 func (n *node) startReporter(t *testing.T, v *csiclient.Volume) reporter {

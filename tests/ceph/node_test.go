@@ -130,7 +130,8 @@ type writer struct {
 func (n *node) startWriter(t *testing.T, v *csiclient.Volume) *writer {
 	t.Helper()
 	record := "/tmp/record-" + v.Name
-	p := must.Value(n.guest.Start(t.Context(), vm.Command{Argv: []string{n.bin + "/writer", "write", v.Target, record}}))(t)
+	command := vm.Command{Argv: []string{n.bin + "/writer", "write", v.Target, record}}
+	p := must.Value(n.guest.Start(t.Context(), command))(t)
 	// Before its first write, it may not handle signals yet.
 	n.runScript(t, "for i in $(seq 600); do if [ -s "+v.Target+"/data-000000 ]; then exit; fi; sleep 0.1; done; exit 1")
 	return &writer{node: n, process: p, record: record}
@@ -184,7 +185,7 @@ func (n *node) wantGrown(t *testing.T, v *csiclient.Volume, size int64) {
 	}
 }
 
-// asBlock returns the volume as a raw block volume, to check its filesystem while it is not mounted.
+// asBlock returns the volume as a raw block volume: its filesystem is checked without a mount.
 func (n *node) asBlock(v *csiclient.Volume) *csiclient.Volume {
 	block := *v
 	block.Capability = csiclient.BlockCapability()
@@ -192,8 +193,8 @@ func (n *node) asBlock(v *csiclient.Volume) *csiclient.Volume {
 	return &block
 }
 
-// wantCleanFilesystem fails the test unless the checker of the filesystem finds no error. The volume
-// must not be in use.
+// wantCleanFilesystem fails the test unless the checker of the filesystem finds no error. The
+// volume must not be in use.
 func (n *node) wantCleanFilesystem(t *testing.T, v *csiclient.Volume) {
 	t.Helper()
 	block := n.asBlock(v)
@@ -208,7 +209,7 @@ func (n *node) wantCleanFilesystem(t *testing.T, v *csiclient.Volume) {
 
 // expandUntil repeats the call of the controller and then that of the node, each with the timeout,
 // until both have succeeded: as external-resizer and kubelet do. It fails the test for an answer
-// after the deadline, and for a code after which they give up. It returns how often each call failed.
+// after the deadline, and for a code after which they give up. It returns how often each failed.
 func (n *node) expandUntil(t *testing.T, v *csiclient.Volume, size int64, timeout time.Duration) (controller, node int) {
 	t.Helper()
 	controller = n.retry(t, "ControllerExpandVolume", timeout, func(ctx context.Context) error {

@@ -18,12 +18,12 @@ import (
 
 // This file tests a Ceph that is paused, stopped or full.
 
-// outageDuration is how long an outage lasts: longer than callTimeout, so that at least one call of
-// each kind must answer during the outage.
+// outageDuration is how long an outage lasts: longer than callTimeout, so that at least one call
+// of each kind must answer during the outage.
 const outageDuration = 14 * time.Second
 
-// testPausedCluster makes calls while all writes and reads are paused. Every call answers before its
-// deadline, and the repeated ones succeed afterwards.
+// testPausedCluster makes calls while all writes and reads are paused. Every call answers before
+// its deadline, and the repeated ones succeed afterwards.
 func (r *rig) testPausedCluster(t *testing.T) {
 	r.testOutage(t,
 		func(ctx context.Context) error { _, err := r.Tool(ctx, "ceph", "osd", "pause"); return err },
@@ -91,6 +91,7 @@ func (r *rig) testOutage(t *testing.T, begin, end func(context.Context) error) {
 // testFullPool expands and creates volumes in a pool that has reached its quota. Ceph itself would
 // not answer at all. Deletion must work: it is the way out.
 func (r *rig) testFullPool(t *testing.T) {
+	t.Parallel()
 	ctx, c := testContext(t), r.client()
 	request := func(name string) *csi.CreateVolumeRequest {
 		req := createRequest(testName(t)+name, gib)

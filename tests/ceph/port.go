@@ -15,6 +15,7 @@ import (
 
 // This file holds port, the connection of a guest to the rig's bridge.
 
+// bridge is the bridge that `up` has made.
 const (
 	bridge = "br0"
 	// maxFrame is larger than any frame: the kernel merges up to 64 KiB of a TCP stream.
@@ -122,9 +123,9 @@ func isControl(frame []byte) bool {
 	if packet[9] != unix.IPPROTO_TCP || len(packet) < header+4 {
 		return false
 	}
-	ours := []uint16{vm.AgentPort, vm.NodePort}
-	return slices.Contains(ours, binary.BigEndian.Uint16(packet[header:])) ||
-		slices.Contains(ours, binary.BigEndian.Uint16(packet[header+2:]))
+	control := []uint16{vm.AgentPort, vm.NodePort}
+	return slices.Contains(control, binary.BigEndian.Uint16(packet[header:])) ||
+		slices.Contains(control, binary.BigEndian.Uint16(packet[header+2:]))
 }
 
 // Close removes the port from the bridge.

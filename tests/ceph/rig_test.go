@@ -37,7 +37,7 @@ type rig struct {
 	controller *csiclient.Plugin
 	socket     string // path of the socket of the controller
 	nodes      []*node
-	turn       atomic.Int32 // of nextNode
+	used       atomic.Int32 // number of calls of nextNode
 }
 
 // newRig empties the pools, and starts the controller and the nodes.
@@ -58,7 +58,7 @@ func newRig(t *testing.T, dir string) *rig {
 	return r
 }
 
-// purge removes what a test that was killed has left in Ceph: images, fenced clients, flags, a quota.
+// purge removes what a test that was killed has left in Ceph: images, fenced clients, flags, quota.
 func (r *rig) purge(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)

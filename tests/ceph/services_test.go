@@ -57,6 +57,7 @@ func (r *rig) number(t *testing.T, id string) int {
 // members. A write to the second volume begins after one to the first has ended: the numbers in
 // the snapshots differ by 0 or 1.
 func (r *rig) testGroupSnapshot(t *testing.T) {
+	t.Parallel()
 	n, ctx := r.nextNode(), testContext(t)
 	groups := csi.NewGroupControllerClient(r.controller.Conn)
 	pair := n.newPair(t)
@@ -134,6 +135,7 @@ func (r *rig) testCutOffGroupSnapshot(t *testing.T) {
 
 // testChangedBlocks writes to a raw volume between two snapshots, and compares them.
 func (r *rig) testChangedBlocks(t *testing.T) {
+	t.Parallel()
 	n, ctx := r.nextNode(), testContext(t)
 	v := must.Value(n.CreateWithParameters(ctx, class(nil), testName(t), gib, csiclient.BlockCapability(), nil))(t)
 	must.Succeed(t, n.Use(ctx, v))
@@ -185,8 +187,8 @@ func rangesOf[M interface{ GetBlockMetadata() []*csi.BlockMetadata }](
 }
 
 // wantRanges fails the test unless there is one range for each offset, given in MiB, that ends
-// after the 64 KiB that were written there. A range may begin with the object (4 MiB): librbd
-// shows new objects from their beginning.
+// after the 64 KiB that were written there. A range may begin with the object (4 MiB): librbd shows
+// new objects from their beginning.
 func wantRanges(t *testing.T, what string, ranges []*csi.BlockMetadata, offsets ...int64) {
 	t.Helper()
 	isRight := len(ranges) == len(offsets)
@@ -202,6 +204,7 @@ func wantRanges(t *testing.T, what string, ranges []*csi.BlockMetadata, offsets 
 // testLimits gives a volume a limit, publishes it to a pod, and measures how fast a process of the
 // pod writes.
 func (r *rig) testLimits(t *testing.T) {
+	t.Parallel()
 	n, ctx := r.nextNode(), testContext(t)
 	const uid = "0b0e005c-39ec-4719-bbfe-78aadbc3e4ad"
 	v := must.Value(n.CreateWithParameters(ctx, class(nil), testName(t), gib, csiclient.MountCapability("ext4"), nil))(t)

@@ -38,6 +38,7 @@ func (r *rig) useStatic(t *testing.T, n *node, image string) *csiclient.Volume {
 
 // testStatic expands, snapshots and copies an image that was made by hand.
 func (r *rig) testStatic(t *testing.T) {
+	t.Parallel()
 	n, ctx := r.nextNode(), testContext(t)
 	image := ceph.OtherPool + "/made by hand"
 	image = strings.ReplaceAll(image, " ", "-")

@@ -12,6 +12,7 @@ import (
 // testTwoNodes attaches a volume to a node while another node uses it, or a client that Kubernetes
 // does not know: the kernel would let both write to it.
 func (r *rig) testTwoNodes(t *testing.T) {
+	t.Parallel()
 	first, second, ctx := r.nodes[0], r.nodes[1], testContext(t)
 	for _, features := range []string{"", "layering"} {
 		t.Run("features "+features, func(t *testing.T) {

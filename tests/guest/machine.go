@@ -165,6 +165,7 @@ func makeRoot(root, initProgram string, task *protocol.Task) error {
 		"etc/group":         "root:x:0:\ndisk:x:6:\nnogroup:x:65534:\n",
 		"etc/hosts":         "127.0.0.1 localhost guest\n::1 localhost\n",
 		"etc/hostname":      "guest\n",
+		"etc/resolv.conf":   "",
 		"etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 	}
 	for name, content := range files {

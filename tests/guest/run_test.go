@@ -434,7 +434,8 @@ func TestNetworkCarriesFrames(t *testing.T) {
 	}
 	// The sender's addresses in an ARP message, RFC 826.
 	sender, address, target := frame[22:28], frame[28:32], frame[38:42]
-	if !bytes.Equal(sender, mac) || !bytes.Equal(address, []byte{10, 9, 0, 2}) || !bytes.Equal(target, []byte{10, 9, 0, 1}) {
+	want := []byte{10, 9, 0, 2, 10, 9, 0, 1}
+	if !bytes.Equal(sender, mac) || !bytes.Equal(append(bytes.Clone(address), target...), want) {
 		t.Errorf("got an ARP request from %x (%v) for %v, want %x (10.9.0.2) for 10.9.0.1", sender, address, target, mac)
 	}
 }
