@@ -195,6 +195,10 @@ func (s *session) listImage(ctx context.Context, l *snapshotListing, pool ceph.P
 			return err
 		}
 		l.last = current
+		// The same Ceph cluster may be configured twice, with different namespaces or users.
+		if id, err := clusterOf(described.VolumeID); err == nil && id != s.config.ID {
+			continue
+		}
 		if l.filter.VolumeID == "" || described.VolumeID == l.filter.VolumeID {
 			l.snapshots = append(l.snapshots, described)
 		}

@@ -101,6 +101,7 @@ func (r *rig) testHealthy(t *testing.T) {
 	t.Run("two nodes", r.testTwoNodes)
 	t.Run("renamed image", r.testRenamedImage)
 	t.Run("killed", r.testKilledController)
+	t.Run("remainders", r.testRemainders)
 	t.Run("mapped by hand", r.testExclusiveMapping)
 	t.Run("full pool", r.testFullPool)
 	t.Run("kernel client", r.testKernelClient)
