@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
+	"github.com/growvol/growvol/pkg/rbd/internal/metadata"
 	"github.com/growvol/growvol/pkg/rbd/internal/snapname"
 	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/pkg/volume"
@@ -22,12 +23,9 @@ import (
 // RBD_MAX_SNAP_COUNT); some are left for temporary snapshots, groups and backup programs.
 const maxSnapshots = 500
 
-// Parameters of a VolumeSnapshotClass. Those of ceph-csi are accepted; the names of snapshots do
-// not depend on them.
-const (
-	sidecarPrefix       = "csi.storage.k8s.io/" // of parameters that the CSI sidecars add
-	paramSnapshotPrefix = "snapshotNamePrefix"
-)
+// paramSnapshotPrefix is a parameter of VolumeSnapshotClasses of ceph-csi. It is accepted; the names
+// of snapshots do not depend on it.
+const paramSnapshotPrefix = "snapshotNamePrefix"
 
 // CreateSnapshot implements volume.Snapshotter.
 func (b *Backend) CreateSnapshot(ctx context.Context, req volume.SnapshotRequest) (volume.Snapshot, error) {
@@ -52,7 +50,7 @@ func (b *Backend) CreateSnapshot(ctx context.Context, req volume.SnapshotRequest
 func checkSnapshotParameters(parameters map[string]string, clusterID string) error {
 	for key, value := range parameters {
 		switch {
-		case strings.HasPrefix(key, sidecarPrefix), key == paramSnapshotPrefix, key == rbdcsi.ParameterPool:
+		case strings.HasPrefix(key, metadata.SidecarPrefix), key == paramSnapshotPrefix, key == rbdcsi.ParameterPool:
 		case key == rbdcsi.ParameterCluster && value == clusterID:
 		case key == rbdcsi.ParameterCluster:
 			return volume.Errorf(volume.KindInvalid, "the VolumeSnapshotClass has clusterID %q, but the volume is in cluster %s",

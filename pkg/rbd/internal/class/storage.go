@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
+	"github.com/growvol/growvol/pkg/rbd/internal/metadata"
 	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -115,7 +116,9 @@ func (p *storageParser) parse(key, value string) error {
 	case ParamObjectSize, ParamStripeUnit, ParamStripeCount:
 		return parseLayout(&p.class.Options, key, value)
 	default:
-		return unknownError(key)
+		if !strings.HasPrefix(key, metadata.SidecarPrefix) {
+			return unknownError(key)
+		}
 	}
 	return nil
 }

@@ -12,6 +12,9 @@ import (
 // Key is the key of the record of a volume.
 const Key = "growvol.io/volume"
 
+// SidecarPrefix begins the parameters that the CSI sidecars add to those of a class.
+const SidecarPrefix = "csi.storage.k8s.io/"
+
 // Record says which request an image was created for. It has no handle: that is derived from the
 // name of the image.
 type Record struct {
@@ -24,16 +27,25 @@ type Record struct {
 	// SourceVolume and SourceSnapshot are the ids of the source in the request.
 	SourceVolume   string `json:"sourceVolume,omitempty"`
 	SourceSnapshot string `json:"sourceSnapshot,omitempty"`
+	// PersistentVolume and Claim (namespace/name) are the objects in Kubernetes that the volume
+	// was made for, for people; external-provisioner names them. They may be empty.
+	PersistentVolume string `json:"persistentVolume,omitempty"`
+	Claim            string `json:"claim,omitempty"`
 	// Depth is how many ancestors the image had when it was made: parents of parents.
 	Depth int `json:"depth,omitempty"`
 }
 
 // New returns the record of an image that was created for the request.
 func New(imageID, clusterID string, req volume.CreateRequest) Record {
-	return Record{
+	r := Record{
 		ImageID: imageID, Cluster: clusterID, Name: req.Name, Encrypted: req.Encrypted,
 		SourceVolume: req.Source.VolumeID, SourceSnapshot: req.Source.SnapshotID,
+		PersistentVolume: req.Parameters[SidecarPrefix+"pv/name"],
 	}
+	if claim := req.Parameters[SidecarPrefix+"pvc/name"]; claim != "" {
+		r.Claim = req.Parameters[SidecarPrefix+"pvc/namespace"] + "/" + claim
+	}
+	return r
 }
 
 // Source returns what the volume was made from.
