@@ -49,7 +49,7 @@ for stage in controller controller-ceph node; do
     built=$(arguments "$stage" COPY | sed -n "s|.*/out/\([^ ]*\) /$entry\$|\1|p")
     [ -n "$built" ] || fail "stage $stage does not copy the entry point $entry"
     [ -x "$dir/out/$built" ] || fail "stage $stage: the entry point $built was not built"
-    libraries=$(ldd "$dir/out/$built" 2>/dev/null | awk '$2 == "=>" && /librbd|librados/ { print $1 }' | xargs) || true
+    libraries=$(ldd "$dir/out/$built" 2>/dev/null | awk '$2 == "=>" && /librbd|librados/ { print $1 }' | sort | xargs) || true
     case $stage in
     controller-ceph) [ "$libraries" = "librados.so.2 librbd.so.1" ] || fail "$built links $libraries" ;;
     # A dynamic program would not start without libraries.

@@ -157,8 +157,8 @@ func attachLimit(ctx context.Context, c config, disks instance.Disks, log *slog.
 	return limit.Volumes, nil
 }
 
-// rbdServices returns what growvol-controller derives from package rbd, which a node plugin must not
-// import; TestServicesAreThoseThatTheNodeReports of package rbd has the same list.
+// rbdServices returns what growvol-controller derives from package rbd, which a node plugin must
+// not import; TestServicesAreThoseThatTheNodeReports of package rbd has the same list.
 func rbdServices() []csi.PluginCapability_Service_Type {
 	return []csi.PluginCapability_Service_Type{
 		csi.PluginCapability_Service_GROUP_CONTROLLER_SERVICE, csi.PluginCapability_Service_SNAPSHOT_METADATA_SERVICE,

@@ -65,9 +65,6 @@ func (e *Error) Error() string { return e.Msg }
 // IsNotFound reports whether the API server answered that the object does not exist.
 func IsNotFound(err error) bool { return hasCode(err, http.StatusNotFound) }
 
-// IsConflict reports whether another client changed the object since it was read.
-func IsConflict(err error) bool { return hasCode(err, http.StatusConflict) }
-
 // IsDenied reports whether the API server refused the token, or its permissions.
 func IsDenied(err error) bool {
 	return hasCode(err, http.StatusForbidden) || hasCode(err, http.StatusUnauthorized)

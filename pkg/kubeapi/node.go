@@ -77,7 +77,8 @@ func (a API) Annotate(ctx context.Context, name, key, value string) error {
 	return a.annotate(ctx, name, key, value, map[string]any{})
 }
 
-// AnnotateUnchanged is Annotate for a Node that was read, unless it has changed since (IsConflict).
+// AnnotateUnchanged is Annotate for a Node that was read, unless it has changed since: then it
+// returns an Error with the Code 409.
 func (a API) AnnotateUnchanged(ctx context.Context, n Node, key, value string) error {
 	return a.annotate(ctx, n.Metadata.Name, key, value,
 		map[string]any{"uid": n.Metadata.UID, "resourceVersion": n.Metadata.ResourceVersion})

@@ -103,8 +103,8 @@ func (s *session) createIn(ctx context.Context, c creation, from origin, in cand
 	return v, volume.NonFinal(s.withKind(err), "image "+in.handle.String()+" was made, but is not complete")
 }
 
-// makeIn makes the image; an image that exists is no error. An error has a kind that is not final if
-// the image may exist.
+// makeIn makes the image; an image that exists is no error. An error has a kind that is not final
+// if the image may exist.
 func (s *session) makeIn(
 	ctx context.Context, c creation, from origin, pool ceph.Pool, in candidate, options ceph.ImageOptions,
 ) error {

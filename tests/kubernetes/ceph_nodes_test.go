@@ -62,8 +62,8 @@ func connectCeph(t *testing.T) cephCluster {
 	return c
 }
 
-// linkNetworks connects the network namespace of the cluster with that of Ceph, in which this process
-// runs. A node reaches the API server at its own address, and pods reach Ceph.
+// linkNetworks connects the network namespace of the cluster with that of Ceph, in which this
+// process runs. A node reaches the API server at its own address, and pods reach Ceph.
 func linkNetworks(t *testing.T) {
 	t.Helper()
 	const device, peer = "to-cluster", "to-ceph"
@@ -75,8 +75,8 @@ func linkNetworks(t *testing.T) {
 			must.Succeed(t, run(t.Context(), line))
 		}
 	}
-	here := func(ctx context.Context, line string) error { return runIP(ctx, strings.Fields(line)...) }
-	there := func(ctx context.Context, line string) error {
+	inCeph := func(ctx context.Context, line string) error { return runIP(ctx, strings.Fields(line)...) }
+	inCluster := func(ctx context.Context, line string) error {
 		_, err := runInCluster(ctx, "", append([]string{"ip"}, strings.Fields(line)...)...)
 		return err
 	}
@@ -87,12 +87,12 @@ func linkNetworks(t *testing.T) {
 		}
 	})
 	pid := filepath.Base(filepath.Dir(filepath.Dir(cluster.path)))
-	ip(here,
+	ip(inCeph,
 		"link add "+device+" type veth peer name "+peer+" netns "+pid,
 		"address add 10.78.0.1/30 dev "+device, "link set "+device+" up",
 	)
-	ip(there, "address add 10.78.0.2/30 dev "+peer, "link set "+peer+" up", "route replace 10.77.0.0/24 via 10.78.0.1")
-	ip(here, "route replace 10.99.0.1/32 via 10.78.0.2", "route replace 10.88.0.0/16 via 10.78.0.2")
+	ip(inCluster, "address add 10.78.0.2/30 dev "+peer, "link set "+peer+" up", "route replace 10.77.0.0/24 via 10.78.0.1")
+	ip(inCeph, "route replace 10.99.0.1/32 via 10.78.0.2", "route replace 10.88.0.0/16 via 10.78.0.2")
 	must.Succeed(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0)) //nolint:gosec // of this namespace
 	_, err = runInCluster(t.Context(), "", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
 	must.Succeed(t, err)

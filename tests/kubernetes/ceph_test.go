@@ -124,8 +124,8 @@ func (c cephCluster) testSizeAboveTheQuota(t *testing.T) {
 	s.wantSize("reader", mountPath, 2*volume.GiB)
 }
 
-// testNodeLost ends a node whose pod writes to a volume, as a loss of power does. After the node has
-// the taint out-of-service, the controller fences its client, and the pod of the other node has
+// testNodeLost ends a node whose pod writes to a volume, as a loss of power does. After the node
+// has the taint out-of-service, the controller fences its client, and the pod of the other node has
 // every byte that the writer reported.
 func (c cephCluster) testNodeLost(t *testing.T) {
 	s := c.newNamespace(t)

@@ -37,9 +37,6 @@ const (
 // SnapshotKey is the key of the header with the snapshot of that id.
 func SnapshotKey(id uint64) string { return fmt.Sprintf("%s%016x", snapshotPrefix, id) }
 
-// ParentKey is the key of the header with the parent.
-func ParentKey() string { return parentKey }
-
 // Parent names the parent of a clone by ids.
 type Parent struct {
 	PoolID     int64

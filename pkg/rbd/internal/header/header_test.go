@@ -34,7 +34,7 @@ func TestValuesOfCeph(t *testing.T) {
 	values := map[string]string{
 		"size": "x", "snap_children_000000000000002f": "x", "snap_seq": "x",
 		SnapshotKey(0x2e): decode(t, userSnapshot), SnapshotKey(0x2f): decode(t, removedSnapshot),
-		ParentKey(): decode(t, cloneParent),
+		parentKey: decode(t, cloneParent),
 	}
 	snapshots, err := Snapshots(values)
 	if err != nil || len(snapshots) != 2 {
@@ -71,7 +71,7 @@ func TestOtherFormats(t *testing.T) {
 		}
 	}
 	for i := range parent {
-		if got, _, err := ReadParent(map[string]string{ParentKey(): parent[:i]}); !errors.Is(err, ErrFormat) {
+		if got, _, err := ReadParent(map[string]string{parentKey: parent[:i]}); !errors.Is(err, ErrFormat) {
 			t.Errorf("the first %d bytes: got %+v, %v", i, got, err)
 		}
 	}
