@@ -176,6 +176,7 @@ func TestChart(t *testing.T) {
 			checkRoles(t, name, objects)
 			checkDriverName(t, name, objects)
 			checkResizer(t, controller)
+			checkGroupSnapshots(t, objects, controller, strings.HasPrefix(name, "rbd"))
 			checkKubeletPaths(t, name, node)
 			checkToken(t, controller, node)
 			checkNodeRights(t, name, objects, node)

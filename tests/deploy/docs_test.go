@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/growvol/growvol/pkg/cindercsi"
+	"github.com/growvol/growvol/pkg/rbdcsi"
 )
 
 // document is a page of the documentation.
@@ -58,6 +61,7 @@ func TestOptionsInTheDocumentation(t *testing.T) {
 		"--target":                           true, // of docker build
 		"--strict-topology":                  true, // of csi-provisioner
 		"--enable-csi-node-aware-scheduling": true, // of the cluster autoscaler
+		"--feature-gates":                    true, // of csi-snapshotter and the snapshot controller
 	}
 	// The options of cinder-csi-plugin are in the table of their replacements.
 	for option := range strings.FieldsSeq(`--cloud-name --cluster --nodeid --rescan-on-resize
@@ -76,7 +80,7 @@ func TestOptionsInTheDocumentation(t *testing.T) {
 		}
 	}
 	otherPrograms := regexp.MustCompile(
-		`^(k|kubectl|helm|ginkgo|docker|diff|make|sed|openstack|tests/|-f|--from-file)\b|: \d`)
+		`^(k|kubectl|helm|ginkgo|docker|diff|make|sed|openstack|rbd|tests/|-f|--from-file)\b|: \d`)
 	optionInCode, n := regexp.MustCompile(`(?:^|[\s\[(])(--[a-z][a-z0-9-]+)`), 0
 	for _, page := range readDocuments(t) {
 		for _, code := range page.code() {
@@ -108,7 +112,8 @@ func TestValuesInTheDocumentation(t *testing.T) {
 	for _, page := range readDocuments(t) {
 		for _, code := range page.code() {
 			m := dotted.FindStringSubmatch(code)
-			if m == nil || values[m[1]] == nil || strings.HasPrefix(code, "cinder.csi.openstack.org") {
+			isDriver := strings.HasPrefix(code, cindercsi.DriverName) || strings.HasPrefix(code, rbdcsi.DriverName)
+			if m == nil || values[m[1]] == nil || isDriver {
 				continue
 			}
 			if n++; !hasValue(values, strings.Split(m[1]+m[2], ".")) {

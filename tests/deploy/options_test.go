@@ -6,6 +6,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -69,6 +70,29 @@ func checkResizer(t *testing.T, controller object) {
 		return
 	}
 	t.Error("the controller has no container csi-resizer")
+}
+
+// checkGroupSnapshots checks that csi-snapshotter, if there is one, takes group snapshots, or not,
+// and has rights for them only then.
+func checkGroupSnapshots(t *testing.T, objects []object, controller object, isWanted bool) {
+	t.Helper()
+	containers := controller.Spec.Template.Spec.Containers
+	i := slices.IndexFunc(containers, func(c container) bool { return c.Name == "csi-snapshotter" })
+	if i < 0 {
+		return
+	}
+	want := "CSIVolumeGroupSnapshot=" + strconv.FormatBool(isWanted)
+	if gates, _ := containers[i].option("feature-gates"); gates != want {
+		t.Errorf("csi-snapshotter has --feature-gates=%s, want %s", gates, want)
+	}
+	role, found := findObject(objects, "ClusterRole", strings.TrimSuffix(controller.Metadata.Name, "-controller")+"-snapshotter")
+	hasRights := false
+	for _, rule := range role.Rules {
+		hasRights = hasRights || slices.Contains(rule.Resources, "volumegroupsnapshotcontents")
+	}
+	if found && hasRights != isWanted {
+		t.Errorf("csi-snapshotter has rights for group snapshots: got %t, want %t", hasRights, isWanted)
+	}
 }
 
 // checkRoles checks that no role has all rights of a resource or reads Secrets that no value names,

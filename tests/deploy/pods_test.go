@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/cgroup"
 	"github.com/growvol/growvol/pkg/csiserver"
 )
 
@@ -303,6 +304,14 @@ func checkCeph(t *testing.T, name string, objects []object, controller, node obj
 	}
 	if !node.Spec.Template.Spec.HostNetwork {
 		t.Error("the node plugin does not use the host's network")
+	}
+	cgroups, _ := node.Spec.Template.Spec.Containers[0].option("cgroup-root")
+	at := slices.ContainsFunc(node.Spec.Template.Spec.Containers[0].VolumeMounts, func(m mount) bool {
+		return m.Name == "cgroup" && m.MountPath == cgroups
+	})
+	if from := hostPaths(node.Spec.Template.Spec)["cgroup"]; !at || from != cgroup.DefaultRoot {
+		t.Errorf("the node plugin has the host's %s at --cgroup-root=%s: got %t, want %s there",
+			from, cgroups, at, cgroup.DefaultRoot)
 	}
 	hasClusters := name == "rbd with its clusters"
 	configMap, want := "clusters", map[string][]string{"Deployment": {"keys"}, "DaemonSet": {"keys"}}

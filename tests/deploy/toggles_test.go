@@ -20,6 +20,7 @@ func toggles() []string {
 		"node.startupTaint.enabled=true",
 		"rbd.fencing=false",
 		"sidecars.provisioner.strictTopology=false",
+		"sidecars.snapshotter.groupSnapshots=false",
 		"sidecars.snapshotter.enabled=false",
 		"csiDriver.create=false",
 		"csiDriver.storageCapacity=true",
@@ -61,6 +62,8 @@ func TestTogglesKeepObjectsValid(t *testing.T) {
 			controller, node := workloads(t, objects)
 			checkNames(t, objects)
 			checkToken(t, controller, node)
+			hasGroups := backend == "rbd" && !slices.Contains(on, "sidecars.snapshotter.groupSnapshots=false")
+			checkGroupSnapshots(t, objects, controller, hasGroups)
 			checkSelectors(t, objects, controller, node)
 			for _, o := range []object{controller, node} {
 				checkPod(t, objects, o)

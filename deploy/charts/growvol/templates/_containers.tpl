@@ -34,6 +34,11 @@ capabilities: {drop: [ALL]}
 {{- if or .Values.node.startupTaint.enabled (include "growvol.usesNodes" .) -}}true{{- end -}}
 {{- end }}
 
+{{- /* "true" if csi-snapshotter takes group snapshots, which only rbd has, otherwise empty. */ -}}
+{{- define "growvol.groupSnapshots" -}}
+{{- if and (eq .Values.backend "rbd") .Values.sidecars.snapshotter.groupSnapshots -}}true{{- end -}}
+{{- end }}
+
 {{- /* Mounts and volumes of the clusters and keys of Ceph. */ -}}
 {{- define "growvol.cephMounts" -}}
 - {name: clusters, mountPath: /etc/ceph/clusters, readOnly: true}
