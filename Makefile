@@ -113,8 +113,7 @@ ceph-up: ## start a real Ceph on this machine, in a network namespace of its own
 .PHONY: ceph-test
 ceph-test: setup programs ceph-up ## test the driver in it: volumes of guests grow in use, nodes are cut off and killed
 	GROWVOL_CEPH_DIR=$(CEPH) $(TESTSUM) -count=1 ./tests/ceph
-	GROWVOL_CEPH_DIR=$(CEPH) $(TESTSUM) -count=1 -p 1 -tags=$(TAGS) -exec='ip netns exec $(notdir $(CEPH))' \
-		./pkg/rbd ./pkg/rbd/internal/librbd ./pkg/rbd/internal/fakeceph
+	GROWVOL_CEPH_DIR=$(CEPH) $(TESTSUM) -count=1 -p 1 -tags=$(TAGS) -exec='ip netns exec $(notdir $(CEPH))' ./pkg/rbd/...
 
 .PHONY: ceph-down
 ceph-down: ## stop it and remove its state

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"testing"
@@ -122,7 +123,8 @@ func TestDisconnectWaitsForOpener(t *testing.T) {
 	m.wantNoDevice()
 }
 
-// A program such as mkfs claims the device, but ends by itself: kind Deadline.
+// A program such as mkfs claims the device, but ends by itself: kind Deadline. The error names the
+// process.
 func TestDisconnectFailsWhileClaimed(t *testing.T) {
 	m := newMachine(t, "")
 	conn := m.connect(false)
@@ -130,7 +132,8 @@ func TestDisconnectFailsWhileClaimed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	volumetest.WantKind(t, m.connector.Disconnect(t.Context(), m.id), volume.KindDeadline, conn.Path, "claimed")
+	volumetest.WantKind(t, m.connector.Disconnect(t.Context(), m.id), volume.KindDeadline,
+		conn.Path, fmt.Sprintf("in use by process %d", os.Getpid()))
 	if err := claim.Close(); err != nil {
 		t.Fatal(err)
 	}
