@@ -21,15 +21,16 @@ type Use struct {
 	ImageID  string `json:"imageID"`
 	Mode     string `json:"mode"`
 	Block    bool   `json:"block,omitempty"`
-	ReadOnly bool   `json:"readOnly,omitempty"`
+	ReadOnly bool   `json:"readOnly,omitempty"` // the node maps the image read-only: it cannot write
 	Shared   bool   `json:"shared,omitempty"` // other nodes may use it at the same time
 }
 
-// newUse returns the use that a request asks for.
-func newUse(imageID string, access volume.Access, readOnly bool) Use {
+// newUse returns the use that a request describes. Whether the mapping is read-only is decided as
+// the node does it: one node alone that reads a filesystem has a mapping that can write.
+func newUse(imageID string, access volume.Access) Use {
 	return Use{
 		ImageID: imageID, Mode: access.Mode.String(), Block: access.Block,
-		ReadOnly: readOnly || access.Mode.IsReadOnly(), Shared: access.IsShared(),
+		ReadOnly: access.NeedsReadOnlyDevice(), Shared: access.IsShared(),
 	}
 }
 
