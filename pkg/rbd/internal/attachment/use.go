@@ -22,7 +22,7 @@ type Use struct {
 	Mode     string `json:"mode"`
 	Block    bool   `json:"block,omitempty"`
 	ReadOnly bool   `json:"readOnly,omitempty"` // the node maps the image read-only: it cannot write
-	Shared   bool   `json:"shared,omitempty"` // other nodes may use it at the same time
+	Shared   bool   `json:"shared,omitempty"`   // other nodes may use it at the same time
 }
 
 // newUse returns the use that a request describes. Whether the mapping is read-only is decided as
