@@ -14,6 +14,9 @@ import (
 // follows.
 const keyPrefix = "growvol.io/attached/"
 
+// Key returns the key of the attachment to a node in the metadata of the image.
+func Key(node string) string { return keyPrefix + node }
+
 // Use is how a node uses an image, as the metadata record it.
 type Use struct {
 	// ImageID is the image that the record is about: librbd copies the metadata of an image to its
