@@ -44,7 +44,7 @@ func (s *Server) NodeStageVolume(
 	defer st.lease.Release()
 	err = st.run(ctx, volume.ConnectRequest{
 		ID: st.id, PublishContext: req.GetPublishContext(), VolumeContext: req.GetVolumeContext(),
-		ReadOnly: needsReadOnlyDisk(st.access), Secrets: req.GetSecrets(),
+		ReadOnly: st.access.NeedsReadOnlyDevice(), Secrets: req.GetSecrets(),
 	})
 	if err != nil {
 		st.rollBack(rpcCtx, err)
@@ -98,13 +98,6 @@ func (s *Server) newStageCall(req *csi.NodeStageVolumeRequest) (*stageCall, erro
 				"an existing PersistentVolume names it in spec.csi.nodeStageSecretRef")
 	}
 	return st, volume.Wrap(err, "stage", id)
-}
-
-// needsReadOnlyDisk reports whether the device itself must refuse writes. It must not for a
-// filesystem that this node alone reads: after an unclean end the kernel replays the journal before
-// it can read.
-func needsReadOnlyDisk(a volume.Access) bool {
-	return a.Mode.IsReadOnly() && (a.Block || a.Mode.IsMultiNode())
 }
 
 func (st *stageCall) run(ctx context.Context, req volume.ConnectRequest) error {

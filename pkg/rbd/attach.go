@@ -27,7 +27,7 @@ func (b *Backend) Attach(ctx context.Context, req volume.AttachRequest) (map[str
 		if im.handle.Snapshot != "" {
 			return s.attachSnapshot(ctx, im, req.Access)
 		}
-		info, err := s.attachment(im).Attach(ctx, req.Node, req.Access, req.ReadOnly)
+		info, err := s.attachment(im).Attach(ctx, req.Node, req.Access)
 		if err != nil {
 			return nil, err
 		}

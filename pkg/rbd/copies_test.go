@@ -37,6 +37,29 @@ func TestDeleteIsRefusedWhileANodeHasTheImage(t *testing.T) {
 	}
 }
 
+// A node that reads only is no watcher, nor is one that is cut off.
+func TestDeleteIsRefusedWhileTheImageIsAttached(t *testing.T) {
+	for _, hasSnapshot := range []bool{false, true} {
+		r := newRig(t)
+		r.withNodes(t)
+		v := r.create(t, request("pvc-1"))
+		if hasSnapshot {
+			r.snapshot(t, "s", v.ID)
+		}
+		req := attachRequest(v.ID, "n1")
+		req.Access = volume.Access{Mode: volume.AccessMultiNodeReaderOnly}
+		_, err := r.Attach(t.Context(), req)
+		check(t, err)
+		before := r.server.Contents()
+		volumetest.WantKind(t, r.Delete(t.Context(), v.ID), volume.KindPrecondition, "n1", "growvol.io/attached/n1")
+		if got := r.server.Contents(); !slices.Equal(got, before) {
+			t.Errorf("a refused deletion has changed %v to %v", before, got)
+		}
+		check(t, r.Detach(t.Context(), v.ID, "n1"))
+		check(t, r.Delete(t.Context(), v.ID))
+	}
+}
+
 func TestCopyIsNotMarkedByARefusedDeletion(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -96,35 +96,36 @@ func (s *session) createIn(ctx context.Context, c creation, from origin, in cand
 	}
 	options := c.class.Options
 	options.DataPool = in.DataPool
-	if err := s.makeIn(ctx, c, from, pool, in, options); err != nil {
+	isNew, err := s.makeIn(ctx, c, from, pool, in, options)
+	if err != nil {
 		return volume.Volume{}, err
 	}
-	v, err := s.completeNew(ctx, c, from, pool, in)
+	v, err := s.completeNew(ctx, c, from, pool, in, isNew)
 	return v, volume.NonFinal(s.withKind(err), "image "+in.handle.String()+" was made, but is not complete")
 }
 
-// makeIn makes the image; an image that exists is no error. An error has a kind that is not final
-// if the image may exist.
+// makeIn makes the image; an image that exists is no error, but isNew is false then. An error has a
+// kind that is not final if the image may exist.
 func (s *session) makeIn(
 	ctx context.Context, c creation, from origin, pool ceph.Pool, in candidate, options ceph.ImageOptions,
-) error {
-	err := from.make(ctx, s, pool, c, in.handle, options)
+) (isNew bool, err error) {
+	err = from.make(ctx, s, pool, c, in.handle, options)
 	if errors.Is(err, unix.EEXIST) {
 		isNameOnly, errName := s.removeNameOnly(ctx, pool, in.handle)
 		if err = errName; isNameOnly && err == nil {
 			err = from.make(ctx, s, pool, c, in.handle, options)
 		}
-		return volume.NonFinal(s.withKind(err), "image "+in.handle.String()+" may exist")
+		return isNameOnly && err == nil, volume.NonFinal(s.withKind(err), "image "+in.handle.String()+" may exist")
 	}
 	if err == nil {
-		return nil
+		return true, nil
 	}
 	err = s.withKind(createError(s.explainTimeout(err, in.handle.Location, in.DataPool, c.req.Size), c, in))
 	// Ceph may have made the image nevertheless, such as when only the answer was lost.
 	if _, errID := pool.ImageID(in.handle.Image); !errors.Is(errID, unix.ENOENT) {
 		err = volume.NonFinal(err, "image "+in.handle.String()+" may exist")
 	}
-	return err
+	return false, err
 }
 
 // removeNameOnly removes the name of an image that has no header: a call of librbd that was
@@ -167,7 +168,7 @@ func directoryID(pool ceph.Pool, name string) (string, error) {
 
 // completeNew completes an image that was just made, or that another client has made meanwhile.
 func (s *session) completeNew(
-	ctx context.Context, c creation, from origin, pool ceph.Pool, in candidate,
+	ctx context.Context, c creation, from origin, pool ceph.Pool, in candidate, isNew bool,
 ) (volume.Volume, error) {
 	id, err := pool.ImageID(in.handle.Image)
 	if err != nil {
@@ -177,6 +178,7 @@ func (s *session) completeNew(
 	if err != nil {
 		return volume.Volume{}, err
 	}
+	f.isNew = isNew
 	return s.useExisting(ctx, c, from, f)
 }
 
@@ -264,13 +266,44 @@ func (empty) make(
 	return pool.Create(h.Image, uint64(c.req.Size), o)
 }
 
-func (empty) complete(_ context.Context, _ *session, _ ceph.Pool, _ creation, f *found) error {
+func (empty) complete(ctx context.Context, s *session, pool ceph.Pool, _ creation, f *found) error {
 	if f.hasParent {
 		return volume.Errorf(volume.KindAlreadyExists,
 			"image %s has this name, but is a clone of %s/%s", f.candidate.handle, f.parent.Pool, f.parent.Image).
 			WithRemedy("delete the image if nothing uses it")
 	}
-	return nil
+	if f.isNew {
+		return nil
+	}
+	return s.checkNoData(ctx, pool, f)
+}
+
+// usedBytes is the part of an image, at its beginning, that is looked at for data. Filesystems,
+// partition tables, LUKS and databases write there first.
+const usedBytes = 64 << 20
+
+// checkNoData returns an error of kind AlreadyExists if an image without a record has data: then no
+// interrupted creation has left it, and it belongs to somebody.
+func (s *session) checkNoData(ctx context.Context, pool ceph.Pool, f *found) error {
+	im, err := pool.OpenID(f.info.ID, true)
+	if err != nil {
+		return fmt.Errorf("cannot open image %s: %w", f.candidate.handle, err)
+	}
+	defer s.closeImage(ctx, im)
+	errData := volume.Errorf(volume.KindAlreadyExists,
+		"image %s has this name, but was not created for this volume: it has data, and no metadata of the driver",
+		f.candidate.handle).
+		WithRemedy("find out what the image is for; if nothing needs its data, delete it; otherwise rename it: rbd rename")
+	err = im.Diff("", "", 0, min(f.info.Size, usedBytes), func(e ceph.Extent) error {
+		if e.Exists {
+			return errData
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errData) {
+		return fmt.Errorf("cannot read whether image %s has data: %w", f.candidate.handle, err)
+	}
+	return err
 }
 
 // createError is the error for an image that Ceph did not make.

@@ -11,8 +11,10 @@ import (
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
 	"github.com/growvol/growvol/pkg/rbd/internal/fakeceph"
 	"github.com/growvol/growvol/pkg/rbd/internal/metadata"
+	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/pkg/volume/volumetest"
+	"github.com/growvol/growvol/tests/must"
 )
 
 func TestCreateMakesAnImageThatTheHandleNames(t *testing.T) {
@@ -128,6 +130,29 @@ func TestCreateCompletesAnImageWithoutRecord(t *testing.T) {
 	}
 	if v, err := r.Get(t.Context(), "a/volumes/csi-vol-pvc-1"); err != nil || !v.Encrypted {
 		t.Errorf("got %+v, %v", v, err)
+	}
+}
+
+// An image with data is somebody's: no interrupted creation has left it. Both ways to meet it are
+// tried, with and without a search before the creation.
+func TestCreateDoesNotTakeAnImageWithData(t *testing.T) {
+	t.Parallel()
+	for _, withFind := range []bool{true, false} {
+		r := newRig(t)
+		check(t, r.testPool(t, "volumes", "").Create("csi-vol-pvc-1", 1<<30, ceph.ImageOptions{}))
+		r.server.Write("volumes", "", "csi-vol-pvc-1", 0, 1, 7)
+		if withFind {
+			_, _, err := r.Find(t.Context(), request("pvc-1"))
+			check(t, err)
+		} else {
+			location := rbdcsi.Location{Cluster: "a", Pool: "volumes"}
+			r.finds.store("pvc-1", rbdcsi.VolumeHandle{Location: location, Image: "csi-vol-pvc-1"}, nil)
+		}
+		_, err := r.Create(t.Context(), request("pvc-1"))
+		volumetest.WantKind(t, err, volume.KindAlreadyExists, "a/volumes/csi-vol-pvc-1", "has data")
+		if v := must.Value(r.Get(t.Context(), "a/volumes/csi-vol-pvc-1"))(t); v.Name != "" {
+			t.Errorf("the image was taken for the volume %s", v.Name)
+		}
 	}
 }
 

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/growvol/growvol/pkg/rbd/internal/attachment"
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -69,6 +71,9 @@ func (s *session) deleteImage(ctx context.Context, t target) (isDone bool, err e
 	if err != nil {
 		return false, fmt.Errorf("cannot read the id of image %s: %w", t.handle, err)
 	}
+	if err := t.checkDetached(id); err != nil {
+		return false, err
+	}
 	r, err := s.readRelatives(ctx, t.pool, id)
 	switch {
 	case isMissing(err): // an interrupted removal has left the name only
@@ -82,6 +87,24 @@ func (s *session) deleteImage(ctx context.Context, t target) (isDone bool, err e
 		}
 	}
 	return s.removeImage(ctx, t, id, object, r.hasParent)
+}
+
+// checkDetached returns an error of kind Precondition if the image is attached to a node. The
+// watchers do not tell: a node that reads only, or that is cut off for 30 s, is none of them.
+func (t target) checkDetached(imageID string) error {
+	all, err := readMetadata(t.pool, imageID)
+	if err != nil {
+		return err
+	}
+	nodes, err := attachment.NodeNames(imageID, all)
+	if err != nil || len(nodes) == 0 {
+		return err
+	}
+	return volume.Errorf(volume.KindPrecondition, "image %s is attached to the nodes %s",
+		t.spec(), strings.Join(nodes, ", ")).
+		WithRemedy("delete the pods that use the volume; if no VolumeAttachment names it any more " +
+			"(kubectl get volumeattachments), and it is not mapped on the nodes: rbd image-meta list " + t.spec() +
+			"; rbd image-meta remove " + t.spec() + " " + attachment.Key(nodes[0]))
 }
 
 // removeImage removes the image, or what is left of it. The object is that of recordParent.

@@ -108,6 +108,7 @@ type found struct {
 	record    metadata.Record
 	// isComplete: the image has its record, so that no step of its creation is missing.
 	isComplete bool
+	isNew      bool           // the present call has made the image
 	parent     ceph.ImageName // if hasParent: the image is a clone
 	hasParent  bool
 	depth      int // of a clone that origin.complete has completed; see metadata.Record

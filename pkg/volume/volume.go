@@ -74,6 +74,13 @@ type Access struct {
 // made for one node, and a second node that writes destroys the filesystem.
 func (a Access) IsShared() bool { return a.Mode.IsMultiNode() && (a.Block || a.Mode.IsReadOnly()) }
 
+// NeedsReadOnlyDevice reports whether the device itself must refuse writes. It must not for a
+// filesystem that one node alone reads: after an unclean end the kernel replays the journal before
+// it can read.
+func (a Access) NeedsReadOnlyDevice() bool {
+	return a.Mode.IsReadOnly() && (a.Block || a.Mode.IsMultiNode())
+}
+
 // EncryptedKey is the StorageClass parameter ("true" or "false") for encryption on the node,
 // and the key of the volume context ("true") that tells the node to encrypt the volume.
 const EncryptedKey = "encrypted"

@@ -14,14 +14,12 @@ import (
 // uses it that may not share it. Kinds: NotFound (image or node), AlreadyExists (attached to this
 // node in another way), Precondition (attached elsewhere, mapped elsewhere, or the node is shut
 // down or fenced), Unavailable, Denied.
-func (a Attachment) Attach(
-	ctx context.Context, name string, access volume.Access, readOnly bool,
-) (ceph.ImageInfo, error) {
+func (a Attachment) Attach(ctx context.Context, name string, access volume.Access) (ceph.ImageInfo, error) {
 	s, err := a.read(ctx)
 	if err != nil {
 		return ceph.ImageInfo{}, err
 	}
-	use := newUse(s.info.ID, access, readOnly)
+	use := newUse(s.info.ID, access)
 	n := node{}
 	if a.Nodes != nil {
 		if n, err = a.readNode(ctx, name); err != nil {

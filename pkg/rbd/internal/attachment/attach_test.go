@@ -16,7 +16,7 @@ import (
 
 func TestAttachIsRecordedUntilDetach(t *testing.T) {
 	r := newRig(t)
-	info, err := r.attachment("locked").Attach(t.Context(), "n1", writer(), false)
+	info, err := r.attachment("locked").Attach(t.Context(), "n1", writer())
 	if err != nil || info.ID != must.Value(r.pool.ImageID("locked"))(t) {
 		t.Fatalf("got %+v, %v, want the image", info, err)
 	}

@@ -213,6 +213,21 @@ func TestReaderIsDetachedWithoutAFence(t *testing.T) {
 	r.wantNodes("plain")
 }
 
+// A filesystem that one node alone reads is mapped for writing, because of its journal: the node
+// keeps the image until its client is fenced.
+func TestOnlyReaderOfAFilesystemIsFenced(t *testing.T) {
+	r := newRig(t)
+	must.Succeed(t, r.attach("plain", "n1", volume.Access{Mode: volume.AccessSingleNodeReaderOnly}))
+	m := r.mapOn("n1", "plain")
+	r.kill("n1", m)
+	volumetest.WantKind(t, r.detach("plain", "n1"), volume.KindPrecondition, m.Address)
+	r.wantNodes("plain", "n1")
+	r.taint("n1")
+	must.Succeed(t, r.detach("plain", "n1"))
+	r.wantFenced("n1", m.Address)
+	r.wantNodes("plain")
+}
+
 // Kubernetes no longer has the Node, and with it the record is gone.
 func TestDetachFromADeletedNode(t *testing.T) {
 	for image, isReleased := range map[string]bool{

@@ -82,7 +82,7 @@ func sharedBlock() volume.Access {
 }
 
 func (r *rig) attach(image, node string, access volume.Access) error {
-	_, err := r.attachment(image).Attach(r.t.Context(), node, access, false)
+	_, err := r.attachment(image).Attach(r.t.Context(), node, access)
 	return err
 }
 

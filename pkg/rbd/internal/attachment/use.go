@@ -14,6 +14,9 @@ import (
 // follows.
 const keyPrefix = "growvol.io/attached/"
 
+// Key returns the key of the attachment to a node in the metadata of the image.
+func Key(node string) string { return keyPrefix + node }
+
 // Use is how a node uses an image, as the metadata record it.
 type Use struct {
 	// ImageID is the image that the record is about: librbd copies the metadata of an image to its
@@ -21,15 +24,16 @@ type Use struct {
 	ImageID  string `json:"imageID"`
 	Mode     string `json:"mode"`
 	Block    bool   `json:"block,omitempty"`
-	ReadOnly bool   `json:"readOnly,omitempty"`
-	Shared   bool   `json:"shared,omitempty"` // other nodes may use it at the same time
+	ReadOnly bool   `json:"readOnly,omitempty"` // the node maps the image read-only: it cannot write
+	Shared   bool   `json:"shared,omitempty"`   // other nodes may use it at the same time
 }
 
-// newUse returns the use that a request asks for.
-func newUse(imageID string, access volume.Access, readOnly bool) Use {
+// newUse returns the use that a request describes. Whether the mapping is read-only is decided as
+// the node does it: one node alone that reads a filesystem has a mapping that can write.
+func newUse(imageID string, access volume.Access) Use {
 	return Use{
 		ImageID: imageID, Mode: access.Mode.String(), Block: access.Block,
-		ReadOnly: readOnly || access.Mode.IsReadOnly(), Shared: access.IsShared(),
+		ReadOnly: access.NeedsReadOnlyDevice(), Shared: access.IsShared(),
 	}
 }
 

@@ -75,7 +75,7 @@ func TestOtherFormats(t *testing.T) {
 			t.Errorf("the first %d bytes: got %+v, %v", i, got, err)
 		}
 	}
-	for _, value := range []string{"\x07\x01" + snapshot[2:], "\x09\x09" + snapshot[2:]} {
+	for _, value := range []string{"\x07\x01" + snapshot[2:], "\x09\x09" + snapshot[2:], "\x08\x01" + snapshot[2:]} {
 		if got, err := Snapshot(value); !errors.Is(err, ErrFormat) {
 			t.Errorf("got %+v, %v", got, err)
 		}
