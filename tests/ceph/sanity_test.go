@@ -25,6 +25,7 @@ func (r *rig) testSanity(t *testing.T) {
 	config.TestVolumeSize, config.TestVolumeExpandSize = gib, 2*gib
 	config.IdempotentCount = 2
 	config.TestVolumeParameters = class(nil)
+	config.TestVolumeMutableParameters = map[string]string{"maxWriteBps": "1048576"}
 	conformance.Run(t, conformance.Suite{
 		Configs: map[string]*sanity.TestConfig{"volumes": &config},
 		Skips: map[string]string{
@@ -32,7 +33,7 @@ func (r *rig) testSanity(t *testing.T) {
 		},
 		Excluded: []string{
 			// A class names the cluster and the pool.
-			"should return capacity (no optional values added)",
+			"should return capacity",
 			// Only Kubernetes knows the nodes; pkg/rbd/internal/attachment tests it with an API server.
 			"ControllerPublishVolume should fail when the node does not exist",
 		},
