@@ -22,6 +22,8 @@ func TestCeph(t *testing.T) {
 			t.Errorf("claims and snapshots are deleted, but the pool still has %q (%v)", left, err)
 		}
 	})
+	// Pods that share a volume must run on one node.
+	must.Value(kubectl(t.Context(), "cordon", "ceph2"))(t)
 	t.Run("in use", func(t *testing.T) {
 		for _, fs := range []string{"ext4", "xfs"} {
 			t.Run(fs, c.testGrowth)
@@ -30,6 +32,7 @@ func TestCeph(t *testing.T) {
 		t.Run("restore", c.testRestoreIntoALargerVolume)
 		t.Run("infeasible", c.testSizeAboveTheQuota)
 	})
+	must.Value(kubectl(t.Context(), "uncordon", "ceph2"))(t)
 	t.Run("node lost", c.testNodeLost) // the last: it ends one of the nodes
 }
 
