@@ -73,10 +73,10 @@ func TestProgramsLinkTheirHalf(t *testing.T) {
 	imports := readImports(t)
 	for program, forbidden := range map[string][]string{
 		"cmd/growvol-controller": {
-			"pkg/attached", "pkg/blockdev", "pkg/filesystem", "pkg/instance", "pkg/loop/loopdev", "pkg/luks", "pkg/node",
-			"pkg/startuptaint", "pkg/statefile",
+			"pkg/attached", "pkg/blockdev", "pkg/cgroup", "pkg/filesystem", "pkg/instance", "pkg/loop/loopdev", "pkg/luks",
+			"pkg/node", "pkg/rbd/krbd", "pkg/startuptaint", "pkg/statefile",
 		},
-		"cmd/growvol-node": {"pkg/cinder", "pkg/controller", "pkg/loop"},
+		"cmd/growvol-node": {"pkg/cinder", "pkg/controller", "pkg/loop", "pkg/rbd", "pkg/rbd/internal/ceph"},
 	} {
 		for _, name := range forbidden {
 			if _, exists := imports[name]; !exists {

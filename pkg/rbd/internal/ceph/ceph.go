@@ -120,15 +120,9 @@ type Image interface {
 	Parent() (ImageName, bool, error)   // false: it is no clone
 	Watchers() ([]Watcher, error)       // without the one of this image if it was opened for writing
 	LockHolder() (Watcher, bool, error) // of the exclusive lock, also one that no longer answers
-	// Lock takes the exclusive lock and keeps it until Unlock or Close: no other client can write
-	// to the image meanwhile. EINVAL: the image lacks the feature exclusive-lock.
-	Lock() error
-	Unlock() error
 	// Diff calls each for every extent that differs between two snapshots, in order of the
 	// offset; from "": all extents that are allocated; to "": the image itself.
 	Diff(from, to string, offset, length uint64, each func(Extent) error) error
-	// Sparsify gives back the space of blocks of zeros.
-	Sparsify() error
 	Flatten() error
 	Close() error
 }

@@ -11,9 +11,9 @@ type Quiescer interface {
 	// snapshot. EEXIST; EINVAL: the image lacks the feature exclusive-lock; EROFS: a client has
 	// mapped it with the option exclusive.
 	//
-	// Image.Lock is of no use for this: its holder answers the kernel's client that it keeps the
-	// lock, and the kernel then fails the write (EIO; Linux, drivers/block/rbd.c, "peer will not
-	// release lock"). A filesystem does not survive that.
+	// rbd_lock_acquire of librbd is of no use for this: its caller answers the kernel's client that
+	// it keeps the lock, and the kernel then fails the write (EIO; Linux, drivers/block/rbd.c, "peer
+	// will not release lock"). A filesystem does not survive that.
 	CreateQuiescedSnapshot(name string, quiesced func() error) error
 	// SilentClients asks all clients that have the image open for writing for an answer, and returns
 	// those that give none within the timeout, such as client.4133: nodes that are cut off. Before a

@@ -65,9 +65,9 @@ type watch struct {
 // lock is the exclusive lock.
 type lock struct {
 	client *client
-	// isKept: the holder does not give it up (Image.Lock). isMappedExclusive: nor does it serve
-	// requests of others (krbd's option exclusive).
-	isKept, isMappedExclusive bool
+	// isMappedExclusive: the holder does not give it up, nor does it serve requests of others
+	// (krbd's option exclusive).
+	isMappedExclusive bool
 }
 
 func (w *watch) watcher() ceph.Watcher {

@@ -170,34 +170,6 @@ func (o *openImage) LockHolder() (ceph.Watcher, bool, error) {
 	return out, out.Address != "", err
 }
 
-func (o *openImage) Lock() error {
-	return o.run("Image.Lock", o.image.pool, func() error {
-		switch {
-		case o.isReadOnly:
-			return unix.EROFS
-		case !o.image.hasFeature("exclusive-lock"):
-			return unix.EINVAL
-		}
-		if err := o.image.checkLock(o.client); err != nil {
-			return err
-		}
-		if l := o.image.lock; l != nil && l.client != o.client && l.isKept {
-			return unix.EROFS
-		}
-		o.image.lock = &lock{client: o.client, isKept: true}
-		return nil
-	})
-}
-
-func (o *openImage) Unlock() error {
-	return o.run("Image.Unlock", o.image.pool, func() error {
-		if o.image.lock != nil && o.image.lock.client == o.client {
-			o.image.lock = nil
-		}
-		return nil
-	})
-}
-
 // Diff reports whole blocks of 64 KiB; librbd reports the bytes that were written.
 func (o *openImage) Diff(from, to string, offset, length uint64, each func(ceph.Extent) error) error {
 	var extents []ceph.Extent
@@ -246,15 +218,6 @@ func diff(before, after map[uint64]uint64, offset, length uint64) []ceph.Extent 
 		out = append(out, extent)
 	}
 	return out
-}
-
-func (o *openImage) Sparsify() error {
-	return o.write("Sparsify", func() error {
-		if o.image.parent == nil {
-			maps.DeleteFunc(o.image.blocks, func(_, number uint64) bool { return number == 0 })
-		}
-		return nil
-	})
 }
 
 func (o *openImage) Flatten() error {

@@ -182,57 +182,6 @@ func (i *image) LockHolder() (ceph.Watcher, bool, error) {
 	return ceph.Watcher{}, false, nil
 }
 
-// Lock implements ceph.Image. EBUSY: the holder of the lock does not watch the image any more. It
-// may have writes on their way, and librbd would take the lock from it without fencing it.
-func (i *image) Lock() error {
-	opened, err := i.open()
-	if err != nil {
-		return err
-	}
-	if err := i.checkHolder(); err != nil {
-		return err
-	}
-	return wrap(opened.LockAcquire(rbd.LockModeExclusive), "lock image %s", i)
-}
-
-// checkHolder returns EBUSY if a client without a watch holds the lock.
-func (i *image) checkHolder() error {
-	holder, isHeld, err := i.LockHolder()
-	if err != nil || !isHeld {
-		return err
-	}
-	watchers, err := i.allWatchers()
-	if err != nil {
-		return err
-	}
-	if slices.ContainsFunc(watchers, func(w ceph.Watcher) bool { return w.Address == holder.Address }) {
-		return nil
-	}
-	return wrap(unix.EBUSY, "lock image %s: its holder %s at %s does not answer", i, holder.Client, holder.Address)
-}
-
-// Unlock implements ceph.Image.
-func (i *image) Unlock() error {
-	opened, err := i.open()
-	if err != nil {
-		return err
-	}
-	return wrap(opened.LockRelease(), "unlock image %s", i)
-}
-
-// sparsifyBlock is the size in bytes of the blocks of zeros that are given back, as of `rbd
-// sparsify`.
-const sparsifyBlock = 4096
-
-// Sparsify implements ceph.Image.
-func (i *image) Sparsify() error {
-	opened, err := i.open()
-	if err != nil {
-		return err
-	}
-	return wrap(opened.Sparsify(sparsifyBlock), "sparsify image %s", i)
-}
-
 // Flatten implements ceph.Image.
 func (i *image) Flatten() error {
 	opened, err := i.open()
