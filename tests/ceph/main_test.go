@@ -88,6 +88,7 @@ func (r *rig) testHealthy(t *testing.T) {
 	t.Run("limits", r.testLimits)
 	t.Run("capacity", r.testCapacity)
 	t.Run("attributes", r.testAttributes)
+	t.Run("examples", r.testExamples)
 	t.Run("ext3", r.testGrowth("ext3", nil))
 	t.Run("ext4", r.testGrowth("ext4", nil))
 	t.Run("xfs", r.testGrowth("xfs", nil))
