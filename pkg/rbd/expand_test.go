@@ -94,10 +94,6 @@ func TestExpandNamesTheReasonOfARefusal(t *testing.T) {
 		kind    volume.Kind
 		words   string
 	}{
-		"exclusive": {
-			func(r *rig) { r.server.Map("volumes", "", "csi-vol-pvc-1", fakeceph.MapOptions{Exclusive: true}) },
-			volume.KindPrecondition, "option exclusive|remove exclusive from mapOptions",
-		},
 		"full": {func(r *rig) { r.server.SetFull("volumes", "full_quota") }, volume.KindOutOfRange, "full_quota"},
 		"quota": {
 			func(r *rig) { r.server.SetUsage("volumes", 0, 1<<40, 3<<29) },
@@ -151,6 +147,26 @@ func TestExpandNamesTheReasonOfARefusal(t *testing.T) {
 		volumetest.WantKind(t, err, test.kind, strings.Split(test.words, "|")...)
 		if t.Failed() {
 			t.Fatalf("%s failed", name)
+		}
+	}
+}
+
+// A node that has mapped the image with the option exclusive keeps its lock. Only an image with an
+// object map needs the lock to grow.
+func TestExpandOfAnExclusivelyMappedImage(t *testing.T) {
+	t.Parallel()
+	for features, needsLock := range map[string]bool{
+		"layering,exclusive-lock":            false,
+		"layering,exclusive-lock,object-map": true,
+	} {
+		r := newRig(t)
+		v := r.create(t, request("pvc-1", "imageFeatures", features))
+		r.server.Map("volumes", "", "csi-vol-pvc-1", fakeceph.MapOptions{Exclusive: true})
+		got, err := r.Expand(t.Context(), v.ID, 2*volume.GiB)
+		if needsLock {
+			volumetest.WantKind(t, err, volume.KindPrecondition, "option exclusive", "remove exclusive from mapOptions")
+		} else if err != nil || got.Size != 2*volume.GiB {
+			t.Errorf("%s: got %s, %v, want 2 GiB", features, got.Size, err)
 		}
 	}
 }

@@ -42,7 +42,8 @@ func wantErrno(t *testing.T, err error, want unix.Errno) {
 func TestMappedImageIsInUse(t *testing.T) {
 	s := New("f", "rbd")
 	c, pool := connect(t, s)
-	must.Succeed(t, pool.Create("a", 1<<30, ceph.ImageOptions{Features: []string{"layering", "exclusive-lock"}}))
+	features := []string{"layering", "exclusive-lock", "object-map"} // the map needs the lock
+	must.Succeed(t, pool.Create("a", 1<<30, ceph.ImageOptions{Features: features}))
 	m := s.Map("rbd", "", "a", MapOptions{Exclusive: true})
 	wantErrno(t, pool.Remove("a"), unix.EBUSY)
 	im, err := pool.Open("a", false)

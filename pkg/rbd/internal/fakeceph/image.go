@@ -188,3 +188,15 @@ func (im *image) checkLock(c *client) error {
 	}
 	return nil
 }
+
+// takeLock makes the client the holder of the exclusive lock if nobody has it. Errors are those of
+// checkLock.
+func (im *image) takeLock(c *client) error {
+	if err := im.checkLock(c); err != nil {
+		return err
+	}
+	if im.lock == nil && im.hasFeature("exclusive-lock") {
+		im.lock = &lock{client: c}
+	}
+	return nil
+}

@@ -29,15 +29,19 @@ func (o *openImage) read(name string, f func() error) error { return o.run("Imag
 
 // write runs a call that changes the image, and that needs its exclusive lock.
 func (o *openImage) write(name string, f func() error) error {
+	return o.change(name, func() error {
+		if err := o.image.takeLock(o.client); err != nil {
+			return err
+		}
+		return f()
+	})
+}
+
+// change runs a call that changes the image.
+func (o *openImage) change(name string, f func() error) error {
 	return o.run("Image."+name, o.image.pool, func() error {
 		if o.isReadOnly {
 			return unix.EROFS
-		}
-		if err := o.image.checkLock(o.client); err != nil {
-			return err
-		}
-		if o.image.lock == nil && o.image.hasFeature("exclusive-lock") {
-			o.image.lock = &lock{client: o.client}
 		}
 		return f()
 	})
@@ -77,8 +81,15 @@ func (o *openImage) Size() (uint64, error) {
 	return size, err
 }
 
+// Grow needs the exclusive lock only for an image with an object map: package librbd changes the
+// size in the header of others.
 func (o *openImage) Grow(size uint64) error {
-	return o.write("Grow", func() error {
+	return o.change("Grow", func() error {
+		if o.image.hasFeature("object-map") {
+			if err := o.image.takeLock(o.client); err != nil {
+				return err
+			}
+		}
 		if size < o.image.size || o.image.hasFeature("object-map") && size/o.image.objectSize > maxObjectMapObjects {
 			return unix.EINVAL
 		}
