@@ -70,7 +70,7 @@ func (o *volumeCopy) make(
 	}
 	defer s.closeImage(ctx, im)
 	temporary := temporaryPrefix + h.Image
-	if err := s.takeTemporary(im, source, temporary, r.snapshots); err != nil {
+	if err := s.takeTemporary(ctx, im, source, id, temporary, r.snapshots); err != nil {
 		return err
 	}
 	err = s.cloneSnapshot(pool, source.pool, source.handle.Image, temporary, h, options)
@@ -116,7 +116,9 @@ func otherClusterError(source, target string) error {
 // takeTemporary takes the temporary snapshot of an open image, and removes those among its
 // snapshots that earlier calls have left. EEXIST is no error: an earlier call for the same volume
 // has taken it.
-func (s *session) takeTemporary(im ceph.Image, source target, name string, snapshots []ceph.Snapshot) error {
+func (s *session) takeTemporary(
+	ctx context.Context, im ceph.Image, source target, imageID, name string, snapshots []ceph.Snapshot,
+) error {
 	for _, snapshot := range snapshots {
 		if !isTemporary(snapshot) || snapshot.Name == name {
 			continue
@@ -128,7 +130,8 @@ func (s *session) takeTemporary(im ceph.Image, source target, name string, snaps
 	if err := checkSnapshotCount(snapshots, source.spec()); err != nil {
 		return err
 	}
-	if err := im.CreateSnapshot(name); err != nil && !errors.Is(err, unix.EEXIST) {
+	err := s.takeImageSnapshot(ctx, im, source, imageID, name)
+	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return s.snapshotError(err, source.spec())
 	}
 	return nil

@@ -116,7 +116,7 @@ func (s *session) takeSnapshot(ctx context.Context, source target, claim snapnam
 		return err
 	}
 	defer s.closeImage(ctx, im)
-	err = im.CreateSnapshot(claim.Object())
+	err = s.takeImageSnapshot(ctx, im, source, claim.ImageID, claim.Object())
 	if err == nil || errors.Is(err, unix.EEXIST) {
 		return nil
 	}

@@ -1,0 +1,73 @@
+package rbd
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/rbd/internal/attachment"
+	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
+)
+
+// This file takes the snapshot of one image, unless a node that is cut off could still write to it.
+//
+// Before librbd takes a snapshot, it takes the exclusive lock, and breaks that of a node that has
+// not answered for half a minute. This driver's connections do not fence such a node: it may only
+// be away for a moment. Its last writes can then arrive after the snapshot was taken, with the list
+// of snapshots from before, and change the content of the snapshot and of what was cloned from it.
+
+// takeImageSnapshot takes a snapshot of an image that is open for writing. Kind Unavailable: a node
+// that has the image attached holds the exclusive lock, does not answer, and is not fenced. EEXIST,
+// EROFS, EDQUOT.
+func (s *session) takeImageSnapshot(ctx context.Context, im ceph.Image, t target, imageID, name string) error {
+	holder, isHeld, err := s.readNodeWithLock(im, t, imageID)
+	if err != nil {
+		return err
+	}
+	if !isHeld {
+		return im.CreateSnapshot(name)
+	}
+	reader, err := t.pool.OpenID(imageID, true)
+	if err != nil {
+		return fmt.Errorf("cannot open image %s: %w", t.handle, err)
+	}
+	defer s.closeImage(ctx, reader)
+	m := &groupMember{target: t, image: reader, holder: holder}
+	if err := m.checkHolder(); err != nil {
+		return err
+	}
+	quiescer, ok := reader.(ceph.Quiescer)
+	if !ok {
+		return fmt.Errorf("cannot take a snapshot of image %s while it is in use: %w", t.spec(), unix.EOPNOTSUPP)
+	}
+	// The holder may be cut off while librbd waits for the lock.
+	return quiescer.CreateQuiescedSnapshot(name, m.checkHolder)
+}
+
+// readNodeWithLock returns the client that holds the exclusive lock of an image that is attached to
+// a node. It reports false for a fenced client, and for an image that is not attached: then the
+// holder is one that has died, and has no writes on their way.
+func (s *session) readNodeWithLock(im ceph.Image, t target, imageID string) (ceph.Watcher, bool, error) {
+	holder, isHeld, err := im.LockHolder()
+	if err != nil {
+		return holder, false, fmt.Errorf("cannot read the lock of image %s: %w", t.spec(), err)
+	}
+	if !isHeld {
+		return holder, false, nil
+	}
+	all, err := readMetadata(t.pool, imageID)
+	if err != nil {
+		return holder, false, err
+	}
+	nodes, err := attachment.NodeNames(imageID, all)
+	if err != nil || len(nodes) == 0 {
+		return holder, false, err
+	}
+	fenced, err := s.cluster.Blocklist()
+	if err != nil {
+		return holder, false, fmt.Errorf("cannot list the fenced clients: %w", err)
+	}
+	return holder, !slices.Contains(fenced, holder.Address), nil
+}
