@@ -278,12 +278,12 @@ func (empty) complete(ctx context.Context, s *session, pool ceph.Pool, _ creatio
 	return s.checkNoData(ctx, pool, f)
 }
 
-// usedBytes is the part of an image, at its beginning, that is looked at for data. Filesystems,
-// partition tables, LUKS and databases write there first.
+// usedBytes is the length of the beginning of an image in which checkNoData searches for data, in
+// bytes. Filesystems, partition tables, LUKS and databases write there first.
 const usedBytes = 64 << 20
 
-// checkNoData returns an error of kind AlreadyExists if an image without a record has data: then no
-// interrupted creation has left it, and it belongs to somebody.
+// checkNoData returns an error of kind AlreadyExists if an image without a record has data: no
+// interrupted creation of this driver leaves such an image.
 func (s *session) checkNoData(ctx context.Context, pool ceph.Pool, f *found) error {
 	im, err := pool.OpenID(f.info.ID, true)
 	if err != nil {

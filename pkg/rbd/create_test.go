@@ -133,8 +133,8 @@ func TestCreateCompletesAnImageWithoutRecord(t *testing.T) {
 	}
 }
 
-// An image with data is somebody's: no interrupted creation has left it. Both ways to meet it are
-// tried, with and without a search before the creation.
+// No interrupted creation leaves an image with data. The test finds it in both ways: with and
+// without a search before the creation.
 func TestCreateDoesNotTakeAnImageWithData(t *testing.T) {
 	t.Parallel()
 	for _, withFind := range []bool{true, false} {

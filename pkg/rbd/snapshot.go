@@ -23,8 +23,8 @@ import (
 // RBD_MAX_SNAP_COUNT); some are left for temporary snapshots, groups and backup programs.
 const maxSnapshots = 500
 
-// paramSnapshotPrefix is a parameter of VolumeSnapshotClasses of ceph-csi. It is accepted; the names
-// of snapshots do not depend on it.
+// paramSnapshotPrefix is a parameter of VolumeSnapshotClasses of ceph-csi. It is accepted; the
+// names of snapshots do not depend on it.
 const paramSnapshotPrefix = "snapshotNamePrefix"
 
 // CreateSnapshot implements volume.Snapshotter.

@@ -121,9 +121,9 @@ func (r *reader) skip(n int) string {
 	return skipped
 }
 
-// begin decodes the header of a structure: its version, and the oldest version that can read it. The
-// second must be the expected one: Ceph writes values that older versions can read, too, with other
-// fields in between (cls_rbd_snap::decode, struct_compat < 8).
+// begin decodes the header of a structure: its version, and the oldest version that can read it.
+// The second must be the expected one: Ceph writes values that older versions can read, too, with
+// other fields in between (cls_rbd_snap::decode, struct_compat < 8).
 func (r *reader) begin(version byte) {
 	versions := r.skip(2)
 	if r.err == nil && (versions[0] < version || versions[1] != version) {
