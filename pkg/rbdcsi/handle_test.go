@@ -4,9 +4,9 @@ import "testing"
 
 func TestVolumeHandleIsStable(t *testing.T) {
 	for text, want := range map[string]VolumeHandle{
-		"a/rbd/csi-vol-1":      {Location: Location{Cluster: "a", Pool: "rbd"}, Image: "csi-vol-1"},
-		"a/rbd/tenant/img":     {Location: Location{Cluster: "a", Pool: "rbd", Namespace: "tenant"}, Image: "img"},
-		"a/rbd/img@monday":     {Location: Location{Cluster: "a", Pool: "rbd"}, Image: "img", Snapshot: "monday"},
+		"a/rbd/csi-vol-1":  {Location: Location{Cluster: "a", Pool: "rbd"}, Image: "csi-vol-1"},
+		"a/rbd/tenant/img": {Location: Location{Cluster: "a", Pool: "rbd", Namespace: "tenant"}, Image: "img"},
+		"a/rbd/img@monday": {Location: Location{Cluster: "a", Pool: "rbd"}, Image: "img", Snapshot: "monday"},
 		"a/rbd/t/img@mon@noon": {
 			Location: Location{Cluster: "a", Pool: "rbd", Namespace: "t"}, Image: "img", Snapshot: "mon@noon",
 		},
