@@ -117,7 +117,8 @@ func TestOptionsFollowCommandLine(t *testing.T) {
 // The node plugin links nothing of the controller: it holds no credentials, and no code
 // that could use any.
 func TestNodeLinksNothingOfTheController(t *testing.T) {
-	programtest.CheckDependencies(t, `gophercloud|gcfg|go-ceph|growvol/pkg/((cinder|controller)(/|$)|(loop|rbd)$|rbd/internal)`)
+	programtest.CheckDependencies(t,
+		`gophercloud|gcfg|go-ceph|growvol/pkg/((cinder|controller)(/|$)|(loop|rbd)$|rbd/internal)`)
 }
 
 // The program over its socket: who it is, what the plugin as a whole can do, and that

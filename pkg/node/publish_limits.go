@@ -24,7 +24,8 @@ func (p *publishCall) limitIO(ctx context.Context, dev blockdev.Device) error {
 		return nil
 	}
 	if p.opts.Limiter == nil {
-		return volume.Errorf(volume.KindPrecondition, "the volume has limits of its I/O, but this node plugin cannot limit I/O")
+		return volume.Errorf(volume.KindPrecondition,
+			"the volume has limits of its I/O, but this node plugin cannot limit I/O")
 	}
 	uid := podUIDOf(p.target)
 	if uid == "" {

@@ -200,12 +200,13 @@ func TestCephCSIVolumesOnCeph(t *testing.T) {
 			t.Fatalf("rados %v: %v: %s", arguments, err, out)
 		}
 	}
-	l := cephCSILayout{cluster: realCluster, pool: r.realPool(t), setOmap: func(t *testing.T, object string, values map[string]string) {
+	setOmap := func(t *testing.T, object string, values map[string]string) {
 		t.Helper()
 		for key, value := range values {
 			rados(t, "setomapval", object, key, value)
 		}
-	}}
+	}
+	l := cephCSILayout{cluster: realCluster, pool: r.realPool(t), setOmap: setOmap}
 	remove := func() {
 		for _, object := range []string{"csi.volumes.default", "csi.snaps.default"} {
 			if err := l.pool.RemoveObject(object); err != nil && !isMissing(err) {

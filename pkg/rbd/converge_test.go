@@ -176,6 +176,7 @@ func TestDeletionOfTheLastCloneRemovesTheChain(t *testing.T) {
 	t.Parallel()
 	scenario{
 		prepare: func(t *testing.T, r *rig) {
+			t.Helper()
 			r.create(t, request("pvc-1"))
 			for _, names := range [][2]string{{"pvc-1", "pvc-2"}, {"pvc-2", "pvc-3"}, {"pvc-3", "pvc-4"}} {
 				source := "a/volumes/csi-vol-" + names[0]
@@ -190,18 +191,23 @@ func TestDeletionOfTheLastCloneRemovesTheChain(t *testing.T) {
 				check(t, r.Delete(t.Context(), source))
 			}
 		},
-		run: func(t *testing.T, r *rig) error { return r.Delete(t.Context(), "a/volumes/csi-vol-pvc-4") },
+		run: func(t *testing.T, r *rig) error {
+			t.Helper()
+			return r.Delete(t.Context(), "a/volumes/csi-vol-pvc-4")
+		},
 	}.checkConverges(t)
 }
 
 func TestCopiesConverge(t *testing.T) {
 	t.Parallel()
 	snapshotted := func(t *testing.T, r *rig) {
+		t.Helper()
 		r.create(t, request("pvc-1"))
 		r.snapshot(t, "s", firstVolume)
 	}
 	larger := func(source volume.Source) func(*testing.T, *rig) error {
 		return func(t *testing.T, r *rig) error {
+			t.Helper()
 			req := copyRequest("pvc-2", source)
 			req.Size, req.Range.Required = 2*volume.GiB, 2*volume.GiB
 			v, err := r.createCopy(t, req)
@@ -223,8 +229,12 @@ func TestCopiesConverge(t *testing.T) {
 		snapshotted, larger(volume.Source{VolumeID: firstVolume}), append(want, "volumes//csi-vol-pvc-2"),
 	}.checkConverges(t)
 	scenario{
-		func(t *testing.T, r *rig) { r.create(t, request("pvc-1")) },
+		func(t *testing.T, r *rig) {
+			t.Helper()
+			r.create(t, request("pvc-1"))
+		},
 		func(t *testing.T, r *rig) error {
+			t.Helper()
 			_, err := r.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: firstVolume})
 			return err
 		}, base,

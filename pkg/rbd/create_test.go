@@ -367,8 +367,10 @@ func TestCreateChoosesThePoolOfThePreferredZone(t *testing.T) {
 		"no requirement":       {nil, nil, "volumes"},
 		"one zone":             {[]volume.Topology{zone("z2")}, nil, "other"},
 		"both, none preferred": {[]volume.Topology{zone("z2"), zone("z1")}, nil, "volumes"},
-		"preferred":            {[]volume.Topology{zone("z1"), zone("z2")}, []volume.Topology{zone("z2"), zone("z1")}, "other"},
-		"no pool":              {[]volume.Topology{zone("z3")}, nil, ""},
+		"preferred": {
+			[]volume.Topology{zone("z1"), zone("z2")}, []volume.Topology{zone("z2"), zone("z1")}, "other",
+		},
+		"no pool": {[]volume.Topology{zone("z3")}, nil, ""},
 	} {
 		r := newRig(t)
 		req := request("pvc-1", "pool", "", "topologyConstrainedPools", twoZones)

@@ -81,7 +81,8 @@ func (s *session) grow(t target, im ceph.Image, info ceph.ImageInfo, size volume
 			WithRemedy("remove exclusive from mapOptions, and restart the pod; Kubernetes then expands the volume")
 	case errors.Is(err, unix.EINVAL) && info.IsObjectMapInvalid:
 		return volume.Errorf(volume.KindPrecondition,
-			"Ceph does not grow image %s from %s to %s: its object map is invalid, because a resize was interrupted: %w", t.handle, volume.Size(info.Size), size, err).
+			"Ceph does not grow image %s from %s to %s: its object map is invalid, because a resize was interrupted: %w",
+			t.handle, volume.Size(info.Size), size, err).
 			WithRemedy(t.rebuildRemedy())
 	case errors.Is(err, unix.EINVAL):
 		return volume.Errorf(volume.KindOutOfRange, "Ceph does not grow image %s from %s to %s (features %v): %w",

@@ -124,7 +124,8 @@ func TestCapacityIsWhatThePoolsLeave(t *testing.T) {
 		"no zone": {request("", "topologyConstrainedPools", twoZones), zone("z3"), volume.Capacity{}},
 	} {
 		test.want.MinVolumeSize = volume.MiB
-		got, err := r.Capacity(t.Context(), volume.CapacityRequest{Parameters: test.request.Parameters, Topology: test.topology})
+		req := volume.CapacityRequest{Parameters: test.request.Parameters, Topology: test.topology}
+		got, err := r.Capacity(t.Context(), req)
 		if err != nil || got != test.want {
 			t.Errorf("%s: got %+v, %v, want %+v", name, got, err, test.want)
 		}

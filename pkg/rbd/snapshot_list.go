@@ -120,7 +120,9 @@ func (s *session) listSnapshots(ctx context.Context, l *snapshotListing) error {
 }
 
 // listSnapshotsIn lists one pool or namespace: the images of that name, or all if it is empty.
-func (s *session) listSnapshotsIn(ctx context.Context, l *snapshotListing, location rbdcsi.Location, image string) error {
+func (s *session) listSnapshotsIn(
+	ctx context.Context, l *snapshotListing, location rbdcsi.Location, image string,
+) error {
 	pool, err := s.pool(location)
 	var names []string
 	if err == nil {
@@ -168,18 +170,14 @@ func (s *session) listImage(ctx context.Context, l *snapshotListing, pool ceph.P
 		return nil
 	}
 	l.images--
-	imageID, err := pool.ImageID(at.image)
-	var r relatives
-	if err == nil {
-		r, err = s.readRelatives(ctx, pool, imageID)
-	}
+	imageID, snapshots, err := s.readSnapshots(ctx, pool, at)
 	if isMissing(err) {
 		return nil // removed meanwhile
 	}
 	if err != nil {
 		return fmt.Errorf("cannot read image %s of pool %s: %w", at.image, at.Location, err)
 	}
-	for _, snapshot := range r.snapshots {
+	for _, snapshot := range snapshots {
 		current := snapshotPlace{place: at, snapshotID: snapshot.ID}
 		if current.compare(l.after) <= 0 || snapshot.IsRemoved || !strings.HasPrefix(snapshot.Name, snapname.Prefix) {
 			continue
@@ -206,6 +204,16 @@ func (s *session) listImage(ctx context.Context, l *snapshotListing, pool ceph.P
 	// The next page begins after the last snapshot that this image can have.
 	l.last = snapshotPlace{place: at, snapshotID: ^uint64(0)}
 	return nil
+}
+
+// readSnapshots returns the id and the snapshots of the image of that name.
+func (s *session) readSnapshots(ctx context.Context, pool ceph.Pool, at place) (string, []ceph.Snapshot, error) {
+	imageID, err := pool.ImageID(at.image)
+	if err != nil {
+		return "", nil, err
+	}
+	r, err := s.readRelatives(ctx, pool, imageID)
+	return imageID, r.snapshots, err
 }
 
 // token returns the token of the page that begins after the place.

@@ -4,10 +4,12 @@ import "testing"
 
 func TestVolumeHandleIsStable(t *testing.T) {
 	for text, want := range map[string]VolumeHandle{
-		"a/rbd/csi-vol-1":      {Location: Location{Cluster: "a", Pool: "rbd"}, Image: "csi-vol-1"},
-		"a/rbd/tenant/img":     {Location: Location{Cluster: "a", Pool: "rbd", Namespace: "tenant"}, Image: "img"},
-		"a/rbd/img@monday":     {Location: Location{Cluster: "a", Pool: "rbd"}, Image: "img", Snapshot: "monday"},
-		"a/rbd/t/img@mon@noon": {Location: Location{Cluster: "a", Pool: "rbd", Namespace: "t"}, Image: "img", Snapshot: "mon@noon"},
+		"a/rbd/csi-vol-1":  {Location: Location{Cluster: "a", Pool: "rbd"}, Image: "csi-vol-1"},
+		"a/rbd/tenant/img": {Location: Location{Cluster: "a", Pool: "rbd", Namespace: "tenant"}, Image: "img"},
+		"a/rbd/img@monday": {Location: Location{Cluster: "a", Pool: "rbd"}, Image: "img", Snapshot: "monday"},
+		"a/rbd/t/img@mon@noon": {
+			Location: Location{Cluster: "a", Pool: "rbd", Namespace: "t"}, Image: "img", Snapshot: "mon@noon",
+		},
 	} {
 		got, err := ParseVolumeHandle(text)
 		if err != nil || got != want {

@@ -20,7 +20,7 @@ const callTimeout = 10 * time.Second
 // lock that the node has. Nobody may be fenced, every call must end before its deadline, and the
 // writers must notice no more than a pause.
 func (r *rig) testCutOff(number int, duration time.Duration) func(*testing.T) {
-	return func(t *testing.T) {
+	return func(t *testing.T) { //nolint:thelper // a test, no helper
 		t.Parallel()
 		n := r.nodes[number]
 		var volumes []*csiclient.Volume

@@ -101,7 +101,7 @@ func (r *rig) testFencedNode(t *testing.T) {
 	}
 }
 
-func (k *kubernetes) testFencedNode(t *testing.T, features string) {
+func (k *kubernetes) testFencedNode(t *testing.T, features string) { //nolint:thelper // a test, no helper
 	lost, other, ctx := k.nodes[1], k.nodes[0], testContext(t)
 	create := func(name string) *csiclient.Volume {
 		parameters := class(map[string]string{"imageFeatures": features})

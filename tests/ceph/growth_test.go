@@ -24,7 +24,7 @@ const passphrase = "correct horse battery staple"
 // Ceph and in the guest, verifies every byte after the volume has been unmapped, and has the
 // filesystem checked.
 func (r *rig) testGrowth(fstype string, parameters map[string]string) func(*testing.T) {
-	return func(t *testing.T) {
+	return func(t *testing.T) { //nolint:thelper // a test, no helper
 		t.Parallel()
 		n := r.nextNode()
 		ctx := testContext(t)

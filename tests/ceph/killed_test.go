@@ -21,8 +21,8 @@ import (
 // controller must complete the repeated operation, and no image may be left at the end.
 func (r *rig) testKilledController(t *testing.T) {
 	t.Parallel()
-	for _, milliseconds := range []time.Duration{4, 10, 20, 40, 70} {
-		delay := milliseconds * time.Millisecond
+	for _, milliseconds := range []int{4, 10, 20, 40, 70} {
+		delay := time.Duration(milliseconds) * time.Millisecond
 		t.Run(delay.String(), func(t *testing.T) {
 			t.Parallel()
 			log := must.Value(os.Create(filepath.Join(t.TempDir(), "killed.log")))(t)

@@ -210,7 +210,9 @@ func (n *node) wantCleanFilesystem(t *testing.T, v *csiclient.Volume) {
 // expandUntil repeats the call of the controller and then that of the node, each with the timeout,
 // until both have succeeded: as external-resizer and kubelet do. It fails the test for an answer
 // after the deadline, and for a code after which they give up. It returns how often each failed.
-func (n *node) expandUntil(t *testing.T, v *csiclient.Volume, size int64, timeout time.Duration) (controller, node int) {
+func (n *node) expandUntil(
+	t *testing.T, v *csiclient.Volume, size int64, timeout time.Duration,
+) (controller, node int) {
 	t.Helper()
 	controller = n.retry(t, "ControllerExpandVolume", timeout, func(ctx context.Context) error {
 		return n.ExpandController(ctx, v, size)
@@ -226,7 +228,9 @@ func (n *node) expandUntil(t *testing.T, v *csiclient.Volume, size int64, timeou
 }
 
 // retry repeats a call until it succeeds, and returns how often it failed before.
-func (n *node) retry(t *testing.T, name string, timeout time.Duration, call func(context.Context) error) (failures int) {
+func (n *node) retry(
+	t *testing.T, name string, timeout time.Duration, call func(context.Context) error,
+) (failures int) {
 	t.Helper()
 	limit := testContext(t)
 	for {

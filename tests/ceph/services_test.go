@@ -27,7 +27,8 @@ func (n *node) newPair(t *testing.T) [2]*csiclient.Volume {
 	var pair [2]*csiclient.Volume
 	for i := range pair {
 		name := fmt.Sprint(testName(t), "-", i)
-		pair[i] = must.Value(n.CreateWithParameters(testContext(t), class(nil), name, mib16, csiclient.BlockCapability(), nil))(t)
+		pair[i] = must.Value(n.CreateWithParameters(testContext(t), class(nil), name, mib16,
+			csiclient.BlockCapability(), nil))(t)
 		must.Succeed(t, n.Use(testContext(t), pair[i]))
 	}
 	return pair
@@ -38,7 +39,8 @@ func (n *node) newPair(t *testing.T) [2]*csiclient.Volume {
 func (n *node) startPairWriter(t *testing.T, pair [2]*csiclient.Volume) *vm.Process {
 	t.Helper()
 	script := fmt.Sprintf(`i=0; while [ ! -e /tmp/pair-stop ]; do i=$((i+1)); for d in %s %s; do
-printf %%08d $i | dd of=$d bs=4096 conv=sync,notrunc oflag=direct 2>/dev/null || exit 1; done; touch /tmp/pair-begun; done`,
+printf %%08d $i | dd of=$d bs=4096 conv=sync,notrunc oflag=direct 2>/dev/null || exit 1; done
+touch /tmp/pair-begun; done`,
 		pair[0].Target, pair[1].Target)
 	n.runScript(t, "rm -f /tmp/pair-stop /tmp/pair-begun")
 	writer := must.Value(n.guest.Start(testContext(t), vm.Command{Argv: []string{"sh", "-c", script}}))(t)
@@ -76,8 +78,9 @@ func (r *rig) testGroupSnapshot(t *testing.T) {
 		}
 		numbers := make(map[string]int)
 		for _, member := range group.GetSnapshots() {
-			restored := must.Value(n.CreateWithParameters(ctx, class(nil), req.GetName()+"-"+member.GetSnapshotId()[len("rig/"):],
-				mib16, csiclient.BlockCapability(), snapshotSource(member.GetSnapshotId())))(t)
+			name := req.GetName() + "-" + member.GetSnapshotId()[len("rig/"):]
+			restored := must.Value(n.CreateWithParameters(ctx, class(nil), name, mib16,
+				csiclient.BlockCapability(), snapshotSource(member.GetSnapshotId())))(t)
 			numbers[member.GetSourceVolumeId()] = r.number(t, restored.ID)
 			must.Succeed(t, n.Delete(ctx, restored))
 		}
@@ -154,7 +157,9 @@ func (r *rig) testChangedBlocks(t *testing.T) {
 	write(10, 1023)
 	second := snapshot("-2")
 	metadata := csi.NewSnapshotMetadataClient(r.controller.Conn)
-	allocated := must.Value(metadata.GetMetadataAllocated(ctx, &csi.GetMetadataAllocatedRequest{SnapshotId: second, MaxResults: 2}))(t)
+	allocated := must.Value(metadata.GetMetadataAllocated(ctx, &csi.GetMetadataAllocatedRequest{
+		SnapshotId: second, MaxResults: 2,
+	}))(t)
 	wantRanges(t, "allocated", rangesOf(t, allocated.Recv), 0, 10, 500, 1023)
 	delta := must.Value(metadata.GetMetadataDelta(ctx, &csi.GetMetadataDeltaRequest{
 		BaseSnapshotId: first, TargetSnapshotId: second,

@@ -205,8 +205,10 @@ func TestBadValuesAreRefused(t *testing.T) {
 		{`backend: nfs`, "backend"},
 		{`backend: rbd`, "rbd.clusters"},
 		{`{backend: rbd, rbd: {existingConfigMap: a}}`, "rbd.existingSecret"},
-		{`{backend: rbd, rbd: {existingSecret: k, existingConfigMap: a, clusters: [{clusterID: a, monitors: [m]}]}}`,
-			"give one of them"},
+		{
+			`{backend: rbd, rbd: {existingSecret: k, existingConfigMap: a, clusters: [{clusterID: a, monitors: [m]}]}}`,
+			"give one of them",
+		},
 		{`{backend: rbd, rbd: {existingSecret: k, clusters: [{clusterID: a}]}}`, "monitors"},
 		{`backend: cinder`, "cinder.existingSecret"},
 		{`{backend: loop, loop: {}, unknown: 1}`, "unknown"},

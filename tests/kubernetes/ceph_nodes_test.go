@@ -183,14 +183,19 @@ func (c *cephCluster) install(t *testing.T) {
 	must.Succeed(t, os.WriteFile(values, fmt.Appendf(nil, `rbd:
   clusters: %s
 storageClasses:
-  - {name: rbd-ext4, parameters: {clusterID: %[2]s, pool: %[3]s, csi.storage.k8s.io/fstype: ext4}, volumeBindingMode: Immediate}
-  - {name: rbd-xfs, parameters: {clusterID: %[2]s, pool: %[3]s, csi.storage.k8s.io/fstype: xfs}, volumeBindingMode: Immediate}
+  - name: rbd-ext4
+    parameters: {clusterID: %[2]s, pool: %[3]s, csi.storage.k8s.io/fstype: ext4}
+    volumeBindingMode: Immediate
+  - name: rbd-xfs
+    parameters: {clusterID: %[2]s, pool: %[3]s, csi.storage.k8s.io/fstype: xfs}
+    volumeBindingMode: Immediate
   - {name: rbd-quota, parameters: {clusterID: %[2]s, pool: %[4]s}, volumeBindingMode: Immediate}
 volumeSnapshotClasses:
   - {name: rbd}
 `, clusters, ceph.Cluster, ceph.Pool, ceph.SmallPool), 0o600))
 	keys := filepath.Join(c.Dir, "keys")
-	user, key := must.Value(os.ReadFile(filepath.Join(keys, "userID")))(t), must.Value(os.ReadFile(filepath.Join(keys, "userKey")))(t)
+	user := must.Value(os.ReadFile(filepath.Join(keys, "userID")))(t)
+	key := must.Value(os.ReadFile(filepath.Join(keys, "userKey")))(t)
 	manifest := fmt.Sprintf(`apiVersion: v1
 kind: Namespace
 metadata: {name: %[1]s}

@@ -116,8 +116,8 @@ func (w *world) parent(key string) {
 	if strings.Count(snapshot, "-") == 4 {
 		snapshot = "removed"
 	}
-	w.step("parent "+key, fmt.Sprint(ok, parent.Pool, parent.Namespace, strings.TrimPrefix(parent.Image, w.prefix), snapshot,
-		parent.IsInTrash), err)
+	image := strings.TrimPrefix(parent.Image, w.prefix)
+	w.step("parent "+key, fmt.Sprint(ok, parent.Pool, parent.Namespace, image, snapshot, parent.IsInTrash), err)
 }
 
 func (w *world) children(key string) {

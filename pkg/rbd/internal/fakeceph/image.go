@@ -128,13 +128,12 @@ func content(blocks map[uint64]uint64, parent *snapshot, overlap uint64) map[uin
 
 // addSnapshot takes a snapshot. It keeps the content of the parent, too, which is what a clone of
 // it reads.
-func (im *image) addSnapshot(name string) *snapshot {
+func (im *image) addSnapshot(name string) {
 	im.pool.snapIDs++
 	snap := &snapshot{
 		image: im, id: im.pool.snapIDs, name: name, size: im.size, created: time.Now(), blocks: im.content(),
 	}
 	im.snapshots = append(im.snapshots, snap)
-	return snap
 }
 
 // removeSnapshot removes a snapshot, or moves it aside while clones of it exist.
