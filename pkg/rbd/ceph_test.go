@@ -45,7 +45,7 @@ func newRealRig(t *testing.T) (b *Backend, dir string) {
 // sockets: a command that ends with a zero byte, answered with a length and JSON.
 func osdOperations(t *testing.T, dir string) int {
 	t.Helper()
-	sockets, err := filepath.Glob(filepath.Join(dir, "run", "osd.*.asok"))
+	sockets, err := filepath.Glob(filepath.Join(dir, "run", "*osd.*.asok"))
 	if err != nil || len(sockets) == 0 {
 		t.Fatalf("no admin sockets of OSDs in %s: %v", dir, err)
 	}
