@@ -2,6 +2,7 @@ package rbd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -9,6 +10,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/rbd/internal/attachment"
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 // This file takes the snapshot of one image, unless a node that is cut off could still write to it.
@@ -43,7 +45,17 @@ func (s *session) takeImageSnapshot(ctx context.Context, im ceph.Image, t target
 		return fmt.Errorf("cannot take a snapshot of image %s while it is in use: %w", t.spec(), unix.EOPNOTSUPP)
 	}
 	// The holder may be cut off while librbd waits for the lock.
-	return quiescer.CreateQuiescedSnapshot(name, m.checkHolder)
+	err = quiescer.CreateQuiescedSnapshot(name, m.checkHolder)
+	if !errors.Is(err, unix.EBUSY) {
+		return err
+	}
+	// A holder that uses librbd, as QEMU does, takes the snapshot itself when it is requested to.
+	r, errRead := s.readRelatives(ctx, t.pool, imageID)
+	if _, isTaken := findSnapshot(r.snapshots, name); errRead == nil && isTaken {
+		return nil
+	}
+	return volume.Errorf(volume.KindUnavailable, "client %s at %s has not given the lock of image %s: %w",
+		holder.Client, holder.Address, t.spec(), volume.Join(err, errRead)).WithRemedy(retryRemedy)
 }
 
 // readNodeWithLock returns the client that holds the exclusive lock of an image that is attached to

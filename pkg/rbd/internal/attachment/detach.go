@@ -74,7 +74,7 @@ func (a Attachment) detachUnknown(ctx context.Context, s state, name string, n n
 	if _, ok := s.attached[name]; !ok {
 		return nil // Attach checks the watchers before another node gets the image
 	}
-	watchers, err := a.unknownWatchers(ctx, s, name)
+	watchers, err := a.unknownClients(ctx, s, name, s.watchers)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,9 @@ func (a Attachment) detachUnknown(ctx context.Context, s state, name string, n n
 	case !isDeclaredDown && n.IsReady():
 		return a.forget(ctx, s, name) // kubelet works, and has unmapped what it detaches
 	case isDeclaredDown && slices.Contains(s.info.Features, "exclusive-lock"):
-		// The next client that maps the image breaks the lock and fences the client that had it.
+		if err := a.fenceHolder(ctx, s, name, n); err != nil {
+			return err
+		}
 		return a.forget(ctx, s, name)
 	case !isDeclaredDown:
 		return volume.Errorf(volume.KindPrecondition, "node %s is not ready and may have image %s mapped: %s",
@@ -103,10 +105,48 @@ func (a Attachment) detachUnknown(ctx context.Context, s state, name string, n n
 			"rbd image-meta remove %s %s%s", a.Name, keyPrefix, name))
 }
 
-// unknownWatchers returns the watchers that are none of the other nodes to which the image is
+// fenceHolder fences the client that holds the exclusive lock of an image without watching it: it is
+// the node that is declared down. The kernel of the next node would do that; but if the controller
+// needs the lock first, as for a snapshot, librbd breaks it and fences nobody.
+func (a Attachment) fenceHolder(ctx context.Context, s state, name string, n node) error {
+	im, err := a.Open()
+	if err != nil {
+		return err
+	}
+	holder, isHeld, err := im.LockHolder()
+	if err = volume.Join(err, im.Close()); err != nil {
+		return fmt.Errorf("cannot read the lock of image %s: %w", a.Name, err)
+	}
+	if !isHeld {
+		return nil
+	}
+	clients, err := a.unknownClients(ctx, s, name, []ceph.Watcher{holder})
+	if err != nil || len(clients) == 0 {
+		return err
+	}
+	listed, err := a.blocklist()
+	if err != nil || slices.Contains(listed, holder.Address) {
+		return err
+	}
+	if !n.isAbsent {
+		if err := a.rememberFences(ctx, n, []string{holder.Address}); err != nil {
+			return err
+		}
+	}
+	a.Log.WarnContext(ctx, "fencing the client that holds the lock of an image of a lost node",
+		"node", name, "client", holder.Address, "image", a.Name)
+	if err := a.Cluster.Fence(holder.Address, fenceDuration); err != nil {
+		return fmt.Errorf("cannot fence the client %s of node %s: %w", holder.Address, name, err)
+	}
+	return nil
+}
+
+// unknownClients returns those of the clients that are none of the other nodes to which the image is
 // attached.
-func (a Attachment) unknownWatchers(ctx context.Context, s state, name string) ([]ceph.Watcher, error) {
-	unknown := slices.Clone(s.watchers)
+func (a Attachment) unknownClients(
+	ctx context.Context, s state, name string, clients []ceph.Watcher,
+) ([]ceph.Watcher, error) {
+	unknown := slices.Clone(clients)
 	for _, other := range s.otherNodes(name) {
 		n, err := a.readNode(ctx, other)
 		if err != nil {

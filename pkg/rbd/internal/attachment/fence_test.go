@@ -231,7 +231,7 @@ func TestOnlyReaderOfAFilesystemIsFenced(t *testing.T) {
 // Kubernetes no longer has the Node, and with it the record is gone.
 func TestDetachFromADeletedNode(t *testing.T) {
 	for image, isReleased := range map[string]bool{
-		"locked": true, // the kernel of the next node breaks the lock and fences its holder
+		"locked": true, // the lock tells which client to fence
 		"plain":  false,
 	} {
 		r, m := attached(t, image)
@@ -239,6 +239,9 @@ func TestDetachFromADeletedNode(t *testing.T) {
 		volumetest.WantKind(t, r.detach(image, "n1"), volume.KindPrecondition, m.Address, "switch off")
 		m.Lose()
 		err := r.detach(image, "n1")
+		if m.IsFenced() != isReleased {
+			t.Errorf("%s: fenced %t, want %t", image, m.IsFenced(), isReleased)
+		}
 		if isReleased {
 			must.Succeed(t, err)
 			must.Succeed(t, r.attach(image, "n2", writer()))
