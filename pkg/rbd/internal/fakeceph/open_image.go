@@ -29,10 +29,15 @@ func (o *openImage) read(name string, f func() error) error { return o.run("Imag
 
 // write runs a call that changes the image, and that needs its exclusive lock.
 func (o *openImage) write(name string, f func() error) error {
+	if o.isReadOnly {
+		return o.run("Image."+name, o.image.pool, func() error { return unix.EROFS })
+	}
+	return o.change(name, f)
+}
+
+// change is write that a read-only image allows, too, because librbd opens it again.
+func (o *openImage) change(name string, f func() error) error {
 	return o.run("Image."+name, o.image.pool, func() error {
-		if o.isReadOnly {
-			return unix.EROFS
-		}
 		if err := o.image.checkLock(o.client); err != nil {
 			return err
 		}
@@ -118,6 +123,22 @@ func (o *openImage) RemoveSnapshot(name string) error {
 		}
 		o.image.removeSnapshot(snap)
 		return nil
+	})
+}
+
+func (o *openImage) RemoveSnapshotByID(id uint64) error {
+	return o.change("RemoveSnapshotByID", func() error {
+		for _, snap := range o.image.snapshots {
+			if snap.id != id {
+				continue
+			}
+			if len(snap.children) > 0 {
+				return unix.EBUSY
+			}
+			o.image.removeSnapshot(snap)
+			return nil
+		}
+		return unix.ENOENT
 	})
 }
 
