@@ -10,9 +10,13 @@ import (
 
 // Capacity implements volume.CapacityReporter: what the monitors say that the pools of the class
 // can still store, and at most what their quotas leave. For a class with data pools these count,
-// because they hold the content. The capacity is zero if the topology reaches no pool. Images are
-// thin: a volume may be larger than the capacity.
+// because they hold the content. The capacity is zero if the topology reaches no pool, and without
+// parameters: no volume can be made without a cluster and a pool. Images are thin: a volume may be
+// larger than the capacity.
 func (b *Backend) Capacity(ctx context.Context, req volume.CapacityRequest) (volume.Capacity, error) {
+	if len(req.Parameters) == 0 {
+		return volume.Capacity{MinVolumeSize: granularity}, nil
+	}
 	c, err := class.ParseStorage(req.Parameters)
 	if err != nil {
 		return volume.Capacity{}, volume.Wrap(err, "read the capacity", "")

@@ -198,6 +198,25 @@ func TestDeletionOfTheLastCloneRemovesTheChain(t *testing.T) {
 	}.checkConverges(t)
 }
 
+// Ceph may leave a removed snapshot without clones, and does not report it.
+func TestDeletionOfTheLastCloneRemovesALeftSnapshot(t *testing.T) {
+	t.Parallel()
+	scenario{
+		prepare: func(t *testing.T, r *rig) {
+			r.create(t, request("pvc-1"))
+			r.mustCopy(t, copyRequest("pvc-2", volume.Source{VolumeID: firstVolume}))
+			r.mustCopy(t, copyRequest("pvc-3", volume.Source{VolumeID: firstVolume}))
+			check(t, r.Delete(t.Context(), firstVolume))
+			r.server.KeepRemovedSnapshots("volumes")
+			check(t, r.Delete(t.Context(), "a/volumes/csi-vol-pvc-2"))
+			if left := r.server.Contents(); len(left) < 3 {
+				t.Errorf("the snapshot of the other clone is gone: %v", left)
+			}
+		},
+		run: func(t *testing.T, r *rig) error { return r.Delete(t.Context(), "a/volumes/csi-vol-pvc-3") },
+	}.checkConverges(t)
+}
+
 func TestCopiesConverge(t *testing.T) {
 	t.Parallel()
 	snapshotted := func(t *testing.T, r *rig) {

@@ -121,7 +121,8 @@ func TestCapacityIsWhatThePoolsLeave(t *testing.T) {
 		"one zone": {
 			request("", "topologyConstrainedPools", twoZones), zone("z1"), volume.Capacity{Available: 10 * volume.GiB},
 		},
-		"no zone": {request("", "topologyConstrainedPools", twoZones), zone("z3"), volume.Capacity{}},
+		"no zone":       {request("", "topologyConstrainedPools", twoZones), zone("z3"), volume.Capacity{}},
+		"no parameters": {volume.CreateRequest{}, nil, volume.Capacity{}},
 	} {
 		test.want.MinVolumeSize = volume.MiB
 		req := volume.CapacityRequest{Parameters: test.request.Parameters, Topology: test.topology}
@@ -135,6 +136,8 @@ func TestCapacityIsWhatThePoolsLeave(t *testing.T) {
 	if err != nil || got.Available != 0 {
 		t.Errorf("a full pool: got %+v, %v", got, err)
 	}
+	_, err = r.Capacity(t.Context(), volume.CapacityRequest{Parameters: map[string]string{"pool": "volumes"}})
+	volumetest.WantKind(t, err, volume.KindInvalid, "clusterID")
 	_, err = r.Capacity(t.Context(), volume.CapacityRequest{Parameters: request("", "pool", "none").Parameters})
 	volumetest.WantKind(t, err, volume.KindUnavailable, "no pool none")
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -138,8 +139,12 @@ func (s *session) removeTombstone(ctx context.Context, pool ceph.Pool, at rbdcsi
 	case err != nil && !isMissing(err):
 		return err
 	case len(r.snapshots) > 0:
-		return nil
-	case r.hasParent:
+		isRemovable, err := s.removeLeftSnapshots(ctx, pool, imageID, r.snapshots)
+		if err != nil || !isRemovable {
+			return err
+		}
+	}
+	if r.hasParent {
 		if err := s.recordParent(ctx, pool, at, object, r.parent); err != nil {
 			return err
 		}
@@ -154,6 +159,44 @@ func (s *session) removeTombstone(ctx context.Context, pool ceph.Pool, at rbdcsi
 		return fmt.Errorf("cannot remove image %s: %w", name, err)
 	}
 	return s.finishRemoval(ctx, pool, at, object)
+}
+
+// removeLeftSnapshots removes the snapshots of a tombstone that were removed and have no clones any
+// more. Ceph removes them with their last clone, but does not report it if that fails, as when a
+// client that was killed has the lock of the tombstone. It reports whether no snapshot is left.
+func (s *session) removeLeftSnapshots(
+	ctx context.Context, pool ceph.Pool, imageID string, snapshots []ceph.Snapshot,
+) (isRemovable bool, err error) {
+	if slices.ContainsFunc(snapshots, func(s ceph.Snapshot) bool { return !s.IsRemoved }) {
+		return false, nil
+	}
+	im, err := pool.OpenID(imageID, true)
+	if err != nil {
+		return isMissing(err), ignoreMissing(err)
+	}
+	defer s.closeImage(ctx, im)
+	children, err := im.Children()
+	if err != nil || len(children) > 0 {
+		return false, err
+	}
+	for _, snapshot := range snapshots {
+		err := im.RemoveSnapshotByID(snapshot.ID)
+		if errors.Is(err, unix.EBUSY) {
+			return false, nil // it has a clone, whose deletion will try again
+		}
+		if err := ignoreMissing(err); err != nil {
+			return false, fmt.Errorf("cannot remove snapshot %d of image id %s: %w", snapshot.ID, imageID, err)
+		}
+	}
+	return true, nil
+}
+
+// ignoreMissing returns nil if err says that an object or an image does not exist.
+func ignoreMissing(err error) error {
+	if isMissing(err) {
+		return nil
+	}
+	return err
 }
 
 func (s *session) tombstoneInUseError(

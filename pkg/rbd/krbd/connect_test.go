@@ -292,6 +292,27 @@ func TestUnusableMappingOfAnotherProgramIsReplaced(t *testing.T) {
 	m.wantMapped("2")
 }
 
+// Only an id that no volume can have is unknown: this node does not read whether an image exists.
+func TestLocateKnowsWhichIDsAreNoHandles(t *testing.T) {
+	c := newFakeMachine(t).newConnector(t.TempDir(), nil)
+	const noHandle = "fake-vol-id"
+	_, _, err := c.Locate(t.Context(), noHandle)
+	volumetest.WantKind(t, err, volume.KindNotFound, noHandle)
+	if _, connected, err := c.Locate(t.Context(), "a/rbd/no-such-image"); connected || err != nil {
+		t.Errorf("a handle: connected %t, %v", connected, err)
+	}
+	// A static volume of ceph-csi that this node has mapped, until it is disconnected.
+	if err := c.records.write(record{ID: noHandle, Image: "rbd/img"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, connected, err := c.Locate(t.Context(), noHandle); connected || err != nil {
+		t.Errorf("with a record: connected %t, %v", connected, err)
+	}
+	if err := c.Disconnect(t.Context(), noHandle); err != nil {
+		t.Error(err)
+	}
+}
+
 // A volume that ceph-csi has staged can be expanded and unstaged without a record.
 func TestVolumeOfCephCSIIsFoundByItsHandle(t *testing.T) {
 	const uuid = "a6bf0a0b-4f4b-4f39-9c02-5f1c3a1f6f33"

@@ -64,12 +64,16 @@ func (c *Connector) findFor(id string, t target) (m mapping, found bool, err err
 		WithRemedy("find with lsblk which of the devices is mounted, and unmap each of the others: rbd unmap DEVICE")
 }
 
-// Locate implements volume.Connector. It reads sysfs and does not wait for the cluster.
+// Locate implements volume.Connector. It reads sysfs and does not wait for the cluster. Kind
+// NotFound: no volume can have the id.
 func (c *Connector) Locate(ctx context.Context, id string) (conn volume.Connection, connected bool, err error) {
 	conn, err = operation.AwaitCall(ctx, func() (volume.Connection, error) {
 		m, found, err := c.find(id)
-		if err != nil || !found {
+		if err != nil {
 			return volume.Connection{}, err
+		}
+		if !found {
+			return volume.Connection{}, c.checkID(id)
 		}
 		conn, err := c.connection(m, 0)
 		if errors.Is(err, volume.ErrGone) {
@@ -78,6 +82,21 @@ func (c *Connector) Locate(ctx context.Context, id string) (conn volume.Connecti
 		return conn, err
 	})
 	return conn, conn.Path != "", volume.Wrap(err, "locate", id)
+}
+
+// checkID returns an error of kind NotFound for an id that is no handle of a volume, as the
+// controller does. It returns nil if this node has a record of the id: the volume context of a
+// static volume of ceph-csi names its image, whatever the id is.
+func (c *Connector) checkID(id string) error {
+	_, invalid := rbdcsi.ParseVolumeHandle(id)
+	if _, ok := rbdcsi.ParseCephCSIHandle(id); ok || invalid == nil {
+		return nil
+	}
+	_, exists, err := c.records.read(id)
+	if err != nil || exists {
+		return err
+	}
+	return volume.Errorf(volume.KindNotFound, "no volume has this handle: %w", invalid)
 }
 
 // Verify implements volume.Connector: the device must be a mapping of the volume's image. It does

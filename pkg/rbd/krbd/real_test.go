@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/rbd/cluster"
 	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/pkg/volume"
@@ -233,8 +234,7 @@ func TestRealFencedNodeIsReportedAndMapsAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = c.RefreshDevice(t.Context(), req.ID)
-	wantFenced(t, err)
+	awaitFence(t, c, req.ID)
 	// Its user still has it.
 	_, err = c.Connect(t.Context(), req)
 	wantFenced(t, err)
@@ -249,6 +249,25 @@ func TestRealFencedNodeIsReportedAndMapsAgain(t *testing.T) {
 	again, _, err := c.find(req.ID)
 	if err != nil || again.client == m.client {
 		t.Errorf("client %s, %v; want another one", again.client, err)
+	}
+}
+
+// awaitFence waits until the OSDs refuse the client of the volume: they learn of the fence after
+// the command has returned.
+func awaitFence(t *testing.T, c *Connector, id string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	start := time.Now()
+	for {
+		if err := c.RefreshDevice(ctx, id); err != nil {
+			wantFenced(t, err)
+			t.Logf("fenced after %s", time.Since(start))
+			return
+		}
+		if err := operation.Sleep(ctx, 50*time.Millisecond); err != nil {
+			t.Fatalf("the client is on the blocklist, but is not refused after %s: %v", time.Since(start), err)
+		}
 	}
 }
 

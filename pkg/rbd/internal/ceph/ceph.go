@@ -116,6 +116,9 @@ type Image interface {
 	// RemoveSnapshot removes a snapshot; one with clones moves aside (Snapshot.IsRemoved). ENOENT.
 	// On an image that was opened read-only it works too, also while the pool is full.
 	RemoveSnapshot(name string) error
+	// RemoveSnapshotByID removes one that has waited for its clones, as RemoveSnapshot. EBUSY: it has
+	// clones. ENOENT.
+	RemoveSnapshotByID(id uint64) error
 	Children() ([]ImageName, error)     // clones, of all snapshots
 	Parent() (ImageName, bool, error)   // false: it is no clone
 	Watchers() ([]Watcher, error)       // without the one of this image if it was opened for writing

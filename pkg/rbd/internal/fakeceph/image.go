@@ -152,7 +152,8 @@ func (im *image) attach(snap *snapshot) {
 	snap.children = append(snap.children, im)
 }
 
-// detach ends the dependence on the parent. A removed snapshot goes with its last clone.
+// detach ends the dependence on the parent. A removed snapshot goes with its last clone, unless
+// Server.KeepRemovedSnapshots.
 func (im *image) detach() {
 	snap := im.parent
 	if snap == nil {
@@ -160,7 +161,7 @@ func (im *image) detach() {
 	}
 	im.parent = nil
 	snap.children = slices.DeleteFunc(snap.children, func(child *image) bool { return child == im })
-	if snap.isRemoved && len(snap.children) == 0 {
+	if snap.isRemoved && len(snap.children) == 0 && !snap.image.pool.isKeepingSnapshots {
 		snap.image.removeSnapshot(snap)
 	}
 }

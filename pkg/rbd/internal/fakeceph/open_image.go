@@ -132,6 +132,26 @@ func (o *openImage) RemoveSnapshot(name string) error {
 	})
 }
 
+func (o *openImage) RemoveSnapshotByID(id uint64) error {
+	// Also on an image that is open read-only: librbd opens it again.
+	return o.run("Image.RemoveSnapshotByID", o.image.pool, func() error {
+		if err := o.image.takeLock(o.client); err != nil {
+			return err
+		}
+		for _, snap := range o.image.snapshots {
+			if snap.id != id {
+				continue
+			}
+			if len(snap.children) > 0 {
+				return unix.EBUSY
+			}
+			o.image.removeSnapshot(snap)
+			return nil
+		}
+		return unix.ENOENT
+	})
+}
+
 func (o *openImage) Children() ([]ceph.ImageName, error) {
 	var out []ceph.ImageName
 	err := o.read("Children", func() error {

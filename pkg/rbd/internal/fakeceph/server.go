@@ -74,6 +74,8 @@ type pool struct {
 	flags      []string
 	snapIDs    uint64
 	namespaces map[string]*namespace
+	// isKeepingSnapshots: see Server.KeepRemovedSnapshots.
+	isKeepingSnapshots bool
 }
 
 // namespace is the state of one RADOS namespace of a pool.
@@ -172,6 +174,15 @@ func (s *Server) LoseHeader(poolName, namespaceName, imageName string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pools[poolName].namespaces[namespaceName].images[imageName].isNameOnly = true
+}
+
+// KeepRemovedSnapshots makes the last clone of a removed snapshot of the pool leave the snapshot, as
+// librbd does after any error of its removal, which it does not report
+// (src/librbd/image/DetachChildRequest.cc).
+func (s *Server) KeepRemovedSnapshots(poolName string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pools[poolName].isKeepingSnapshots = true
 }
 
 // MoveToTrash moves an image to the trash (`rbd trash move`): no longer found by name, but by id.

@@ -56,19 +56,32 @@ func (i *image) CreateSnapshot(name string) error {
 // RemoveSnapshot implements ceph.Image. Of an image that is open read-only it removes snapshots
 // also while the pool is full: opening an image for writing waits then.
 func (i *image) RemoveSnapshot(name string) error {
+	return i.write(func(writable *rbd.Image) error {
+		return wrap(writable.GetSnapshot(name).Remove(), "remove snapshot %s@%s", i, name)
+	})
+}
+
+// RemoveSnapshotByID implements ceph.Image, as RemoveSnapshot.
+func (i *image) RemoveSnapshotByID(id uint64) error {
+	return i.write(func(writable *rbd.Image) error {
+		return wrap(writable.RemoveSnapByID(id), "remove snapshot %d of image %s", id, i)
+	})
+}
+
+// write calls change with the image opened for writing.
+func (i *image) write(change func(*rbd.Image) error) error {
 	if !i.readOnly {
 		opened, err := i.open()
 		if err != nil {
 			return err
 		}
-		return wrap(opened.GetSnapshot(name).Remove(), "remove snapshot %s@%s", i, name)
+		return change(opened)
 	}
 	writable, err := rbd.OpenImageById(i.pool.failing, i.id, rbd.NoSnapshot)
 	if err != nil {
 		return wrap(err, "open image %s", i)
 	}
-	err = wrap(writable.GetSnapshot(name).Remove(), "remove snapshot %s@%s", i, name)
-	return volume.Join(err, wrap(writable.Close(), "close image %s", i))
+	return volume.Join(change(writable), wrap(writable.Close(), "close image %s", i))
 }
 
 // Diff implements ceph.Image. It returns the error of each, which ends it.
