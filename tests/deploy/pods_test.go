@@ -351,7 +351,7 @@ func checkCeph(t *testing.T, name string, objects []object, controller, node obj
 	}
 }
 
-// checkCgroups checks that the node plugin has the control groups of the node where its option says.
+// checkCgroups checks that the plugin has the control groups of the node where its option says.
 func checkCgroups(t *testing.T, node object) {
 	t.Helper()
 	cgroups, _ := node.Spec.Template.Spec.Containers[0].option("cgroup-root")
