@@ -85,7 +85,8 @@ func checkGroupSnapshots(t *testing.T, objects []object, controller object, isWa
 	if gates, _ := containers[i].option("feature-gates"); gates != want {
 		t.Errorf("csi-snapshotter has --feature-gates=%s, want %s", gates, want)
 	}
-	role, found := findObject(objects, "ClusterRole", strings.TrimSuffix(controller.Metadata.Name, "-controller")+"-snapshotter")
+	prefix := strings.TrimSuffix(controller.Metadata.Name, "-controller")
+	role, found := findObject(objects, "ClusterRole", prefix+"-snapshotter")
 	hasRights := false
 	for _, rule := range role.Rules {
 		hasRights = hasRights || slices.Contains(rule.Resources, "volumegroupsnapshotcontents")

@@ -305,14 +305,7 @@ func checkCeph(t *testing.T, name string, objects []object, controller, node obj
 	if !node.Spec.Template.Spec.HostNetwork {
 		t.Error("the node plugin does not use the host's network")
 	}
-	cgroups, _ := node.Spec.Template.Spec.Containers[0].option("cgroup-root")
-	at := slices.ContainsFunc(node.Spec.Template.Spec.Containers[0].VolumeMounts, func(m mount) bool {
-		return m.Name == "cgroup" && m.MountPath == cgroups
-	})
-	if from := hostPaths(node.Spec.Template.Spec)["cgroup"]; !at || from != cgroup.DefaultRoot {
-		t.Errorf("the node plugin has the host's %s at --cgroup-root=%s: got %t, want %s there",
-			from, cgroups, at, cgroup.DefaultRoot)
-	}
+	checkCgroups(t, node)
 	hasClusters := name == "rbd with its clusters"
 	configMap, want := "clusters", map[string][]string{"Deployment": {"keys"}, "DaemonSet": {"keys"}}
 	if hasClusters {
@@ -355,6 +348,19 @@ func checkCeph(t *testing.T, name string, objects []object, controller, node obj
 		if !slices.Equal(secrets, want[o.Kind]) {
 			t.Errorf("%s: got the Secrets %q, want %q", o.Kind, secrets, want[o.Kind])
 		}
+	}
+}
+
+// checkCgroups checks that the plugin has the control groups of the node where its option says.
+func checkCgroups(t *testing.T, node object) {
+	t.Helper()
+	cgroups, _ := node.Spec.Template.Spec.Containers[0].option("cgroup-root")
+	at := slices.ContainsFunc(node.Spec.Template.Spec.Containers[0].VolumeMounts, func(m mount) bool {
+		return m.Name == "cgroup" && m.MountPath == cgroups
+	})
+	if from := hostPaths(node.Spec.Template.Spec)["cgroup"]; !at || from != cgroup.DefaultRoot {
+		t.Errorf("the node plugin has the host's %s at --cgroup-root=%s: got %t, want %s there",
+			from, cgroups, at, cgroup.DefaultRoot)
 	}
 }
 
