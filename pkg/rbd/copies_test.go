@@ -421,3 +421,17 @@ func TestCopiesWithUnknownHeaders(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 }
+
+// A name alone makes no tombstone: an administrator has renamed the image of another id.
+func TestImageWithTheNameOfAnotherTombstoneStays(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	v := r.create(t, request("pvc-1"))
+	clone := r.mustCopy(t, copyRequest("pvc-2", volume.Source{VolumeID: v.ID}))
+	const name = "csi-vol-pvc-1" + tombstoneMark + "ffff"
+	check(t, r.testPool(t, "volumes", "").Rename("csi-vol-pvc-1", name))
+	check(t, r.Delete(t.Context(), clone.ID))
+	if got, want := r.server.Contents(), []string{"volumes//" + name}; !slices.Equal(got, want) {
+		t.Errorf("the cluster has %v, want %v", got, want)
+	}
+}
