@@ -30,6 +30,7 @@ const rigAddress = "10.77.0.1"
 type kubernetes struct {
 	*kubeapitest.Server
 	*rig
+	socket string // path of the socket of the controller that uses it
 }
 
 // startKubernetes starts an API server with the Nodes of the rig, another controller that reads
@@ -37,7 +38,9 @@ type kubernetes struct {
 // before.
 func (r *rig) startKubernetes(t *testing.T) (k *kubernetes, stop func()) {
 	t.Helper()
-	k = &kubernetes{Server: kubeapitest.Listen(t, rigAddress), rig: r}
+	k = &kubernetes{
+		Server: kubeapitest.Listen(t, rigAddress), rig: r, socket: filepath.Join(t.TempDir(), "csi.sock"),
+	}
 	address := must.Value(url.Parse(k.API().URL))(t)
 	environment := []string{
 		"KUBERNETES_SERVICE_HOST=" + address.Hostname(), "KUBERNETES_SERVICE_PORT=" + address.Port(),
@@ -48,7 +51,7 @@ func (r *rig) startKubernetes(t *testing.T) (k *kubernetes, stop func()) {
 	}
 	log := must.Value(os.Create(filepath.Join(t.TempDir(), "controller.log")))(t)
 	plugin := must.Value(csiclient.StartPlugin(t.Context(), log, filepath.Join(r.bin, "growvol-controller-ceph"),
-		filepath.Join(t.TempDir(), "csi.sock"), "--backend=rbd", "--kubernetes", "--service-account-dir="+k.API().Dir,
+		k.socket, "--backend=rbd", "--kubernetes", "--service-account-dir="+k.API().Dir,
 		"--ceph-config="+filepath.Join(r.Dir, "config.json"), "--ceph-keys="+filepath.Join(r.Dir, "keys")))(t)
 	t.Cleanup(func() {
 		plugin.Kill()

@@ -14,10 +14,13 @@ import (
 )
 
 // testSanity runs csi-sanity with the controller on this machine and the node plugin in a guest.
+// The controller has the Nodes of Kubernetes, by which it knows which nodes exist.
 func (r *rig) testSanity(t *testing.T) {
+	k, stop := r.startKubernetes(t)
+	defer stop()
 	n := r.nodes[0]
 	config := sanity.NewTestConfig()
-	config.ControllerAddress, config.Address = "unix://"+r.socket, "passthrough:///"+n.guest.NodeAddress()
+	config.ControllerAddress, config.Address = "unix://"+k.socket, "passthrough:///"+n.guest.NodeAddress()
 	config.TargetPath, config.StagingPath = n.Dir+"/sanity/target", n.Dir+"/sanity/staging"
 	config.CreateTargetDir, config.CreateStagingDir = n.makeDir, n.makeDir
 	config.RemoveTargetPath, config.RemoveStagingPath = n.removeDir, n.removeDir
@@ -31,13 +34,7 @@ func (r *rig) testSanity(t *testing.T) {
 		Skips: map[string]string{
 			"ControllerPublishVolume should fail when publishing more volumes": "a node has no limit of mapped images",
 		},
-		Excluded: []string{
-			// A class names the cluster and the pool.
-			"should return capacity",
-			// Only Kubernetes knows the nodes; pkg/rbd/internal/attachment tests it with an API server.
-			"ControllerPublishVolume should fail when the node does not exist",
-		},
-		MinPassed: 85,
+		MinPassed: 98,
 	})
 	if left := r.imageNames(t, config.TestVolumeParameters["pool"]); len(left) > 0 {
 		t.Errorf("csi-sanity has deleted its volumes, but Ceph still has %v", left)

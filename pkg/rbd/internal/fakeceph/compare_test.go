@@ -52,6 +52,16 @@ func (w *world) create(name string, size uint64, features ...string) {
 	w.step("create "+name, "", w.pool.Create(w.name(name), size, options))
 }
 
+// removeByID removes the first snapshot of an open image, and one that does not exist.
+func (w *world) removeByID(key string) {
+	all, err := w.images[key].Snapshots()
+	if err == nil {
+		err = w.images[key].RemoveSnapshotByID(all[0].ID)
+	}
+	w.step("remove by id", "", err)
+	w.step("remove missing by id", "", w.images[key].RemoveSnapshotByID(1<<40))
+}
+
 // open opens an image under a key; with "2" at its end it is the second client that opens it.
 func (w *world) open(key, name string, readOnly bool) {
 	pool := w.pool
@@ -253,6 +263,8 @@ func sequences() map[string]func(*world) {
 			w.step("remove the snapshot", "", w.images["a"].RemoveSnapshot("s"))
 			w.snapshots("a")
 			w.children("a")
+			w.removeByID("a")
+			w.snapshots("a")
 			w.closeImage("b")
 			w.open("b", "b", true)
 			w.parent("b")

@@ -176,8 +176,8 @@ func (s *Server) LoseHeader(poolName, namespaceName, imageName string) {
 	s.pools[poolName].namespaces[namespaceName].images[imageName].isNameOnly = true
 }
 
-// KeepRemovedSnapshots makes the last clone of a removed snapshot of the pool leave the snapshot, as
-// librbd does after any error of its removal, which it does not report
+// KeepRemovedSnapshots makes the last clone of a removed snapshot of the pool leave the snapshot,
+// as librbd does after any error of its removal, which it does not report
 // (src/librbd/image/DetachChildRequest.cc).
 func (s *Server) KeepRemovedSnapshots(poolName string) {
 	s.mu.Lock()
