@@ -258,12 +258,12 @@ func (empty) complete(ctx context.Context, s *session, pool ceph.Pool, _ creatio
 	return s.checkNoData(ctx, pool, f)
 }
 
-// usedBytes is the part of an image, at its beginning, that is looked at for data. Filesystems,
+// usedBytes is the part of an image, at its beginning, in which checkNoData looks for data. Filesystems,
 // partition tables, LUKS and databases write there first.
 const usedBytes = 64 << 20
 
 // checkNoData returns an error of kind AlreadyExists if an image without a record has data: then no
-// interrupted creation has left it, and it belongs to somebody.
+// interrupted creation has left it, and another program needs it.
 func (s *session) checkNoData(ctx context.Context, pool ceph.Pool, f *found) error {
 	im, err := pool.OpenID(f.info.ID, true)
 	if err != nil {

@@ -133,8 +133,8 @@ func TestCreateCompletesAnImageWithoutRecord(t *testing.T) {
 	}
 }
 
-// An image with data is somebody's: no interrupted creation has left it. Both ways to meet it are
-// tried, with and without a search before the creation.
+// An image with data belongs to another program: no interrupted creation has left it. The test
+// creates the volume with and without a search before.
 func TestCreateDoesNotTakeAnImageWithData(t *testing.T) {
 	t.Parallel()
 	for _, withFind := range []bool{true, false} {

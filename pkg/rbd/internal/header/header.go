@@ -125,8 +125,8 @@ func (r *reader) skip(n int) string {
 }
 
 // begin decodes the header of a structure: its version, and the oldest version that can read it. The
-// second must be the expected one: Ceph writes values that older versions can read, too, with other
-// fields in between (cls_rbd_snap::decode, struct_compat < 8).
+// second must be the expected one: values that older versions can read have other fields in between
+// (cls_rbd_snap::decode, struct_compat < 8).
 func (r *reader) begin(version byte) {
 	versions := r.skip(2)
 	if r.err == nil && (versions[0] < version || versions[1] != version) {
