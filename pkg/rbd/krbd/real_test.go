@@ -221,7 +221,8 @@ func TestRealRefreshBringsTheSizeToAReadOnlyMapping(t *testing.T) {
 func TestRealFencedNodeIsReportedAndMapsAgain(t *testing.T) {
 	r := newRig(t)
 	c := r.newConnector()
-	req, other := r.request(r.newImage("64M", "layering,exclusive-lock")), r.request(r.newImage("64M", "layering"))
+	image := r.newImage("64M", "layering,exclusive-lock")
+	req, other := r.request(image), r.request(r.newImage("64M", "layering"))
 	conn := r.connect(c, req)
 	r.connect(c, other)
 	m, _, err := c.find(req.ID)
@@ -230,6 +231,8 @@ func TestRealFencedNodeIsReportedAndMapsAgain(t *testing.T) {
 	}
 	r.run("ceph", "osd", "blocklist", "add", m.client)
 	t.Cleanup(func() { r.run("ceph", "osd", "blocklist", "rm", m.client) })
+	// A daemon learns of the fence from a client that knows it, before it answers that one.
+	r.run("rbd", "info", r.pool+"/"+image)
 	f, err := os.Open(conn.Path)
 	if err != nil {
 		t.Fatal(err)
