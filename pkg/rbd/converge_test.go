@@ -203,6 +203,7 @@ func TestDeletionOfTheLastCloneRemovesALeftSnapshot(t *testing.T) {
 	t.Parallel()
 	scenario{
 		prepare: func(t *testing.T, r *rig) {
+			t.Helper()
 			r.create(t, request("pvc-1"))
 			r.mustCopy(t, copyRequest("pvc-2", volume.Source{VolumeID: firstVolume}))
 			r.mustCopy(t, copyRequest("pvc-3", volume.Source{VolumeID: firstVolume}))
@@ -213,7 +214,10 @@ func TestDeletionOfTheLastCloneRemovesALeftSnapshot(t *testing.T) {
 				t.Errorf("the snapshot of the other clone is gone: %v", left)
 			}
 		},
-		run: func(t *testing.T, r *rig) error { return r.Delete(t.Context(), "a/volumes/csi-vol-pvc-3") },
+		run: func(t *testing.T, r *rig) error {
+			t.Helper()
+			return r.Delete(t.Context(), "a/volumes/csi-vol-pvc-3")
+		},
 	}.checkConverges(t)
 }
 

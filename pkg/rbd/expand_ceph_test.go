@@ -194,7 +194,8 @@ func TestOnCephCreateReplacesANameWithoutImage(t *testing.T) {
 func TestOnCephLayoutAndDataPool(t *testing.T) {
 	r := newCephRig(t)
 	v := r.create(t, r.request("x", "dataPool", "ecdata", "objectSize", "8388608",
-		"stripeUnit", "65536", "stripeCount", "4", "imageFeatures", "layering,exclusive-lock,object-map,fast-diff,deep-flatten"))
+		"stripeUnit", "65536", "stripeCount", "4",
+		"imageFeatures", "layering,exclusive-lock,object-map,fast-diff,deep-flatten"))
 	var info struct {
 		DataPool    string `json:"data_pool"`
 		ObjectSize  uint64 `json:"object_size"`

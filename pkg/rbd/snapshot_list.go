@@ -179,7 +179,7 @@ func (s *session) listImage(ctx context.Context, l *snapshotListing, pool ceph.P
 	}
 	for _, snapshot := range snapshots {
 		current := snapshotPlace{place: at, snapshotID: snapshot.ID}
-		if current.compare(l.after) <= 0 || snapshot.IsRemoved || !strings.HasPrefix(snapshot.Name, snapname.Prefix) {
+		if current.compare(l.after) <= 0 || !isListed(snapshot) {
 			continue
 		}
 		if len(l.snapshots) == l.max {
@@ -193,17 +193,27 @@ func (s *session) listImage(ctx context.Context, l *snapshotListing, pool ceph.P
 			return err
 		}
 		l.last = current
-		// The same Ceph cluster may be configured twice, with different namespaces or users.
-		if id, err := clusterOf(described.VolumeID); err == nil && id != s.config.ID {
-			continue
-		}
-		if l.filter.VolumeID == "" || described.VolumeID == l.filter.VolumeID {
+		if l.matches(described, s.config.ID) {
 			l.snapshots = append(l.snapshots, described)
 		}
 	}
 	// The next page begins after the last snapshot that this image can have.
 	l.last = snapshotPlace{place: at, snapshotID: ^uint64(0)}
 	return nil
+}
+
+// isListed reports whether the snapshot is the driver's and not removed.
+func isListed(snapshot ceph.Snapshot) bool {
+	return !snapshot.IsRemoved && strings.HasPrefix(snapshot.Name, snapname.Prefix)
+}
+
+// matches reports whether the snapshot passes the filter and belongs to the cluster of that id: the
+// same Ceph cluster may be configured twice, with different namespaces or users.
+func (l *snapshotListing) matches(snapshot volume.Snapshot, clusterID string) bool {
+	if id, err := clusterOf(snapshot.VolumeID); err == nil && id != clusterID {
+		return false
+	}
+	return l.filter.VolumeID == "" || snapshot.VolumeID == l.filter.VolumeID
 }
 
 // readSnapshots returns the id and the snapshots of the image of that name.

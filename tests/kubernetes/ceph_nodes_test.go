@@ -121,8 +121,10 @@ func (c *cephCluster) bootNodes(t *testing.T) {
 		must.Succeed(t, err)
 		c.nodes[name] = node
 		t.Cleanup(func() {
-			if err := node.Kill(); err != nil {
-				t.Error(err)
+			if c.nodes[name] != nil { // a test may have killed it
+				if err := node.Kill(); err != nil {
+					t.Error(err)
+				}
 			}
 			if _, err := kubectl(context.WithoutCancel(t.Context()), "delete", "node", name, "--ignore-not-found"); err != nil {
 				t.Error(err)

@@ -16,10 +16,13 @@ import (
 // nodes.
 func TestCeph(t *testing.T) {
 	c := connectCeph(t)
+	images := func() string {
+		return must.Value(c.Tool(context.WithoutCancel(t.Context()), "rbd", "ls", ceph.Pool))(t)
+	}
+	before := images()
 	t.Cleanup(func() {
-		left, err := c.Tool(context.WithoutCancel(t.Context()), "rbd", "ls", ceph.Pool)
-		if err != nil || left != "" {
-			t.Errorf("claims and snapshots are deleted, but the pool still has %q (%v)", left, err)
+		if left := images(); left != before {
+			t.Errorf("claims and snapshots are deleted, but the pool still has %q, before the test it had %q", left, before)
 		}
 	})
 	// Pods that share a volume must run on one node.
@@ -137,6 +140,7 @@ func (c cephCluster) testNodeLost(t *testing.T) {
 	written := s.wantData("writer")
 	lost := s.kubectl("get", "pod", "writer", "-o", "jsonpath={.spec.nodeName}")
 	must.Succeed(t, c.nodes[lost].Kill())
+	delete(c.nodes, lost)
 	s.eventually(func(ctx context.Context) error {
 		status, err := kubectl(ctx, "get", "node", lost, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}")
 		if err == nil && status == "True" {
