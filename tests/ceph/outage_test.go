@@ -98,6 +98,10 @@ func (r *rig) testFullPool(t *testing.T) {
 		req.Parameters["pool"] = ceph.SmallPool
 		return req
 	}
+	// librbd must write an object before the first removal in a pool, which a full pool refuses: this
+	// removal makes the object.
+	first := must.Value(c.CreateVolume(ctx, request("-first")))(t).GetVolume().GetVolumeId()
+	must.Value(c.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: first}))(t)
 	id := must.Value(c.CreateVolume(ctx, request("")))(t).GetVolume().GetVolumeId()
 	extra := must.Value(c.CreateVolume(ctx, request("-extra")))(t).GetVolume().GetVolumeId()
 	must.Value(r.Tool(ctx, "rbd", "bench", "--io-type=write", "--io-size=1M", "--io-total=16M", imageOf(id)))(t)

@@ -105,9 +105,9 @@ func (a Attachment) detachUnknown(ctx context.Context, s state, name string, n n
 			"rbd image-meta remove %s %s%s", a.Name, keyPrefix, name))
 }
 
-// fenceHolder fences the client that holds the exclusive lock of an image without watching it: it is
-// the node that is declared down. The kernel of the next node would do that; but if the controller
-// needs the lock first, as for a snapshot, librbd breaks it and fences nobody.
+// fenceHolder fences the client that holds the exclusive lock of an image without watching it: it
+// is the node that is declared down. The kernel of the next node would do that; but if the
+// controller needs the lock first, as for a snapshot, librbd breaks it and fences nobody.
 func (a Attachment) fenceHolder(ctx context.Context, s state, name string, n node) error {
 	im, err := a.Open()
 	if err != nil {
@@ -141,8 +141,8 @@ func (a Attachment) fenceHolder(ctx context.Context, s state, name string, n nod
 	return nil
 }
 
-// unknownClients returns those of the clients that are none of the other nodes to which the image is
-// attached.
+// unknownClients returns those of the clients that are none of the other nodes to which the image
+// is attached.
 func (a Attachment) unknownClients(
 	ctx context.Context, s state, name string, clients []ceph.Watcher,
 ) ([]ceph.Watcher, error) {
