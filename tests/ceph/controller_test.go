@@ -173,7 +173,7 @@ func (r *rig) testCopiesInUse(t *testing.T) {
 		must.Succeed(t, other.Delete(ctx, copied))
 	}
 	// While a node uses the volume, it can be deleted neither by accident nor silently.
-	must.FailWith(t, n.Delete(ctx, v), codes.FailedPrecondition, v.ID, n.guest.Address.String())
+	must.FailWith(t, n.Delete(ctx, v), codes.FailedPrecondition, v.ID, "is attached to the nodes node-1")
 	must.Succeed(t, n.Release(ctx, v))
 	must.Value(n.Controller.DeleteSnapshot(ctx, &csi.DeleteSnapshotRequest{SnapshotId: snapshot}))(t)
 	must.Succeed(t, n.Delete(ctx, v))
