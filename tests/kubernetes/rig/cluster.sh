@@ -87,7 +87,7 @@ has_ended() { ! start_time "$1" >/dev/null; }
 delete_pods() {
 	local namespace
 	for namespace in $(within kubectl get namespaces -o name); do
-		case ${namespace#namespace/} in kube-* | growvol | growvol-cinder) continue ;; esac
+		case ${namespace#namespace/} in kube-* | growvol | growvol-cinder | growvol-rbd) continue ;; esac
 		within kubectl delete statefulset,deployment,pod --all --namespace "${namespace#namespace/}" --now --timeout=40s &
 	done
 	wait
