@@ -12,11 +12,17 @@ import (
 	"github.com/growvol/growvol/tests/vm"
 )
 
+// kernelGuest is the number of the guest in which the tests of the kernel's client run.
+const (
+	kernelGuest        = 3
+	kernelGuestAddress = "10.77.0.13"
+)
+
 // testKernelClient runs the tests of package krbd in a guest of their own, because they cut it off
 // from Ceph. They use Ceph's own programs, as the administrator.
 func (r *rig) testKernelClient(t *testing.T) {
 	t.Parallel()
-	n := must.Value(r.Boot(t.Context(), ceph.NodeOptions{Number: 3, Programs: r.bin}))(t)
+	n := must.Value(r.Boot(t.Context(), ceph.NodeOptions{Number: kernelGuest, Programs: r.bin}))(t)
 	t.Cleanup(func() {
 		if err := n.Kill(); err != nil {
 			t.Error(err)
