@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
+	"github.com/growvol/growvol/pkg/rbd/internal/header"
 	"github.com/growvol/growvol/pkg/rbd/internal/metadata"
 	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/pkg/volume"
@@ -135,7 +136,7 @@ func (s *session) removeNameOnly(ctx context.Context, pool ceph.Pool, h rbdcsi.V
 	if errors.Is(err, unix.ENOENT) {
 		// Then the directory alone has the name. An interrupted `rbd trash move` leaves that, too:
 		// its image has a header.
-		id, err = directoryID(pool, h.Image)
+		id, err = readDirectory(pool, header.IDKey(h.Image))
 	}
 	if err != nil {
 		return false, fmt.Errorf("cannot read the id of image %s: %w", h, err)
@@ -149,21 +150,6 @@ func (s *session) removeNameOnly(ctx context.Context, pool ceph.Pool, h rbdcsi.V
 		return false, fmt.Errorf("cannot remove the name of image %s, which has no header: %w", h, err)
 	}
 	return true, nil
-}
-
-// directoryID returns the id of the image of that name according to the pool's directory of images
-// (cls_rbd: the value of name_NAME is the id after its length in four bytes). ENOENT.
-func directoryID(pool ceph.Pool, name string) (string, error) {
-	const directory, lengthSize = "rbd_directory", 4
-	key := "name_" + name
-	values, err := pool.OmapValues(directory, key)
-	if err != nil {
-		return "", err
-	}
-	if len(values[key]) <= lengthSize {
-		return "", fmt.Errorf("object %s has no %s: %w", directory, key, unix.ENOENT)
-	}
-	return values[key][lengthSize:], nil
 }
 
 // completeNew completes an image that was just made, or that another client has made meanwhile.

@@ -21,20 +21,25 @@ func isMissing(err error) bool { return errors.Is(err, unix.ENOENT) }
 // imageNameOf returns the name of the image of that id. ENOENT: there is none, or it is in the
 // trash.
 func imageNameOf(pool ceph.Pool, imageID string) (string, error) {
-	key := header.NameKey(imageID)
-	values, err := pool.OmapValues(header.Directory, key)
-	if err != nil {
-		return "", fmt.Errorf("cannot read the name of image id %s: %w", imageID, err)
-	}
-	value, ok := values[key]
-	if !ok {
-		return "", fmt.Errorf("no image has the id %s: %w", imageID, unix.ENOENT)
-	}
-	name, err := header.Name(value)
+	name, err := readDirectory(pool, header.NameKey(imageID))
 	if err != nil {
 		return "", fmt.Errorf("cannot read the name of image id %s: %w", imageID, err)
 	}
 	return name, nil
+}
+
+// readDirectory reads a name or an id from the pool's directory of images. ENOENT: it has no such
+// key.
+func readDirectory(pool ceph.Pool, key string) (string, error) {
+	values, err := pool.OmapValues(header.Directory, key)
+	if err != nil {
+		return "", err
+	}
+	text, err := header.Text(values[key])
+	if values[key] == "" || err == nil && text == "" {
+		return "", fmt.Errorf("object %s has no %s: %w", header.Directory, key, unix.ENOENT)
+	}
+	return text, err
 }
 
 // snapshotOf returns a snapshot by its id, also one that waits for its clones. ENOENT: there is no

@@ -20,11 +20,14 @@ import (
 // ErrFormat says that a value has another format.
 var ErrFormat = errors.New("unknown format of an image header")
 
-// Directory is the object that has the names of images by their ids.
+// Directory is the object that has the names of images by their ids, and their ids by their names.
 const Directory = "rbd_directory"
 
 // NameKey is the key of the directory with the name of the image of that id.
 func NameKey(imageID string) string { return "id_" + imageID }
+
+// IDKey is the key of the directory with the id of the image of that name.
+func IDKey(name string) string { return "name_" + name }
 
 // Object is the header object of an image.
 func Object(imageID string) string { return "rbd_header." + imageID }
@@ -45,11 +48,11 @@ type Parent struct {
 	SnapshotID uint64
 }
 
-// Name decodes the name of an image, a value of the directory.
-func Name(value string) (string, error) {
+// Text decodes the name or the id of an image, a value of the directory.
+func Text(value string) (string, error) {
 	r := reader{rest: value}
-	name := r.text()
-	return name, r.err
+	text := r.text()
+	return text, r.err
 }
 
 // Snapshots decodes the snapshots among the values of a header, oldest first.

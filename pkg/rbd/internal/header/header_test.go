@@ -56,7 +56,7 @@ func TestValuesOfCeph(t *testing.T) {
 	if _, found, err := ReadParent(map[string]string{"size": "x"}); found || err != nil {
 		t.Errorf("got %t, %v", found, err)
 	}
-	if name, err := Name("\x03\x00\x00\x00abc"); err != nil || name != "abc" {
+	if name, err := Text("\x03\x00\x00\x00abc"); err != nil || name != "abc" {
 		t.Errorf("got %q, %v", name, err)
 	}
 }
@@ -83,7 +83,7 @@ func TestOtherFormats(t *testing.T) {
 	if got, err := Snapshot("\x09\x08" + snapshot[2:]); err != nil || got.Name != "growvol.s" {
 		t.Errorf("a later version that this one can read: got %+v, %v", got, err)
 	}
-	if name, err := Name(strings.Repeat("\xff", 10)); !errors.Is(err, ErrFormat) {
+	if name, err := Text(strings.Repeat("\xff", 10)); !errors.Is(err, ErrFormat) {
 		t.Errorf("got %q, %v", name, err)
 	}
 }
