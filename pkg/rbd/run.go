@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
@@ -37,9 +36,6 @@ type session struct {
 	config  cluster.Cluster
 }
 
-// answerMargin is the time that is left to answer when calls have to continue without the RPC.
-const answerMargin = 2 * time.Second
-
 // maxTasks bounds the tasks that run on one cluster: each occupies a thread while librbd waits.
 const maxTasks = 128
 
@@ -50,9 +46,6 @@ const maxTasks = 128
 // kind yet gets that of errors.go. Kinds: InProgress (the locks), Unavailable.
 func run[T any](ctx context.Context, b *Backend, t task, work func(context.Context, *session) (T, error)) (T, error) {
 	var zero T
-	outer := ctx
-	ctx, cancel := operation.WithMargin(ctx, answerMargin, 10)
-	defer cancel()
 	unlock, _, err := b.locks.LockWithSource(ctx, "", t.locks...)
 	if err != nil {
 		return zero, err
@@ -65,7 +58,7 @@ func run[T any](ctx context.Context, b *Backend, t task, work func(context.Conte
 	}
 	lease.Add(free)
 	return operation.RunDetached(ctx, lease, t.what, func() (T, error) {
-		inner := context.WithoutCancel(outer)
+		inner := context.WithoutCancel(ctx)
 		out, err := runOnce(inner, b, t, work)
 		if errors.Is(err, unix.ESHUTDOWN) {
 			b.log.WarnContext(inner, "the cluster has fenced this client; connecting again", "cluster", t.cluster)
