@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/pkg/volume/volumetest"
@@ -326,6 +327,19 @@ func TestOnCephUserOfOnePool(t *testing.T) {
 	check(t, r.Delete(ctx, v.ID))
 }
 
+// awaitFullFlag waits until a pool is marked as full, or none is any more: the monitors do so up to
+// a minute after the quota or the data has changed.
+func (r *cephRig) awaitFullFlag(t *testing.T, isFull bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)
+	defer cancel()
+	for strings.Contains(r.run(t, "ceph", "osd", "dump"), "full_quota") != isFull {
+		if err := operation.Sleep(ctx, time.Second); err != nil {
+			t.Fatalf("the flag full_quota did not become %t: %v", isFull, err)
+		}
+	}
+}
+
 // The monitors mark a pool as full a while after it is.
 func TestOnCephPoolBecomesFull(t *testing.T) {
 	r := newCephRig(t)
@@ -337,14 +351,10 @@ func TestOnCephPoolBecomesFull(t *testing.T) {
 	r.run(t, "ceph", "osd", "pool", "set-quota", "other", "max_bytes", fmt.Sprint(1<<20))
 	t.Cleanup(func() {
 		r.run(t, "ceph", "osd", "pool", "set-quota", "other", "max_bytes", "0")
-		for strings.Contains(r.run(t, "ceph", "osd", "dump"), "full_quota") {
-			time.Sleep(time.Second) //nolint:forbidigo // the monitors need a while
-		}
+		r.awaitFullFlag(t, false)
 		r.run(t, "rados", "-p", "other", "rm", "filler")
 	})
-	for !strings.Contains(r.run(t, "ceph", "osd", "dump"), "full_quota") {
-		time.Sleep(time.Second) //nolint:forbidigo // the monitors need a while
-	}
+	r.awaitFullFlag(t, true)
 	_, err := r.Expand(t.Context(), v.ID, 2*volume.GiB)
 	volumetest.WantKind(t, err, volume.KindOutOfRange, "full_quota")
 	_, err = r.Create(t.Context(), r.request("y", "pool", "other"))
