@@ -106,6 +106,13 @@ test-system: programs ## test the real plugins over their sockets, in guests; cs
 test-devices: setup programs ## plug in and resize disks under a mounted filesystem, in QEMU
 	$(TESTSUM) -p 1 ./tests/vm/... ./tests/hotplug/...
 
+.PHONY: ceph-programs
+ceph-programs: ## install the packages of the Ceph and build the programs of its tests beforehand
+	@tests/ceph/up packages
+	@CGO_ENABLED=0 go test -c -o $(BIN)/krbd.test ./pkg/rbd/krbd
+	@go build -tags=$(TAGS) ./pkg/rbd/...
+	@$(MAKE) --no-print-directory build-ceph
+
 .PHONY: ceph-up
 ceph-up: ## start a real Ceph on this machine, in a network namespace of its own
 	@tests/ceph/up
