@@ -51,6 +51,24 @@ func TestCallsAnswerInTimeWhileCloudHangs(t *testing.T) {
 	group.Wait()
 }
 
+// Calls that wait for Cinder's own work answer in time too.
+func TestCallsAnswerInTimeWhileCinderIsBusy(t *testing.T) {
+	cloud := fakecloud.Start(t, fakecloud.Options{})
+	dir := programtest.SocketDir(t)
+	path := must.Value(cloud.WriteCloudsYAML(dir))(t)
+	endpoint := "unix://" + filepath.Join(dir, "csi.sock")
+	t.Setenv("CSI_ENDPOINT", endpoint)
+	conn, stop := programtest.Start(t, newProgram(), endpoint, "--backend=cinder", "--clouds-yaml="+path, "--cloud=csi")
+	defer stop()
+	wantPlugin(t, conn, "cinder.csi.openstack.org")
+	var group sync.WaitGroup
+	for name, status := range map[string]string{"expand": "extending", "modify": "retyping", "delete": "deleting"} {
+		id := cloud.AddVolume(fakecloud.Volume{Size: 1, Status: status})
+		group.Go(func() { checkOutageCall(t, name, id, outageCalls(csi.NewControllerClient(conn), id)[name]) })
+	}
+	group.Wait()
+}
+
 func checkOutageCall(t *testing.T, name, id string, call func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)

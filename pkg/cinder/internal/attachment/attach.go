@@ -6,7 +6,6 @@ import (
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/cinder/internal/message"
-	"github.com/growvol/growvol/pkg/cinder/internal/poll"
 	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
@@ -21,7 +20,7 @@ import (
 // itself), Exhausted (the server takes no more volumes), Internal (Nova gave up the attachment),
 // Unavailable (Nova does not find what Cinder shows).
 func (a Attachment) Attach(ctx context.Context) (cloud.Volume, error) {
-	limited, cancel := poll.WithAnswerMargin(ctx)
+	limited, cancel := withServerMargin(ctx)
 	defer cancel()
 	v, err := a.attach(limited)
 	if volume.IsKind(err, volume.KindDeadline) {

@@ -12,11 +12,13 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/cinder/internal/message"
 	"github.com/growvol/growvol/pkg/cinder/internal/poll"
 	"github.com/growvol/growvol/pkg/cinder/internal/state"
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -142,6 +144,12 @@ func (a Attachment) awaitShare(
 		return v, true, nil
 	}
 	return v, false, err
+}
+
+// withServerMargin returns a context that ends before ctx does, by 2 s or a tenth of the remaining
+// time, whichever is smaller, so that addServerState has time to read the server after a wait.
+func withServerMargin(ctx context.Context) (context.Context, context.CancelFunc) {
+	return operation.WithMargin(ctx, 2*time.Second, 10)
 }
 
 // addServerState adds the state of the server to an error of kind Deadline, if the state can be the

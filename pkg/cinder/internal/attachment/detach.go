@@ -20,7 +20,7 @@ import (
 // Unavailable (the guest does not release the disk), Precondition (Cinder and Nova contradict each
 // other, or a state forbids it).
 func (a Attachment) Detach(ctx context.Context) error {
-	limited, cancel := poll.WithAnswerMargin(ctx)
+	limited, cancel := withServerMargin(ctx)
 	defer cancel()
 	if a.ServerID == "" {
 		return a.detachAll(limited)

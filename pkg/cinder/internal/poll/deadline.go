@@ -3,15 +3,7 @@ package poll
 import (
 	"context"
 	"time"
-
-	"github.com/growvol/growvol/pkg/operation"
 )
-
-// WithAnswerMargin returns a context for a wait: it ends before ctx does, by 2 s or a tenth of the
-// remaining time, whichever is smaller, so that the caller can still find out why the wait failed.
-func WithAnswerMargin(ctx context.Context) (context.Context, context.CancelFunc) {
-	return operation.WithMargin(ctx, 2*time.Second, 10)
-}
 
 // maxShare bounds ShareOf. Nova attaches and detaches in less time.
 const maxShare = 15 * time.Second

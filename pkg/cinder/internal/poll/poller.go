@@ -95,8 +95,6 @@ func newPoller(api Reader, log *slog.Logger) *Poller {
 // requests, and returns others. Kind NotFound: the volume is gone. Await calls done on the caller's
 // goroutine.
 func (p *Poller) Await(ctx context.Context, id, op string, done func(cloud.Volume) bool) (cloud.Volume, error) {
-	ctx, cancel := WithAnswerMargin(ctx)
-	defer cancel()
 	remaining := time.Duration(math.MaxInt64)
 	if deadline, ok := ctx.Deadline(); ok {
 		remaining = time.Until(deadline)
