@@ -2,10 +2,8 @@ package startuptaint_test
 
 import (
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -14,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/growvol/growvol/pkg/kubeapi"
+	"github.com/growvol/growvol/pkg/kubeapi/kubeapitest"
 )
 
 const (
@@ -21,6 +20,8 @@ const (
 	nodePath = "GET /api/v1/nodes/node-7"
 	csiPath  = "GET /apis/storage.k8s.io/v1/csinodes/node-7"
 	patching = "PATCH /api/v1/nodes/node-7"
+
+	unprocessable = "the server rejected our request due to an error in our request"
 )
 
 type taint map[string]any
@@ -28,8 +29,7 @@ type taint map[string]any
 // apiServer has one Node and its CSINode, and does JSON patches as Kubernetes does: all
 // of it, or nothing and 422.
 type apiServer struct {
-	*httptest.Server
-	dir string // of the service account
+	api kubeapi.API
 
 	mu      sync.Mutex
 	uid     string
@@ -44,18 +44,15 @@ type apiServer struct {
 
 func newServer(t *testing.T) *apiServer {
 	t.Helper()
-	s := &apiServer{dir: t.TempDir(), uid: "u1", owner: "u1", drivers: []string{"other.example.com", driver}}
+	s := &apiServer{uid: "u1", owner: "u1", drivers: []string{"other.example.com", driver}}
 	s.taints = []taint{
 		{"key": "dedicated", "value": "db", "effect": "NoSchedule", "fieldOfTomorrow": "kept"},
 		{"key": driver + "/agent-not-ready", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"},
 		{"key": driver + "/agent-not-ready", "effect": "NoSchedule"},
 		{"key": "other.example.com/agent-not-ready", "effect": "NoExecute"},
 	}
-	s.Server = httptest.NewTLSServer(s)
-	t.Cleanup(s.Close)
-	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
-	write(t, s.dir, "ca.crt", string(ca))
-	write(t, s.dir, "token", "good\n")
+	s.api = kubeapitest.Serve(t, "127.0.0.1", s)
+	write(t, s.api.Dir, "token", "good\n")
 	return s
 }
 
@@ -65,8 +62,6 @@ func write(t *testing.T, dir, name, content string) {
 		t.Fatal(err)
 	}
 }
-
-func (s *apiServer) api() kubeapi.API { return kubeapi.API{URL: s.URL, Dir: s.dir} }
 
 // keys returns the keys of the node's taints.
 func (s *apiServer) keys() []string {
@@ -102,22 +97,22 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case r.Header.Get("Authorization") != "Bearer good":
-		refuse(w, http.StatusUnauthorized, "Unauthorized")
+		kubeapitest.Refuse(w, http.StatusUnauthorized, "Unauthorized")
 	case call == csiPath:
 		drivers := []map[string]string{}
 		for _, d := range s.drivers {
 			drivers = append(drivers, map[string]string{"name": d, "nodeID": "n"})
 		}
-		answer(w, map[string]any{
+		kubeapitest.Answer(w, map[string]any{
 			"metadata": map[string]any{"ownerReferences": []map[string]string{{"kind": "Node", "uid": s.owner}}},
 			"spec":     map[string]any{"drivers": drivers},
 		})
 	case call == nodePath:
-		answer(w, s.node())
+		kubeapitest.Answer(w, s.node())
 	case call == patching && r.Header.Get("Content-Type") == "application/json-patch+json":
 		s.patch(w, r)
 	default:
-		refuse(w, http.StatusNotFound, "there is no "+call)
+		kubeapitest.Refuse(w, http.StatusNotFound, "there is no "+call)
 	}
 }
 
@@ -131,7 +126,7 @@ func (s *apiServer) patch(w http.ResponseWriter, r *http.Request) {
 		Value    json.RawMessage
 	}
 	if err := json.NewDecoder(r.Body).Decode(&operations); err != nil {
-		refuse(w, http.StatusBadRequest, err.Error())
+		kubeapitest.Refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
 	taints := s.taints
@@ -142,34 +137,25 @@ func (s *apiServer) patch(w http.ResponseWriter, r *http.Request) {
 		switch o.Op + " " + o.Path {
 		case "test /metadata/uid":
 			if errUID != nil || uid != s.uid {
-				refuse(w, http.StatusUnprocessableEntity, "the server rejected our request due to an error in our request")
+				kubeapitest.Refuse(w, http.StatusUnprocessableEntity, unprocessable)
 				return
 			}
 		case "test /spec/taints":
 			if errList != nil || !reflect.DeepEqual(list, s.taints) {
-				refuse(w, http.StatusUnprocessableEntity, "the server rejected our request due to an error in our request")
+				kubeapitest.Refuse(w, http.StatusUnprocessableEntity, unprocessable)
 				return
 			}
 		case "replace /spec/taints":
 			if errList != nil || list == nil {
-				refuse(w, http.StatusBadRequest, "no list")
+				kubeapitest.Refuse(w, http.StatusBadRequest, "no list")
 				return
 			}
 			taints = list
 		default:
-			refuse(w, http.StatusBadRequest, o.Op+" "+o.Path)
+			kubeapitest.Refuse(w, http.StatusBadRequest, o.Op+" "+o.Path)
 			return
 		}
 	}
 	s.taints = slices.Clone(taints)
-	answer(w, s.node())
-}
-
-func answer(w http.ResponseWriter, object any) {
-	_ = json.NewEncoder(w).Encode(object) // the client notices
-}
-
-func refuse(w http.ResponseWriter, code int, message string) {
-	w.WriteHeader(code)
-	answer(w, map[string]string{"kind": "Status", "message": message})
+	kubeapitest.Answer(w, s.node())
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/kubeapi/kubeapitest"
 	"github.com/growvol/growvol/pkg/startuptaint"
 )
 
@@ -30,7 +31,7 @@ func removeAndLog(t *testing.T, s *apiServer, within time.Duration, log io.Write
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
 	return startuptaint.Remove(ctx, startuptaint.Options{
-		API: s.api(), Node: "node-7", Driver: driver, Interval: time.Millisecond,
+		API: s.api, Node: "node-7", Driver: driver, Interval: time.Millisecond,
 		Log: slog.New(slog.NewTextHandler(log, nil)),
 	})
 }
@@ -130,7 +131,7 @@ func missing(path string) func(http.ResponseWriter, *http.Request) bool {
 		if r.Method+" "+r.URL.Path != path {
 			return false
 		}
-		refuse(w, http.StatusNotFound, "not found")
+		kubeapitest.Refuse(w, http.StatusNotFound, "not found")
 		return true
 	}
 }
@@ -203,7 +204,7 @@ func TestRemoveReadsTheNodeBack(t *testing.T) {
 			return false
 		}
 		ignored++
-		answer(w, s.node())
+		kubeapitest.Answer(w, s.node())
 		return true
 	}
 	log, err := remove(t, s, time.Minute)
@@ -219,7 +220,7 @@ func TestErrorsAreRetried(t *testing.T) {
 	s.before = func(w http.ResponseWriter, _ *http.Request) bool {
 		switch len(s.calls) {
 		case 1:
-			refuse(w, http.StatusForbidden, `nodes "node-7" is forbidden`)
+			kubeapitest.Refuse(w, http.StatusForbidden, `nodes "node-7" is forbidden`)
 		case 2:
 			w.WriteHeader(http.StatusBadGateway)
 		case 3:
@@ -243,21 +244,21 @@ func TestErrorsAreRetried(t *testing.T) {
 // The token and the authority change, so every attempt reads them again.
 func TestTokenAndAuthorityAreReadAgain(t *testing.T) {
 	s := newServer(t)
-	good, err := os.ReadFile(filepath.Join(s.dir, "ca.crt"))
+	good, err := os.ReadFile(filepath.Join(s.api.Dir, "ca.crt"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(filepath.Join(s.dir, "ca.crt")); err != nil {
+	if err := os.Remove(filepath.Join(s.api.Dir, "ca.crt")); err != nil {
 		t.Fatal(err)
 	}
-	write(t, s.dir, "token", "old")
+	write(t, s.api.Dir, "token", "old")
 	s.before = func(http.ResponseWriter, *http.Request) bool {
 		if len(s.calls) == 3 {
-			write(t, s.dir, "token", "good")
+			write(t, s.api.Dir, "token", "good")
 		}
 		return false
 	}
-	log := &reaction{first: func() { write(t, s.dir, "ca.crt", string(good)) }} // once it was missed
+	log := &reaction{first: func() { write(t, s.api.Dir, "ca.crt", string(good)) }} // once it was missed
 	err = removeAndLog(t, s, time.Minute, log)
 	checkRemoved(t, s, err)
 	if !strings.Contains(log.String(), "ca.crt: no such file") || !strings.Contains(log.String(), "401 Unauthorized") {
@@ -268,7 +269,7 @@ func TestTokenAndAuthorityAreReadAgain(t *testing.T) {
 // Without an authority to verify the server, no token is sent.
 func TestNoTokenWithoutAnAuthority(t *testing.T) {
 	s := newServer(t)
-	write(t, s.dir, "ca.crt", "")
+	write(t, s.api.Dir, "ca.crt", "")
 	if _, err := remove(t, s, 50*time.Millisecond); err == nil ||
 		!strings.Contains(err.Error(), "contains no certificate") || len(s.calls) != 0 {
 		t.Errorf("%v after %v", err, s.calls)
@@ -299,7 +300,7 @@ func TestRemoveFailsWithoutTheNodeInTheAnswer(t *testing.T) {
 	s := newServer(t)
 	s.before = func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method == http.MethodPatch {
-			answer(w, map[string]any{})
+			kubeapitest.Answer(w, map[string]any{})
 		}
 		return r.Method == http.MethodPatch
 	}

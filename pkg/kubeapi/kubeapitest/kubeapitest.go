@@ -56,12 +56,20 @@ func New(tb testing.TB) *Server {
 // Listen is New for another address of this machine.
 func Listen(tb testing.TB, ip string) *Server {
 	tb.Helper()
+	s := &Server{nodes: make(map[string]*Node)}
+	s.api = Serve(tb, ip, s)
+	return s
+}
+
+// Serve serves another handler than Server on an address of this machine until the end of the test.
+// It returns the address with the credentials, whose token is "good".
+func Serve(tb testing.TB, ip string, handler http.Handler) kubeapi.API {
+	tb.Helper()
 	listener, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", net.JoinHostPort(ip, "0"))
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s := &Server{nodes: make(map[string]*Node)}
-	server := httptest.NewUnstartedServer(s)
+	server := httptest.NewUnstartedServer(handler)
 	_ = server.Listener.Close() // that of the default address
 	server.Listener = listener
 	certificate := newCertificate(tb, ip)
@@ -75,8 +83,7 @@ func Listen(tb testing.TB, ip string) *Server {
 			tb.Fatal(err)
 		}
 	}
-	s.api = kubeapi.API{URL: server.URL, Dir: dir}
-	return s
+	return kubeapi.API{URL: server.URL, Dir: dir}
 }
 
 // newCertificate returns a certificate for an address, which is its own authority.
@@ -165,7 +172,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case n == nil:
 		Refuse(w, http.StatusNotFound, `nodes "`+name+`" not found`)
 	case r.Method == http.MethodGet:
-		answer(w, n.object(name))
+		Answer(w, n.object(name))
 	case r.Method == http.MethodPatch && r.Header.Get("Content-Type") == kubeapi.MergePatch:
 		n.merge(w, r, name)
 	default:
@@ -200,7 +207,7 @@ func (n *Node) merge(w http.ResponseWriter, r *http.Request, name string) {
 	if !maps.Equal(before, n.Annotations) {
 		n.Version++
 	}
-	answer(w, n.object(name))
+	Answer(w, n.object(name))
 }
 
 func (n *Node) object(name string) map[string]any {
@@ -222,12 +229,13 @@ func (n *Node) object(name string) map[string]any {
 	}
 }
 
-func answer(w http.ResponseWriter, object any) {
+// Answer answers with an object.
+func Answer(w http.ResponseWriter, object any) {
 	_ = json.NewEncoder(w).Encode(object) // the client notices
 }
 
 // Refuse answers with an error of Kubernetes.
 func Refuse(w http.ResponseWriter, code int, message string) {
 	w.WriteHeader(code)
-	answer(w, map[string]string{"kind": "Status", "message": message})
+	Answer(w, map[string]string{"kind": "Status", "message": message})
 }
