@@ -100,6 +100,53 @@ func TestImagesOfOnePoolAreDistinguished(t *testing.T) {
 	m.wantMapped("0", "1")
 }
 
+// The kernel shows the name that an image had when it was mapped. Another image can have the name
+// meanwhile, and in another RADOS namespace an image can have the same id.
+func TestConnectKnowsImagesByTheirIDs(t *testing.T) {
+	const imageID = "1022e45abd37"
+	for name, test := range map[string]struct {
+		image, id, namespace string // that another program has mapped
+		mapped               []string
+	}{
+		"renamed since":              {"old-name", imageID, "", []string{"0"}},
+		"another image of that name": {"img", "77", "", []string{"0", "1"}},
+		"another RADOS namespace":    {"img", imageID, "tenant", []string{"0", "1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newFakeMachine(t)
+			m.imageIDs[imageName("rbd", test.namespace, test.image, "")] = test.id
+			options := "name=admin,secret=x"
+			if test.namespace != "" {
+				options += ",_pool_ns=" + test.namespace
+			}
+			if err := m.mapImage("10.0.0.1:6789 " + options + " rbd " + test.image + " -"); err != nil {
+				t.Fatal(err)
+			}
+			m.imageIDs["rbd/img"] = imageID
+			c := m.newConnector(t.TempDir(), nil)
+			want := "/dev/rbd" + test.mapped[len(test.mapped)-1]
+			if conn := mustConnect(t, c, published()); conn.Path != want {
+				t.Errorf("device %s, want %s", conn.Path, want)
+			}
+			m.wantMapped(test.mapped...)
+		})
+	}
+}
+
+// A volume whose handle has moved to an image of a RADOS namespace with the same id is mapped anew.
+func TestConnectMapsTheImageOfTheNamespace(t *testing.T) {
+	m := newFakeMachine(t)
+	m.imageIDs["rbd/tenant/img"] = m.imageIDs["rbd/img"]
+	c := m.newConnector(t.TempDir(), nil)
+	mustConnect(t, c, published())
+	req := published()
+	req.PublishContext[rbdcsi.ContextNamespace] = "tenant"
+	if conn := mustConnect(t, c, req); conn.Path != "/dev/rbd1" || !strings.Contains(m.adds[1], "_pool_ns=tenant") {
+		t.Errorf("connection %+v by %q, want /dev/rbd1 in the namespace tenant", conn, m.adds)
+	}
+	m.wantMapped("1")
+}
+
 // A map that ends after its call is used by the retry, or removed by Disconnect.
 func TestMappingThatEndsAfterItsCallIsFound(t *testing.T) {
 	for name, end := range map[string]func(c *Connector) error{
