@@ -60,7 +60,9 @@ func TestDisconnectReportsAnUnmapThatFails(t *testing.T) {
 	mustConnect(t, c, published())
 	m.device("0").unmapErr = unix.EIO
 	volumetest.WantKind(t, c.Disconnect(t.Context(), volumeID), volume.KindInternal, "cannot unmap /dev/rbd0")
-	m.device("0").unmapErr = nil
+	m.device("0").unmapErr, m.device("0").staysMapped = nil, true
+	volumetest.WantKind(t, c.Disconnect(t.Context(), volumeID), volume.KindInternal, "still mapped")
+	m.device("0").staysMapped = false
 	if err := c.Disconnect(t.Context(), volumeID); err != nil {
 		t.Error(err)
 	}

@@ -45,14 +45,15 @@ type fakeMachine struct {
 // fakeDevice is one mapping.
 type fakeDevice struct {
 	blockdev.Device
-	client    string
-	readOnly  bool
-	users     int  // programs that have it open
-	claimed   bool // by a mount
-	flushes   int
-	flushErr  error
-	staysBusy int // how many unmaps fail although nothing uses it
-	unmapErr  error
+	client      string
+	readOnly    bool
+	users       int  // programs that have it open
+	claimed     bool // by a mount
+	flushes     int
+	flushErr    error
+	staysBusy   int // how many unmaps fail although nothing uses it
+	unmapErr    error
+	staysMapped bool // an unmap has no effect, and reports none
 }
 
 func newFakeMachine(t *testing.T) *fakeMachine {
@@ -141,6 +142,8 @@ func (m *fakeMachine) unmapDevice(id string) error {
 		return unix.EBUSY
 	case d.unmapErr != nil:
 		return d.unmapErr
+	case d.staysMapped:
+		return nil
 	case d.staysBusy > 0:
 		d.staysBusy--
 		return unix.EBUSY
