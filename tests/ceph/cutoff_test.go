@@ -19,10 +19,9 @@ const callTimeout = 10 * time.Second
 // the default features, one without the lock, and one with an object map, whose expansion needs the
 // lock that the node has. Nobody may be fenced, every call must end before its deadline, and the
 // writers must notice no more than a pause.
-func (r *rig) testCutOff(number int, duration time.Duration) func(*testing.T) {
-	return func(t *testing.T) { //nolint:thelper // a test, no helper
-		t.Parallel()
-		n := r.nodes[number]
+func testCutOff(duration time.Duration) func(*rig, *testing.T) {
+	return func(r *rig, t *testing.T) { //nolint:thelper // a test, no helper
+		n := r.nodes[0]
 		var volumes []*csiclient.Volume
 		var writers []*writer
 		for i, features := range []string{"layering,exclusive-lock", "layering", allFeatures} {

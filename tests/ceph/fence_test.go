@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -45,14 +44,10 @@ func (r *rig) startKubernetes(t *testing.T) (k *kubernetes, stop func()) {
 	environment := []string{
 		"KUBERNETES_SERVICE_HOST=" + address.Hostname(), "KUBERNETES_SERVICE_PORT=" + address.Port(),
 	}
-	for _, variable := range environment {
-		name, value, _ := strings.Cut(variable, "=")
-		t.Setenv(name, value) // for the controller
-	}
 	log := must.Value(os.Create(filepath.Join(t.TempDir(), "controller.log")))(t)
-	plugin := must.Value(csiclient.StartPlugin(t.Context(), log, filepath.Join(r.bin, "growvol-controller-ceph"),
-		k.socket, "--backend=rbd", "--kubernetes", "--service-account-dir="+k.API().Dir,
-		"--ceph-config="+filepath.Join(r.Dir, "config.json"), "--ceph-keys="+filepath.Join(r.Dir, "keys")))(t)
+	options := append(r.controllerOptions(), "--kubernetes", "--service-account-dir="+k.API().Dir)
+	plugin := must.Value(csiclient.StartPluginWith(t.Context(), environment, log,
+		filepath.Join(r.bin, "growvol-controller-ceph"), k.socket, options...))(t)
 	t.Cleanup(func() {
 		plugin.Kill()
 		logOnFailure(t, log.Name())

@@ -11,6 +11,7 @@ import (
 
 	"github.com/growvol/growvol/tests/ceph"
 	"github.com/growvol/growvol/tests/csiclient"
+	"github.com/growvol/growvol/tests/inguest"
 	"github.com/growvol/growvol/tests/must"
 	"github.com/growvol/growvol/tests/vm"
 )
@@ -115,13 +116,13 @@ func (r *rig) testBlock(t *testing.T) {
 	v := must.Value(n.CreateWithParameters(ctx, class(nil), testName(t), gib, csiclient.BlockCapability(), nil))(t)
 	must.Succeed(t, n.Use(ctx, v))
 	holder := must.Value(n.guest.Start(ctx, vm.Command{Argv: []string{"sh", "-c", "exec sleep 6000 <" + v.Target}}))(t)
-	n.writeMark(t, v, gib)
+	inguest.WriteMark(t, n.guest.Agent, v.Target, gib)
 	for _, size := range []int64{2 * gib, 4 * gib} {
 		if e := must.Value(n.Expand(ctx, v, size))(t); e.ControllerSize != size || e.NodeSize != size {
 			t.Errorf("expanded to %s: the controller reports %s, the node %s",
 				sizeText(size), sizeText(e.ControllerSize), sizeText(e.NodeSize))
 		}
-		n.writeMark(t, v, size)
+		inguest.WriteMark(t, n.guest.Agent, v.Target, size)
 		if total, _, err := n.Stats(ctx, v); err != nil || total != size {
 			t.Errorf("NodeGetVolumeStats: got %s (%v), want %s", sizeText(total), err, sizeText(size))
 		}
@@ -130,27 +131,10 @@ func (r *rig) testBlock(t *testing.T) {
 	must.Succeed(t, n.Release(ctx, v))
 	must.Succeed(t, n.Use(ctx, v))
 	for _, end := range []int64{gib, 2 * gib, 4 * gib} {
-		n.wantMark(t, v, end)
+		inguest.WantMark(t, n.guest.Agent, v.Target, end)
 	}
 	must.Succeed(t, n.Release(ctx, v))
 	must.Succeed(t, n.Delete(ctx, v))
-}
-
-// writeMark writes a text into the last 4 KiB before an offset of the volume.
-func (n *node) writeMark(t *testing.T, v *csiclient.Volume, end int64) {
-	t.Helper()
-	n.runScript(t, fmt.Sprintf("printf 'ends at %d' | dd of=%s bs=4096 seek=%d conv=notrunc,sync,fsync 2>&1",
-		end, v.Target, end/4096-1))
-}
-
-// wantMark fails the test unless the text of writeMark is before the offset.
-func (n *node) wantMark(t *testing.T, v *csiclient.Volume, end int64) {
-	t.Helper()
-	want := fmt.Sprintf("ends at %d", end)
-	script := fmt.Sprintf("dd if=%s bs=4096 skip=%d count=1 2>/dev/null | tr -d '\\0'", v.Target, end/4096-1)
-	if got := n.runScript(t, script); got != want {
-		t.Errorf("the last block before %s: got %q, want %q", sizeText(end), got, want)
-	}
 }
 
 // testReadOnly expands a volume that a node has mapped read-only. Such a mapping has no watch: the

@@ -12,12 +12,6 @@ import (
 	"github.com/growvol/growvol/tests/vm"
 )
 
-// kernelGuest is the number of the guest in which the tests of the kernel's client run.
-const (
-	kernelGuest        = 3
-	kernelGuestAddress = "10.77.0.13"
-)
-
 // testKernelClient runs the tests of package krbd in a guest of their own, because they cut it off
 // from Ceph. They use Ceph's own programs, as the administrator.
 func (r *rig) testKernelClient(t *testing.T) {
@@ -28,7 +22,7 @@ func (r *rig) testKernelClient(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	for _, name := range []string{"ceph.conf", "keyring.client.admin"} {
+	for _, name := range []string{"ceph.conf", "keyring.client.admin", "keys/userID", "keys/userKey"} {
 		content := must.Value(os.ReadFile(filepath.Join(r.Dir, name)))(t)
 		must.Succeed(t, n.WriteFile(t.Context(), configDir+"/"+name, 0o600, content))
 	}

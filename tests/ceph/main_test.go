@@ -57,29 +57,32 @@ func prepare(ctx context.Context, dir string) error {
 	return os.Unsetenv("GOMAXPROCS")
 }
 
-// TestCeph is one test so that its parts share the nodes. Many parts run concurrently:
-// most of their time they wait for Ceph, for a node, or for a timeout of the kernel.
+// TestCeph is one test so that its parts share the nodes. The parts that disturb Ceph run first and
+// alone. The others run concurrently: most of their time they wait for Ceph, for a node, or for a
+// timeout of the kernel.
 func TestCeph(t *testing.T) {
 	dir := os.Getenv(rigVariable)
 	if dir == "" {
 		t.Skipf("no Ceph: %s is not set (next step: make ceph-test)", rigVariable)
 	}
 	r := newRig(t, dir)
-	t.Run("healthy", r.testHealthy)
-	t.Run("sanity", r.testSanity)
-	t.Run("cut off", func(t *testing.T) {
-		t.Run("12 s", r.testCutOff(0, 12*time.Second))
-		t.Run("45 s", r.testCutOff(1, 45*time.Second))
-	})
-	t.Run("cut off in a group snapshot", r.testCutOffGroupSnapshot)
 	t.Run("paused", r.testPausedCluster)
 	t.Run("stopped OSDs", r.testStoppedOSDs)
-	t.Run("fenced node", r.testFencedNode)
-	t.Run("lost node", r.testLostNode) // ends a node
+	t.Run("cut off", func(t *testing.T) {
+		t.Parallel()
+		t.Run("12 s", r.withGuests(testCutOff(12*time.Second), cutOffGuest))
+		t.Run("45 s", r.withGuests(testCutOff(45*time.Second), longCutOffGuest))
+	})
+	t.Run("lost node", r.withGuests((*rig).testLostNode, lostGuestTaker, lostGuest))
+	t.Run("fenced node", r.withGuests((*rig).testFencedNode, fencedGuestTaker, fencedGuest))
+	t.Run("cut off in a group snapshot", r.withGuests((*rig).testCutOffGroupSnapshot, cutOffGroupGuest))
+	t.Run("sanity", r.withGuests((*rig).testSanity, sanityGuest))
+	t.Run("healthy", r.testHealthy)
 }
 
-// testHealthy runs the tests that disturb neither Ceph nor a node, concurrently.
+// testHealthy runs the tests that disturb neither Ceph nor a node.
 func (r *rig) testHealthy(t *testing.T) {
+	t.Parallel()
 	t.Run("lifecycle", r.testLifecycle)
 	t.Run("copies", r.testCopies)
 	t.Run("in-use copies", r.testCopiesInUse)

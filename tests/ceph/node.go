@@ -23,7 +23,7 @@ const bootTimeout = 2 * time.Minute
 
 // NodeOptions describe a node.
 type NodeOptions struct {
-	// Number is from 1 to 9 and different for each node: the address is 10.77.0.1N.
+	// Number is from 1 to 99 and different for each node; Address returns its address.
 	Number int
 	// Programs is the directory of programs for the node, which has the program "agent" of package
 	// vm. The node sees it at the same path.
@@ -47,6 +47,9 @@ type Node struct {
 	err  error         // of the run, set before done is closed
 }
 
+// Address returns the address of the node with this number.
+func Address(number int) netip.Addr { return netip.AddrFrom4([4]byte{10, 77, 0, byte(10 + number)}) }
+
 // Boot starts a guest and returns when its agent answers. Concurrent calls are allowed. The caller
 // ends it with Kill.
 func (r *Rig) Boot(ctx context.Context, o NodeOptions) (*Node, error) {
@@ -57,7 +60,7 @@ func (r *Rig) Boot(ctx context.Context, o NodeOptions) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	address := netip.AddrFrom4([4]byte{10, 77, 0, byte(10 + o.Number)})
+	address := Address(o.Number)
 	opts := guest.Options{
 		Memory:  o.Memory,
 		Shares:  append([]guest.Share{{Host: o.Programs}}, o.Shares...),

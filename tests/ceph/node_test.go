@@ -2,14 +2,12 @@ package ceph_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -21,6 +19,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/ceph"
 	"github.com/growvol/growvol/tests/csiclient"
+	"github.com/growvol/growvol/tests/inguest"
 	"github.com/growvol/growvol/tests/must"
 	"github.com/growvol/growvol/tests/vm"
 )
@@ -121,53 +120,32 @@ func (n *node) runScript(t *testing.T, script string) string {
 
 // writer is a program in the guest that writes files and records their checksums.
 type writer struct {
-	node    *node
-	process *vm.Process
-	record  string // path in the guest of the list of checksums
+	node   *node
+	record string // path in the guest of the list of checksums
+	*inguest.Writer
 }
 
 // startWriter starts a writer in the filesystem of a volume.
 func (n *node) startWriter(t *testing.T, v *csiclient.Volume) *writer {
 	t.Helper()
 	record := "/tmp/record-" + v.Name
-	command := vm.Command{Argv: []string{n.bin + "/writer", "write", v.Target, record}}
-	p := must.Value(n.guest.Start(t.Context(), command))(t)
+	w := inguest.StartWriter(t, n.guest.Agent, n.bin+"/writer", v.Target, record)
 	// Before its first write, it may not handle signals yet.
 	n.runScript(t, "for i in $(seq 600); do if [ -s "+v.Target+"/data-000000 ]; then exit; fi; sleep 0.1; done; exit 1")
-	return &writer{node: n, process: p, record: record}
+	return &writer{node: n, record: record, Writer: w}
 }
 
 // stop ends the writing. It returns the number of written bytes and the longest time of one write.
 func (w *writer) stop(t *testing.T) (bytes int64, stall time.Duration) {
 	t.Helper()
-	ctx := testContext(t)
-	must.Succeed(t, w.process.Signal(ctx, syscall.SIGTERM))
-	must.Succeed(t, w.process.Wait(ctx))
-	o := parseWriterOutput(t, must.Value(w.process.Log(ctx))(t))
-	return o.Bytes, time.Duration(o.StallMS) * time.Millisecond
+	written := w.Stop(t)
+	return written.Bytes, time.Duration(written.StallMS) * time.Millisecond
 }
 
-// verify reads all files back and compares their checksums.
+// verify reads all files back on the writer's node and compares their checksums.
 func (w *writer) verify(t *testing.T, v *csiclient.Volume) {
 	t.Helper()
-	output := w.node.runScript(t, fmt.Sprintf("%s/writer verify %s %s", w.node.bin, v.Target, w.record))
-	if o := parseWriterOutput(t, output); o.Bytes == 0 {
-		t.Error("the writer has written no byte, so this test proves nothing")
-	}
-}
-
-// writerOutput is the output of the writer.
-type writerOutput struct {
-	Bytes   int64 `json:"bytes"`
-	StallMS int64 `json:"stall_ms"`
-}
-
-func parseWriterOutput(t *testing.T, output string) (o writerOutput) {
-	t.Helper()
-	if err := json.Unmarshal([]byte(output), &o); err != nil {
-		t.Fatalf("parse the writer's output %q: %v", output, err)
-	}
-	return o
+	(&inguest.Writer{Agent: w.node.guest.Agent, Program: w.node.bin + "/writer", Record: w.record}).Verify(t, v.Target)
 }
 
 // wantGrown fails the test unless the filesystem has about the size in the guest, as df reports it.

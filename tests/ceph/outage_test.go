@@ -18,9 +18,12 @@ import (
 
 // This file tests a Ceph that is paused, stopped or full.
 
-// outageDuration is how long an outage lasts: longer than callTimeout, so that at least one call
-// of each kind must answer during the outage.
-const outageDuration = 14 * time.Second
+// outageDuration is how long an outage lasts: longer than outageTimeout, the timeout of the calls,
+// so that at least one call of each kind must answer during the outage.
+const (
+	outageDuration = 8 * time.Second
+	outageTimeout  = 5 * time.Second
+)
 
 // testPausedCluster makes calls while all writes and reads are paused. Every call answers before
 // its deadline, and the repeated ones succeed afterwards.
@@ -63,14 +66,14 @@ func (r *rig) testOutage(t *testing.T, begin, end func(context.Context) error) {
 	created := make(chan string, 1)
 	go func() {
 		var id string
-		n.retry(t, "CreateVolume", callTimeout, func(ctx context.Context) error {
+		n.retry(t, "CreateVolume", outageTimeout, func(ctx context.Context) error {
 			resp, err := r.client().CreateVolume(ctx, createRequest(testName(t)+"-new", gib))
 			id = resp.GetVolume().GetVolumeId()
 			return err
 		})
 		created <- id
 	}()
-	failures, _ := n.expandUntil(t, v, 2*gib, callTimeout)
+	failures, _ := n.expandUntil(t, v, 2*gib, outageTimeout)
 	if failures == 0 {
 		t.Error("the expansion succeeded at once, so this test proves nothing")
 	}

@@ -23,9 +23,14 @@ const (
 	Pool      = "volumes" // replicated
 	OtherPool = "other"   // replicated
 	SmallPool = "small"   // replicated; tests set its quota
-	DataPool  = "ecdata"  // erasure-coded
-	Namespace = "tenant"  // of the pool volumes
+	// SanityPool is replicated, and the only pool that the user of the keys in SanityKeys may read.
+	SanityPool = "sanity"
+	DataPool   = "ecdata" // erasure-coded
+	Namespace  = "tenant" // of the pool volumes
 )
+
+// SanityKeys is the directory below Dir with the keys of the user of SanityPool.
+const SanityKeys = "keys-sanity"
 
 // The clusters of config.json. Both are the rig; of the second, classes use the namespace.
 const (

@@ -18,6 +18,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/ceph"
 	"github.com/growvol/growvol/tests/csiclient"
+	"github.com/growvol/growvol/tests/inguest"
 	"github.com/growvol/growvol/tests/must"
 )
 
@@ -37,26 +38,52 @@ type rig struct {
 	bin        string // directory of the programs
 	controller *csiclient.Plugin
 	socket     string // path of the socket of the controller
+	user       string // directory below Dir with the keys of the controller
 	nodes      []*node
 	used       atomic.Int32 // number of calls of nextNode
 }
 
+// The guests by their numbers. Tests that cut their guests off, fence or kill them have guests of
+// their own, so that other tests can run concurrently.
+const (
+	firstGuest, secondGuest = 1, 2 // of the other tests
+	kernelGuest             = 3    // of the tests of package krbd
+	cutOffGuest             = 4
+	longCutOffGuest         = 5
+	cutOffGroupGuest        = 6
+	sanityGuest             = 7
+	fencedGuest             = 8
+	fencedGuestTaker        = 9
+	lostGuest               = 10
+	lostGuestTaker          = 11
+)
+
 // newRig empties the pools, and starts the controller and the nodes.
 func newRig(t *testing.T, dir string) *rig {
 	t.Helper()
-	r := &rig{Rig: ceph.Open(dir, os.Getenv(sourceVariable)), bin: os.Getenv(binVariable)}
+	r := &rig{Rig: ceph.Open(dir, os.Getenv(sourceVariable)), bin: os.Getenv(binVariable), user: "keys"}
 	r.purge(t)
 	r.controller, r.socket = r.startController(t)
-	r.nodes = make([]*node, 2)
+	return r.withNodes(t, firstGuest, secondGuest)
+}
+
+// withNodes returns the rig with other nodes: guests with these numbers, which run until the end of
+// the test.
+func (r *rig) withNodes(t *testing.T, guests ...int) *rig {
+	t.Helper()
+	other := &rig{
+		Rig: r.Rig, bin: r.bin, controller: r.controller, socket: r.socket, user: r.user,
+		nodes: make([]*node, len(guests)),
+	}
 	var wg sync.WaitGroup
-	for i := range r.nodes {
-		wg.Go(func() { r.nodes[i] = r.startNode(t, i+1) })
+	for i, number := range guests {
+		wg.Go(func() { other.nodes[i] = other.startNode(t, number) })
 	}
 	wg.Wait()
 	if t.Failed() {
 		t.FailNow()
 	}
-	return r
+	return other
 }
 
 // purge removes what a test that was killed has left in Ceph: images, fenced clients, flags, quota.
@@ -66,7 +93,9 @@ func (r *rig) purge(t *testing.T) {
 	defer cancel()
 	must.Value(r.Tool(ctx, "ceph", "osd", "unpause"))(t)
 	must.Value(r.Tool(ctx, "ceph", "osd", "pool", "set-quota", ceph.SmallPool, "max_bytes", "0"))(t)
-	for _, pool := range []string{ceph.Pool, ceph.OtherPool, ceph.SmallPool, ceph.Pool + "/" + ceph.Namespace} {
+	for _, pool := range []string{
+		ceph.Pool, ceph.OtherPool, ceph.SmallPool, ceph.SanityPool, ceph.Pool + "/" + ceph.Namespace,
+	} {
 		// Clones are removed before their parents, which the first pass may meet too early.
 		for pass := range 3 {
 			left := must.Value(r.Tool(ctx, "rbd", "ls", pool))(t)
@@ -81,6 +110,14 @@ func (r *rig) purge(t *testing.T) {
 	}
 	// The removal of an image breaks the lock of a client that no longer answers, and fences it.
 	must.Value(r.Tool(ctx, "ceph", "osd", "blocklist", "clear"))(t)
+}
+
+// withGuests returns a parallel test that has other nodes: guests with these numbers.
+func (r *rig) withGuests(test func(*rig, *testing.T), guests ...int) func(*testing.T) {
+	return func(t *testing.T) { //nolint:thelper // a test, no helper
+		t.Parallel()
+		test(r.withNodes(t, guests...), t)
+	}
 }
 
 // startController starts a controller plugin that runs until the end of the test. The end of its
@@ -104,10 +141,15 @@ func (r *rig) startKillableController(t *testing.T, log io.Writer) (plugin *csic
 	t.Helper()
 	socket = filepath.Join(t.TempDir(), "csi.sock")
 	program := filepath.Join(r.bin, "growvol-controller-ceph")
-	return must.Value(csiclient.StartPlugin(t.Context(), log, program, socket,
+	return must.Value(csiclient.StartPlugin(t.Context(), log, program, socket, r.controllerOptions()...))(t), socket
+}
+
+// controllerOptions returns the options of a controller plugin.
+func (r *rig) controllerOptions() []string {
+	return []string{
 		"--backend=rbd", "--log-level=debug",
-		"--ceph-config="+filepath.Join(r.Dir, "config.json"), "--ceph-keys="+filepath.Join(r.Dir, "keys"),
-	))(t), socket
+		"--ceph-config=" + filepath.Join(r.Dir, "config.json"), "--ceph-keys=" + filepath.Join(r.Dir, r.user),
+	}
 }
 
 // logOnFailure logs the end of a file if the test has failed.
@@ -173,11 +215,14 @@ func (r *rig) imageNames(t *testing.T, pool string) []string {
 	return images
 }
 
-// wantNobodyFenced fails the test if a client is on the blocklist that was not there before.
+// wantNobodyFenced fails the test if a client is on the blocklist that no other test fences.
 func (r *rig) wantNobodyFenced(t *testing.T) {
 	t.Helper()
 	fenced := slices.DeleteFunc(must.Value(r.Blocklist(t.Context()))(t), func(address string) bool {
-		return strings.HasPrefix(address, kernelGuestAddress+":") // its tests fence it
+		host, _, _ := strings.Cut(address, ":")
+		return slices.ContainsFunc([]int{kernelGuest, fencedGuest, lostGuest}, func(guest int) bool {
+			return host == ceph.Address(guest).String()
+		})
 	})
 	if len(fenced) > 0 {
 		t.Errorf("got the fenced clients %v, want none", fenced)
@@ -196,7 +241,7 @@ func testContext(t *testing.T) context.Context {
 // testName returns the name of the test in characters that names of volumes may have.
 func testName(t *testing.T) string {
 	t.Helper()
-	return strings.ToLower(strings.NewReplacer("/", "-", "_", "-", " ", "-").Replace(t.Name()))
+	return inguest.VolumeName(t)
 }
 
 // sizeText returns a size in bytes as text with a unit.

@@ -9,15 +9,17 @@ import (
 
 	"github.com/kubernetes-csi/csi-test/v5/pkg/sanity"
 
+	"github.com/growvol/growvol/tests/ceph"
 	"github.com/growvol/growvol/tests/conformance"
 	"github.com/growvol/growvol/tests/vm"
 )
 
 // testSanity runs csi-sanity with the controller on this machine and the node plugin in a guest.
-// The controller has the Nodes of Kubernetes, by which it knows which nodes exist.
+// The controller has the Nodes of Kubernetes, by which it knows which nodes exist, and sees only a
+// pool of its own: csi-sanity expects that nobody else creates or deletes volumes meanwhile.
 func (r *rig) testSanity(t *testing.T) {
-	k, stop := r.startKubernetes(t)
-	defer stop()
+	r.user = ceph.SanityKeys
+	k, _ := r.startKubernetes(t)
 	n := r.nodes[0]
 	config := sanity.NewTestConfig()
 	config.ControllerAddress, config.Address = "unix://"+k.socket, "passthrough:///"+n.guest.NodeAddress()
@@ -27,7 +29,7 @@ func (r *rig) testSanity(t *testing.T) {
 	config.CheckPath = n.pathKind
 	config.TestVolumeSize, config.TestVolumeExpandSize = gib, 2*gib
 	config.IdempotentCount = 2
-	config.TestVolumeParameters = class(nil)
+	config.TestVolumeParameters = class(map[string]string{"pool": ceph.SanityPool})
 	config.TestVolumeMutableParameters = map[string]string{"maxWriteBps": "1048576"}
 	conformance.Run(t, conformance.Suite{
 		Configs: map[string]*sanity.TestConfig{"volumes": &config},

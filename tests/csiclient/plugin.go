@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"syscall"
 	"time"
@@ -31,13 +32,21 @@ type Plugin struct {
 // StartPlugin starts the program with --endpoint=unix://SOCKET and the further
 // arguments, and waits until it answers Probe. The program's output goes to log.
 func StartPlugin(ctx context.Context, log io.Writer, program, socket string, args ...string) (*Plugin, error) {
+	return StartPluginWith(ctx, nil, log, program, socket, args...)
+}
+
+// StartPluginWith is StartPlugin with variables ("NAME=value") besides the environment of this
+// process.
+func StartPluginWith(
+	ctx context.Context, variables []string, log io.Writer, program, socket string, args ...string,
+) (*Plugin, error) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	args = append([]string{"--endpoint=unix://" + socket}, args...)
 	// ctx bounds only the start; the process runs on.
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, args...) //nolint:gosec // the programs under test
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stdout, cmd.Stderr, cmd.Env = log, log, append(os.Environ(), variables...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return nil, err

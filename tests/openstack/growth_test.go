@@ -1,13 +1,11 @@
 package openstack_test
 
 import (
-	"encoding/json"
-	"fmt"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/growvol/growvol/tests/csiclient"
+	"github.com/growvol/growvol/tests/inguest"
 	"github.com/growvol/growvol/tests/must"
 	"github.com/growvol/growvol/tests/openstack"
 	"github.com/growvol/growvol/tests/vm"
@@ -83,51 +81,25 @@ func (g *guest) wantGrownWithHeader(t *testing.T, v *csiclient.Volume, size, max
 }
 
 // writer is a program in the guest that writes files and records their checksums.
-type writer struct {
-	guest   *guest
-	process *vm.Process
-	record  string // path in the guest of the list of checksums
-}
+type writer struct{ *inguest.Writer }
 
 // startWriter starts a writer in the filesystem of a volume.
 func (g *guest) startWriter(t *testing.T, v *csiclient.Volume) *writer {
 	t.Helper()
-	record := "/tmp/" + v.ID
-	p := must.Value(g.Start(t.Context(), vm.Command{Argv: []string{"writer", "write", v.Target, record}}))(t)
-	return &writer{guest: g, process: p, record: record}
+	return &writer{inguest.StartWriter(t, g.Agent, "writer", v.Target, "/tmp/"+v.ID)}
 }
 
 // stop ends the writing. It returns the number of written bytes and the longest time of one write.
 func (w *writer) stop(t *testing.T) (bytes int64, stall time.Duration) {
 	t.Helper()
-	ctx := testContext(t)
-	must.Succeed(t, w.process.Signal(ctx, syscall.SIGTERM))
-	must.Succeed(t, w.process.Wait(ctx))
-	o := parseWriterOutput(t, must.Value(w.process.Log(ctx))(t))
-	return o.Bytes, time.Duration(o.StallMS) * time.Millisecond
+	written := w.Stop(t)
+	return written.Bytes, time.Duration(written.StallMS) * time.Millisecond
 }
 
 // verify reads all files back and compares their checksums.
 func (w *writer) verify(t *testing.T, v *csiclient.Volume) {
 	t.Helper()
-	output := w.guest.runScript(t, fmt.Sprintf("writer verify %s %s && rm %[2]s", v.Target, w.record))
-	if o := parseWriterOutput(t, output); o.Bytes == 0 {
-		t.Error("the writer has written no byte, so this test proves nothing")
-	}
-}
-
-// writerOutput is the output of the writer.
-type writerOutput struct {
-	Bytes   int64 `json:"bytes"`
-	StallMS int64 `json:"stall_ms"`
-}
-
-func parseWriterOutput(t *testing.T, output string) (o writerOutput) {
-	t.Helper()
-	if err := json.Unmarshal([]byte(output), &o); err != nil {
-		t.Fatalf("parse the writer's output %q: %v", output, err)
-	}
-	return o
+	w.Verify(t, v.Target)
 }
 
 // testBlock extends a raw block volume that a program in the guest holds open. The data at the old
@@ -138,13 +110,13 @@ func (r *rig) testBlock(t *testing.T) {
 	v := must.Value(g.Create(ctx, testName(t), gib, csiclient.BlockCapability(), nil))(t)
 	must.Succeed(t, g.Use(ctx, v))
 	holder := must.Value(g.Start(ctx, vm.Command{Argv: []string{"sh", "-c", "exec sleep 6000 <" + v.Target}}))(t)
-	g.writeMark(t, v, gib)
+	inguest.WriteMark(t, g.Agent, v.Target, gib)
 	for _, size := range []int64{2 * gib, 4 * gib} {
 		if e := must.Value(g.Expand(ctx, v, size))(t); e.ControllerSize != size || e.NodeSize != size {
 			t.Errorf("expanded to %s: the controller reports %s, the node %s",
 				sizeText(size), sizeText(e.ControllerSize), sizeText(e.NodeSize))
 		}
-		g.writeMark(t, v, size)
+		inguest.WriteMark(t, g.Agent, v.Target, size)
 		if total, _, err := g.Stats(ctx, v); err != nil || total != size {
 			t.Errorf("NodeGetVolumeStats: got %s (%v), want %s", sizeText(total), err, sizeText(size))
 		}
@@ -153,26 +125,8 @@ func (r *rig) testBlock(t *testing.T) {
 	must.Succeed(t, g.Release(ctx, v))
 	must.Succeed(t, g.Use(ctx, v))
 	for _, end := range []int64{gib, 2 * gib, 4 * gib} {
-		g.wantMark(t, v, end)
+		inguest.WantMark(t, g.Agent, v.Target, end)
 	}
 	must.Succeed(t, g.Release(ctx, v))
 	must.Succeed(t, g.Delete(ctx, v))
-}
-
-// writeMark writes a text into the last 4 KiB before an offset of the volume, past the cache of the
-// guest.
-func (g *guest) writeMark(t *testing.T, v *csiclient.Volume, end int64) {
-	t.Helper()
-	g.runScript(t, fmt.Sprintf("printf 'ends at %d' | dd of=%s bs=4096 seek=%d conv=notrunc,sync,fsync 2>&1",
-		end, v.Target, end/4096-1))
-}
-
-// wantMark fails the test unless the text of writeMark is before the offset.
-func (g *guest) wantMark(t *testing.T, v *csiclient.Volume, end int64) {
-	t.Helper()
-	want := fmt.Sprintf("ends at %d", end)
-	script := fmt.Sprintf("dd if=%s bs=4096 skip=%d count=1 2>/dev/null | tr -d '\\0'", v.Target, end/4096-1)
-	if got := g.runScript(t, script); got != want {
-		t.Errorf("the last block before %s: got %q, want %q", sizeText(end), got, want)
-	}
 }

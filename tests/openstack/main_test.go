@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/csiclient"
+	"github.com/growvol/growvol/tests/inguest"
 	"github.com/growvol/growvol/tests/must"
 	"github.com/growvol/growvol/tests/openstack"
 )
@@ -157,7 +157,7 @@ func testContext(t *testing.T) context.Context {
 // testName returns the name of the test in characters that names of volumes may have.
 func testName(t *testing.T) string {
 	t.Helper()
-	return strings.ToLower(strings.NewReplacer("/", "-", "_", "-", " ", "-").Replace(t.Name()))
+	return inguest.VolumeName(t)
 }
 
 // sizeText returns a size in bytes as text with a unit.

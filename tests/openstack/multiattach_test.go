@@ -6,6 +6,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/tests/csiclient"
+	"github.com/growvol/growvol/tests/inguest"
 	"github.com/growvol/growvol/tests/must"
 	"github.com/growvol/growvol/tests/openstack"
 )
@@ -25,17 +26,17 @@ func (r *rig) testMultiattach(t *testing.T) {
 		volumes[i] = must.Value(g.CreateWithParameters(ctx, parameters, testName(t), gib, shared, nil))(t)
 		must.Succeed(t, g.Use(ctx, volumes[i]))
 	}
-	guests[0].writeMark(t, volumes[0], gib)
+	inguest.WriteMark(t, guests[0].Agent, volumes[0].Target, gib)
 	must.Succeed(t, guests[0].ExpandController(ctx, volumes[0], 2*gib))
 	for i, g := range guests {
 		if size := must.Value(g.ExpandNode(ctx, volumes[i], 2*gib))(t); size != 2*gib {
 			t.Errorf("guest %d reports %s, want 2 GiB", i, sizeText(size))
 		}
-		g.wantMark(t, volumes[i], gib)
+		inguest.WantMark(t, g.Agent, volumes[i].Target, gib)
 	}
 	// The first detachment must not take the disk from the other guest.
 	must.Succeed(t, guests[0].Release(ctx, volumes[0]))
-	guests[1].wantMark(t, volumes[1], gib)
+	inguest.WantMark(t, guests[1].Agent, volumes[1].Target, gib)
 	must.Succeed(t, guests[1].Release(ctx, volumes[1]))
 	must.Succeed(t, guests[0].Delete(ctx, volumes[0]))
 }

@@ -23,8 +23,8 @@ import (
 )
 
 // These tests map images of a real Ceph cluster with the kernel that runs them. They need a
-// directory with the cluster's ceph.conf and keyring.client.admin, the programs ceph and rbd, and a
-// kernel with rbd, such as that of a guest.
+// directory with the cluster's ceph.conf, keyring.client.admin and keys/, the programs ceph and rbd,
+// and a kernel with rbd, such as that of a guest.
 
 const cephDirVariable = "GROWVOL_CEPH_DIR"
 
@@ -84,14 +84,11 @@ func (r rig) newConnector() *Connector {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	key := strings.TrimSpace(r.run("ceph", "auth", "get-key", "client.csi"))
-	for name, text := range map[string]string{"config.json": string(config), "userID": "csi", "userKey": key} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			r.t.Fatal(err)
-		}
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), config, 0o600); err != nil {
+		r.t.Fatal(err)
 	}
 	c, err := New(Options{
-		Clusters: cluster.Files{Config: filepath.Join(dir, "config.json"), Keys: dir},
+		Clusters: cluster.Files{Config: filepath.Join(dir, "config.json"), Keys: filepath.Join(r.dir, "keys")},
 		Devices:  blockdev.New(), StateDir: filepath.Join(dir, "state"),
 	})
 	if err != nil {

@@ -14,12 +14,15 @@ import rbd
 from ceph import Cluster
 
 NAMESPACE = "tenant"  # of the pool volumes
-# Replicated pools. Tests set a quota on the pool small.
-POOLS = "volumes", "other", "small"
+# Replicated pools. Tests set a quota on the pool small. csi-sanity lists all volumes, so it has a
+# pool of its own, and a user who can read no other.
+SANITY_POOL = "sanity"
+POOLS = "volumes", "other", "small", SANITY_POOL
 DATA_POOL = "ecdata"  # erasure-coded
 # What the controller and the kernel client of a node need. "profile rbd" allows to read the state of
 # the cluster, to fence a client by its address, and images; it does not allow to unfence one.
 USER = "client.csi"
+SANITY_USER = "client.sanity"
 MONITOR_CAPS = 'profile rbd, allow command "osd blocklist" with blocklistop=rm'
 
 
@@ -55,6 +58,8 @@ class Rig(Cluster):
             self.call_monitor("osd pool application enable", pool=pool, app="rbd")
         caps = ", ".join(f"profile rbd pool={pool}" for pool in POOLS + (DATA_POOL,))
         self.add_user(USER, mon=MONITOR_CAPS, osd=caps, mgr=caps)
+        caps = f"profile rbd pool={SANITY_POOL}"
+        self.add_user(SANITY_USER, mon=MONITOR_CAPS, osd=caps, mgr=caps)
         for pool in POOLS:
             self.await_pool(pool)
         rbd.RBD().namespace_create(self.rados.open_ioctx(POOLS[0]), NAMESPACE)
@@ -75,11 +80,12 @@ class Rig(Cluster):
         ]
         with open(f"{self.dir}/config.json", "w") as f:
             json.dump(clusters, f, indent=2)
-        key = self.call_monitor("auth get", entity=USER)[0]["key"]
-        os.makedirs(f"{self.dir}/keys", exist_ok=True)
-        for name, value in ("userID", USER.removeprefix("client.")), ("userKey", key):
-            with open(f"{self.dir}/keys/{name}", "w") as f:
-                f.write(value)
+        for user, directory in (USER, "keys"), (SANITY_USER, "keys-sanity"):
+            key = self.call_monitor("auth get", entity=user)[0]["key"]
+            os.makedirs(f"{self.dir}/{directory}", exist_ok=True)
+            for name, value in ("userID", user.removeprefix("client.")), ("userKey", key):
+                with open(f"{self.dir}/{directory}/{name}", "w") as f:
+                    f.write(value)
 
 
 if __name__ == "__main__":
