@@ -38,8 +38,12 @@ type mapping struct {
 	pool, image, snapshot string // names at the time of the mapping; snapshot is empty for the image itself
 	client                string // address of the kernel's client: ip:port/nonce
 	key                   string // name of the key that the mapping was made with; empty: none
+	readOnly              bool   // mapped with the option ro, so without a watch
 	major, minor          uint32
 }
+
+// featureObjectMap is the bit of the feature object-map (Linux, drivers/block/rbd.c).
+const featureObjectMap = 1 << 3
 
 // String describes the mapping for messages.
 func (m mapping) String() string {
@@ -120,14 +124,16 @@ func isGone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is
 // may, during a refresh).
 func (b bus) read(id string) (mapping, error) {
 	r := attributeReader{dir: filepath.Join(b.dir, "devices", id)}
+	config := r.text("config_info")
 	m := mapping{
 		identity: identity{
 			FSID: r.text("cluster_fsid"), PoolID: int64(r.number("pool_id", 63)), Namespace: r.optionalText("pool_ns"),
 			ImageID: r.text("image_id"), SnapID: r.number("snap_id", 64),
 		},
 		id: id, pool: r.text("pool"), image: r.text("name"), snapshot: r.text("current_snap"),
-		client: r.text("client_addr"), key: keyOf(r.text("config_info")),
-		major: uint32(r.number("major", 32)), minor: uint32(r.number("minor", 32)),
+		client: r.text("client_addr"), key: optionValue(optionsOf(config), "key"),
+		readOnly: hasOption(optionsOf(config), "ro") || hasOption(optionsOf(config), "read_only"),
+		major:    uint32(r.number("major", 32)), minor: uint32(r.number("minor", 32)),
 	}
 	if m.SnapID == noSnapshot {
 		m.snapshot = ""
@@ -169,19 +175,14 @@ func (r *attributeReader) number(name string, bits int) uint64 {
 	return n
 }
 
-// keyOf returns the name of the key in config_info, the text of the write that made the mapping:
+// optionsOf returns the options in config_info, the text of the write that made the mapping:
 // monitors, options, pool, image and snapshot, separated by blanks.
-func keyOf(configInfo string) string {
+func optionsOf(configInfo string) []string {
 	fields := strings.Fields(configInfo)
 	if len(fields) < 2 {
-		return ""
+		return nil
 	}
-	for option := range strings.SplitSeq(fields[1], ",") {
-		if name, ok := strings.CutPrefix(option, "key="); ok {
-			return name
-		}
-	}
-	return ""
+	return strings.Split(fields[1], ",")
 }
 
 // file returns the path of the bus's file name, or of the one for kernels whose module parameter
@@ -213,4 +214,21 @@ func (b bus) remove(m mapping) error {
 // error is the kernel's errno: ESHUTDOWN if the cluster has this node's client on its blocklist.
 func (b bus) refresh(m mapping) error {
 	return b.kernel.Write(filepath.Join(b.dir, "devices", m.id, "refresh"), "1")
+}
+
+// refreshSize is refresh for a mapping that is in use. It does nothing if the mapping uses an object
+// map. The kernel reads that map when it takes the lock of the image. If a node has lost the lock
+// while it was cut off, and reads the larger size before it takes the lock again, its next write
+// beyond the old size ends in an assertion, which can stop the machine (Linux 6.1,
+// __rbd_object_map_index). The kernel itself reads the size after it has given up the old lock.
+func (b bus) refreshSize(m mapping) error {
+	r := attributeReader{dir: filepath.Join(b.dir, "devices", m.id)}
+	features, err := strconv.ParseUint(r.text("features"), 0, 64)
+	if err := errors.Join(r.err, err); err != nil {
+		return err
+	}
+	if features&featureObjectMap != 0 && !m.readOnly && m.SnapID == noSnapshot {
+		return nil
+	}
+	return b.refresh(m)
 }

@@ -69,6 +69,37 @@ func TestDisconnectReportsAnUnmapThatFails(t *testing.T) {
 	m.wantMapped()
 }
 
+// The kernel would use the object map of the old size for a larger image.
+func TestObjectMapIsNotUsedWithAnotherSize(t *testing.T) {
+	for features, wants := range map[string]map[bool]int{ // refreshes by read-only
+		"0x5":  {false: 1, true: 1},
+		"0x3d": {false: 0, true: 1},
+	} {
+		for readOnly, want := range wants {
+			m := newFakeMachine(t)
+			m.features = features
+			c := m.newConnector(t.TempDir(), nil)
+			req := published()
+			req.ReadOnly = readOnly
+			mustConnect(t, c, req)
+			if err := c.RefreshDevice(t.Context(), volumeID); err != nil {
+				t.Error(err)
+			}
+			if m.refreshes != want {
+				t.Errorf("features %s, read-only %t: %d refreshes, want %d", features, readOnly, m.refreshes, want)
+			}
+			mustConnect(t, c, req)
+			if m.refreshes != 2*want {
+				t.Errorf("features %s, read-only %t: Connect made %d refreshes, want %d",
+					features, readOnly, m.refreshes-want, want)
+			}
+			if err := c.Disconnect(t.Context(), volumeID); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 func TestRefreshEndsWithItsContext(t *testing.T) {
 	m := newFakeMachine(t)
 	c := m.newConnector(t.TempDir(), nil)

@@ -39,6 +39,7 @@ type fakeMachine struct {
 	holdFresh chan struct{} // when set, no refresh ends before it is closed
 	refreshes int
 	client    string // address of the shared client
+	features  string // of all images
 	fenced    map[string]bool
 }
 
@@ -60,7 +61,7 @@ func newFakeMachine(t *testing.T) *fakeMachine {
 	t.Helper()
 	m := &fakeMachine{
 		t: t, dir: t.TempDir(), imageIDs: map[string]string{"rbd/img": "1022e45abd37"},
-		devices: map[string]*fakeDevice{}, client: "10.0.0.7:0/11", fenced: map[string]bool{},
+		devices: map[string]*fakeDevice{}, client: "10.0.0.7:0/11", features: "0x5", fenced: map[string]bool{},
 	}
 	m.writeFile("add_single_major", "")
 	m.writeFile("remove_single_major", "")
@@ -119,7 +120,7 @@ func (m *fakeMachine) mapImage(text string) error {
 	for file, content := range map[string]string{
 		"cluster_fsid": fakeFSID, "pool_id": "3", "pool_ns": namespace, "image_id": imageID, "snap_id": snapID,
 		"pool": fields[2], "name": name, "current_snap": fields[4], "client_addr": client, "config_info": text,
-		"major": strconv.Itoa(fakeMajor), "minor": id, "refresh": "",
+		"major": strconv.Itoa(fakeMajor), "minor": id, "features": m.features, "refresh": "",
 	} {
 		m.writeFile(filepath.Join("devices", id, file), content+"\n")
 	}

@@ -139,14 +139,15 @@ func (c *Connector) verify(id, path string) error {
 }
 
 // RefreshDevice implements volume.DeviceRefresher. A refresh takes 2 ms. It brings the size to a
-// mapping that the cluster does not notify: one that is read-only, or that has lost its watch.
+// mapping that the cluster does not notify: one that is read-only, or that has lost its watch. A
+// mapping with an object map is not refreshed, so that neither its size nor a fence shows.
 func (c *Connector) RefreshDevice(ctx context.Context, id string) error {
 	m, found, err := c.find(id)
 	if err != nil || !found {
 		return volume.Wrap(err, "refresh", id)
 	}
 	_, err = operation.AwaitExclusive(ctx, &c.refreshes, m.id, func() (struct{}, error) {
-		return struct{}{}, c.bus.refresh(m)
+		return struct{}{}, c.bus.refreshSize(m)
 	})
 	switch {
 	case errors.Is(err, unix.ESHUTDOWN):
