@@ -28,7 +28,7 @@ func (r *rig) testKernelClient(t *testing.T) {
 	}
 	out, err := n.Run(t.Context(), vm.Command{
 		Argv: []string{r.bin + "/krbd.test", "-test.v"}, Env: []string{rigVariable + "=" + configDir, "TMPDIR=/tmp"},
-		Timeout: 4 * time.Minute,
+		Timeout: 8 * time.Minute, // a minute on an idle machine
 	})
 	t.Log(out)
 	must.Succeed(t, err)
