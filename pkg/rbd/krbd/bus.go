@@ -216,10 +216,10 @@ func (b bus) refresh(m mapping) error {
 	return b.kernel.Write(filepath.Join(b.dir, "devices", m.id, "refresh"), "1")
 }
 
-// refreshSize is refresh for a mapping that is in use. It does nothing if the mapping uses an object
-// map. The kernel reads that map when it takes the lock of the image. If a node has lost the lock
-// while it was cut off, and reads the larger size before it takes the lock again, its next write
-// beyond the old size ends in an assertion, which can stop the machine (Linux 6.1,
+// refreshSize is refresh for a mapping that is in use. It does nothing if the mapping uses an
+// object map. The kernel reads that map when it takes the lock of the image. If a node has lost the
+// lock while it was cut off, and reads the larger size before it takes the lock again, its next
+// write beyond the old size ends in an assertion, which can stop the machine (Linux 6.1,
 // __rbd_object_map_index). The kernel itself reads the size after it has given up the old lock.
 func (b bus) refreshSize(m mapping) error {
 	r := attributeReader{dir: filepath.Join(b.dir, "devices", m.id)}

@@ -133,7 +133,7 @@ func TestConnectKnowsImagesByTheirIDs(t *testing.T) {
 	}
 }
 
-// A volume whose handle has moved to an image of a RADOS namespace with the same id is mapped anew.
+// A volume that is now an image of a RADOS namespace with the same id is mapped again.
 func TestConnectMapsTheImageOfTheNamespace(t *testing.T) {
 	m := newFakeMachine(t)
 	m.imageIDs["rbd/tenant/img"] = m.imageIDs["rbd/img"]

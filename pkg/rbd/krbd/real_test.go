@@ -23,8 +23,8 @@ import (
 )
 
 // These tests map images of a real Ceph cluster with the kernel that runs them. They need a
-// directory with the cluster's ceph.conf, keyring.client.admin and keys/, the programs ceph and rbd,
-// and a kernel with rbd, such as that of a guest.
+// directory with the cluster's ceph.conf, keyring.client.admin and keys/, the programs ceph and
+// rbd, and a kernel with rbd, such as that of a guest.
 
 const cephDirVariable = "GROWVOL_CEPH_DIR"
 
