@@ -135,6 +135,9 @@ func (c *cephCluster) bootNodes(t *testing.T) {
 		group.Go(func() error { return startCephNode(t, node, name, filepath.Join(dir, "disk")) })
 	}
 	must.Succeed(t, group.Wait())
+	for name := range c.nodes { // the plugins of growvol read the label
+		must.Value(kubectl(t.Context(), "label", "node", name, "topology.kubernetes.io/zone="+cephZone(name)))(t)
+	}
 }
 
 // startCephNode starts containerd and kubelet in a guest, from a disk at the path.
@@ -184,6 +187,8 @@ func (c *cephCluster) install(t *testing.T) {
 	values := filepath.Join(t.TempDir(), "values.yaml")
 	must.Succeed(t, os.WriteFile(values, fmt.Appendf(nil, `rbd:
   clusters: %s
+  domainLabels: [topology.kubernetes.io/zone]
+  crushLocationLabels: [topology.kubernetes.io/zone]
 storageClasses:
   - name: rbd-ext4
     parameters: {clusterID: %[2]s, pool: %[3]s, csi.storage.k8s.io/fstype: ext4}
@@ -192,9 +197,18 @@ storageClasses:
     parameters: {clusterID: %[2]s, pool: %[3]s, csi.storage.k8s.io/fstype: xfs}
     volumeBindingMode: Immediate
   - {name: rbd-quota, parameters: {clusterID: %[2]s, pool: %[4]s}, volumeBindingMode: Immediate}
+  - name: rbd-zones
+    parameters:
+      clusterID: %[2]s
+      topologyConstrainedPools: |
+        [{"poolName": "%[3]s", "domainSegments": [{"domainLabel": "zone", "value": "zone-1"}]},
+         {"poolName": "%[5]s", "domainSegments": [{"domainLabel": "zone", "value": "zone-2"}]}]
 volumeSnapshotClasses:
   - {name: rbd}
-`, clusters, ceph.Cluster, ceph.Pool, ceph.SmallPool), 0o600))
+volumeAttributesClasses:
+  - {name: rbd-limited, parameters: {maxReadIops: "1000", maxWriteIops: "500"}}
+  - {name: rbd-slower, parameters: {maxWriteBps: "1048576"}}
+`, clusters, ceph.Cluster, ceph.Pool, ceph.SmallPool, ceph.OtherPool), 0o600))
 	keys := filepath.Join(c.Dir, "keys")
 	user := must.Value(os.ReadFile(filepath.Join(keys, "userID")))(t)
 	key := must.Value(os.ReadFile(filepath.Join(keys, "userKey")))(t)

@@ -16,15 +16,7 @@ import (
 // nodes.
 func TestCeph(t *testing.T) {
 	c := connectCeph(t)
-	images := func() string {
-		return must.Value(c.Tool(context.WithoutCancel(t.Context()), "rbd", "ls", ceph.Pool))(t)
-	}
-	before := images()
-	t.Cleanup(func() {
-		if left := images(); left != before {
-			t.Errorf("claims and snapshots are deleted, but the pool still has %q, before the test it had %q", left, before)
-		}
-	})
+	c.wantNoImagesLeft(t)
 	// Pods that share a volume must run on one node.
 	must.Value(kubectl(t.Context(), "cordon", "ceph2"))(t)
 	t.Run("in use", func(t *testing.T) {
@@ -34,9 +26,29 @@ func TestCeph(t *testing.T) {
 		t.Run("block", c.testBlock)
 		t.Run("restore", c.testRestoreIntoALargerVolume)
 		t.Run("infeasible", c.testSizeAboveTheQuota)
+		t.Run("group snapshot", c.testGroupSnapshot)
+		t.Run("limits", c.testLimits)
 	})
 	must.Value(kubectl(t.Context(), "uncordon", "ceph2"))(t)
+	t.Run("topology", c.testTopology)
 	t.Run("node lost", c.testNodeLost) // the last: it ends one of the nodes
+}
+
+// wantNoImagesLeft fails the test at its end if a pool has other images than now.
+func (c cephCluster) wantNoImagesLeft(t *testing.T) {
+	t.Helper()
+	for _, pool := range []string{ceph.Pool, ceph.OtherPool, ceph.SmallPool} {
+		images := func() string {
+			return must.Value(c.Tool(context.WithoutCancel(t.Context()), "rbd", "ls", pool))(t)
+		}
+		before := images()
+		t.Cleanup(func() {
+			if left := images(); left != before {
+				t.Errorf("claims and snapshots are deleted, but the pool %s still has %q, before the test it had %q",
+					pool, left, before)
+			}
+		})
+	}
 }
 
 // cephClassName returns the StorageClass of rig/rbd.yaml for a filesystem.

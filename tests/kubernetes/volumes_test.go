@@ -23,6 +23,7 @@ type claim struct {
 	name, class, size string
 	block             bool
 	source            string // "PersistentVolumeClaim/name" or "VolumeSnapshot/name"
+	attributes        string // its VolumeAttributesClass; empty: none
 	pending           bool   // the claim has no volume before a pod uses it
 }
 
@@ -37,6 +38,9 @@ func (c claim) manifest() string {
 			group = "apiGroup: snapshot.storage.k8s.io, "
 		}
 		source = fmt.Sprintf("dataSource: {%skind: %s, name: %s}, ", group, kind, name)
+	}
+	if c.attributes != "" {
+		source += "volumeAttributesClassName: " + c.attributes + ", "
 	}
 	return fmt.Sprintf(`---
 apiVersion: v1
@@ -123,11 +127,12 @@ func (s namespace) awaitReady(pods ...string) {
 
 // appReport is what the application prints, see app.
 type appReport struct {
-	Bytes      int64  `json:"bytes"`
-	Sum        string `json:"sum"`
-	StallMS    int64  `json:"stall_ms"`
-	Device     int64  `json:"device"`
-	Filesystem int64  `json:"filesystem"`
+	Bytes      int64   `json:"bytes"`
+	Sum        string  `json:"sum"`
+	StallMS    int64   `json:"stall_ms"`
+	Device     int64   `json:"device"`
+	Filesystem int64   `json:"filesystem"`
+	Counters   []int64 `json:"counters"`
 }
 
 // runApp runs a command of the application in a pod.
