@@ -194,7 +194,7 @@ func (s cephNamespace) wantPlace(claim, pool, zone string) {
 	s.Helper()
 	name := s.pvc(claim).Spec.VolumeName
 	for field, want := range map[string]string{
-		".spec.csi.volumeAttributes.pool": pool,
+		".spec.csi.volumeAttributes.pool":                                             pool,
 		".spec.nodeAffinity.required.nodeSelectorTerms[*].matchExpressions[*].key":    "topology.rbd.csi.ceph.com/zone",
 		".spec.nodeAffinity.required.nodeSelectorTerms[*].matchExpressions[*].values": `["` + zone + `"]`,
 	} {

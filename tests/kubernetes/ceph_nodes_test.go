@@ -36,8 +36,9 @@ type cephCluster struct {
 }
 
 // connectCeph connects the networks of the cluster and of Ceph, boots two nodes and installs
-// growvol for Ceph. The end of the test undoes all of it.
-func connectCeph(t *testing.T) cephCluster {
+// growvol for Ceph. The end of the test undoes all of it. The nodes have the rig's images and the
+// further images.
+func connectCeph(t *testing.T, images ...string) cephCluster {
 	t.Helper()
 	skipWithoutCluster(t)
 	dir := os.Getenv(cephVariable)
@@ -55,7 +56,7 @@ func connectCeph(t *testing.T) cephCluster {
 		"helm", "uninstall", cephRelease, "--namespace", cephRelease, "--ignore-not-found", "--wait")
 	must.Succeed(t, err)
 	linkNetworks(t)
-	c.bootNodes(t)
+	c.bootNodes(t, images)
 	progress("the nodes are ready")
 	c.install(t)
 	progress("growvol is installed")
@@ -107,7 +108,7 @@ func runIP(ctx context.Context, args ...string) error {
 }
 
 // bootNodes boots two guests and makes them nodes of the cluster.
-func (c *cephCluster) bootNodes(t *testing.T) {
+func (c *cephCluster) bootNodes(t *testing.T, images []string) {
 	t.Helper()
 	programs := filepath.Join(moduleRoot(t), "bin") // TestMain has built them
 	var group errgroup.Group
@@ -132,7 +133,7 @@ func (c *cephCluster) bootNodes(t *testing.T) {
 		})
 		_, err = kubectl(t.Context(), "delete", "node", name, "--ignore-not-found") // of a killed run
 		must.Succeed(t, err)
-		group.Go(func() error { return startCephNode(t, node, name, filepath.Join(dir, "disk")) })
+		group.Go(func() error { return startCephNode(t, node, name, filepath.Join(dir, "disk"), images) })
 	}
 	must.Succeed(t, group.Wait())
 	for name := range c.nodes { // the plugins of growvol read the label
@@ -140,12 +141,12 @@ func (c *cephCluster) bootNodes(t *testing.T) {
 	}
 }
 
-// startCephNode starts containerd and kubelet in a guest, from a disk at the path.
-func startCephNode(t *testing.T, guest *ceph.Node, name, disk string) error {
+// startCephNode starts containerd and kubelet in a guest, from a disk at the path with the images.
+func startCephNode(t *testing.T, guest *ceph.Node, name, disk string, images []string) error {
 	t.Helper()
 	ctx, state := t.Context(), os.Getenv(clusterVariable)
-	if _, err := runScript(ctx, "", "node-disk",
-		disk, name, guest.Address.String(), "10250", "10.99.0.1:443", rbdcsi.DriverName); err != nil {
+	args := []string{disk, name, guest.Address.String(), "10250", "10.99.0.1:443", rbdcsi.DriverName}
+	if _, err := runScript(ctx, "", "node-disk", append(args, images...)...); err != nil {
 		return err
 	}
 	script := `ip route replace default via 10.77.0.1
