@@ -20,10 +20,10 @@ const (
 	counterDigits = 20
 )
 
-// count writes the numbers from 1 to the counters of the volumes until ctx ends: each number to the
+// writeCounters writes the numbers from 1 to the counters of the volumes until ctx ends: each number to the
 // first volume, and when it is on that disk, to the next volume. At each moment the counters
 // therefore differ by one at most, and that of the first volume is not the lower one.
-func count(ctx context.Context, paths []string) error {
+func writeCounters(ctx context.Context, paths []string) error {
 	var files []*os.File
 	for _, path := range paths {
 		file, err := os.OpenFile(filepath.Join(path, counterFile), os.O_CREATE|os.O_WRONLY|os.O_SYNC, 0o600)

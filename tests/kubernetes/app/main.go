@@ -87,7 +87,7 @@ func run(ctx context.Context, args []string) (report, error) {
 		}
 		return report{Bytes: n}, checkUsable(path, n)
 	case "count":
-		return report{}, count(ctx, args[1:])
+		return report{}, writeCounters(ctx, args[1:])
 	case "counters":
 		numbers, err := readCounters(args[1:])
 		return report{Counters: numbers}, err
