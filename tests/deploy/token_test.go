@@ -130,8 +130,8 @@ func checkDisruptionBudget(t *testing.T, objects []object, controller object, is
 	}
 }
 
-// TestLabelsOfNodesNeedNoRightToChangeThem renders the topology of rbd with and without fencing: the
-// plugins have the options for it, and without fencing the node plugin may only read Nodes.
+// TestLabelsOfNodesNeedNoRightToChangeThem renders the topology of rbd with and without fencing:
+// the plugins have the options for it, and without fencing the node plugin may only read Nodes.
 func TestLabelsOfNodesNeedNoRightToChangeThem(t *testing.T) {
 	h := newHelm(t)
 	for _, fencing := range []string{"true", "false"} {

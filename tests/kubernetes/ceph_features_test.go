@@ -13,12 +13,12 @@ import (
 	"github.com/growvol/growvol/tests/must"
 )
 
-// This file tests what only volumes of Ceph have: group snapshots, limits of the I/O, and pools that
-// depend on the zone of the node.
+// This file tests what only volumes of Ceph have: group snapshots, limits of the I/O, and pools
+// that depend on the zone of the node.
 
-// testGroupSnapshot takes a group snapshot of two claims while a pod writes to both, and restores it.
-// The pod writes each number to the first volume before the second, so that snapshots of one moment
-// have numbers that differ by one at most.
+// testGroupSnapshot takes a group snapshot of two claims while a pod writes to both, and restores
+// it. The pod writes each number to the first volume before the second, so that snapshots of one
+// moment have numbers that differ by one at most.
 func (c cephCluster) testGroupSnapshot(t *testing.T) {
 	t.Parallel()
 	deleteAtEnd(t, "volumegroupsnapshotclass/growvol")
@@ -117,8 +117,8 @@ func readExample(t *testing.T, name string) string {
 	return string(must.Value(os.ReadFile(filepath.Join(moduleRoot(t), "examples", name)))(t)) //nolint:gosec // as above
 }
 
-// testLimits checks the limits that the VolumeAttributesClass of a claim gives a pod. A change of the
-// class has its effect when the volume is attached the next time.
+// testLimits checks the limits that the VolumeAttributesClass of a claim gives a pod. A change of
+// the class has its effect when the volume is attached the next time.
 func (c cephCluster) testLimits(t *testing.T) {
 	t.Parallel()
 	s := c.newNamespace(t)
@@ -204,8 +204,8 @@ func (s cephNamespace) wantPlace(claim, pool, zone string) {
 	}
 }
 
-// wantLocalReads fails the test unless the node has mapped an image of the pool with its place in the
-// CRUSH map.
+// wantLocalReads fails the test unless the node has mapped an image of the pool with its place in
+// the CRUSH map.
 func (s cephNamespace) wantLocalReads(node, pool, zone string) {
 	s.Helper()
 	out, err := s.c.nodes[node].Script(s.Context(), "cat /sys/bus/rbd/devices/*/config_info")

@@ -68,7 +68,8 @@ func TestConformanceOnCinder(t *testing.T) {
 	c.run("--procs=4")
 }
 
-// Kubernetes' own suite for storage passes on Ceph, on nodes that are guests with the kernel's client.
+// Kubernetes' own suite for storage passes on Ceph, on nodes that are guests with the kernel's
+// client.
 func TestConformanceOnCeph(t *testing.T) {
 	skipWithoutCluster(t)
 	run := newSuiteRun(t, "rbd")

@@ -20,9 +20,9 @@ const (
 	counterDigits = 20
 )
 
-// writeCounters writes the numbers from 1 to the counters of the volumes until ctx ends: each number to the
-// first volume, and when it is on that disk, to the next volume. At each moment the counters
-// therefore differ by one at most, and that of the first volume is not the lower one.
+// writeCounters writes the numbers from 1 to the counters of the volumes until ctx ends: each
+// number to the first volume, and when it is on that disk, to the next volume. At each moment the
+// counters therefore differ by one at most, and that of the first volume is not the lower one.
 func writeCounters(ctx context.Context, paths []string) error {
 	var files []*os.File
 	for _, path := range paths {
