@@ -33,8 +33,8 @@ func openKubernetesNode(ctx context.Context, c config, log *slog.Logger) (kubern
 		return kubernetesNode{}, err
 	}
 	if c.kubernetesNode == "" || !c.recordClients {
-		log.WarnContext(ctx, "the mapped images are not recorded, and the controller cannot fence this node when it is lost: "+
-			"--kubernetes-node is not set, or --record-clients is false")
+		log.WarnContext(ctx, "the mapped images are not recorded, and the controller cannot fence this node "+
+			"when it is lost: --kubernetes-node is not set, or --record-clients is false")
 	}
 	if c.kubernetesNode == "" {
 		return kubernetesNode{}, nil

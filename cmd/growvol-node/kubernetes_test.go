@@ -75,7 +75,8 @@ func TestTopologyIsThatOfTheDomainLabels(t *testing.T) {
 	}
 	c.domainLabels = "topology.kubernetes.io/zone,example.org/zone"
 	s.Change("n", func(n *kubeapitest.Node) { n.Labels["example.org/zone"] = "a" })
-	if _, err := openKubernetesNode(t.Context(), c, log); err == nil || !strings.Contains(err.Error(), "two labels end in zone") {
+	_, err = openKubernetesNode(t.Context(), c, log)
+	if err == nil || !strings.Contains(err.Error(), "two labels end in zone") {
 		t.Errorf("got %v for two labels of one name, want an error", err)
 	}
 	s.RemoveNode("n")

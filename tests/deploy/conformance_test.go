@@ -142,7 +142,8 @@ func checkClasses(t *testing.T, d description, objects []object) {
 	}
 	if name := d.GroupSnapshotClass.FromExistingClassName; name != "" {
 		if class, found := findObject(objects, "VolumeGroupSnapshotClass", name); !found || class.Driver != driver {
-			t.Errorf("VolumeGroupSnapshotClass %s: got found %t and driver %q, want true and %q", name, found, class.Driver, driver)
+			t.Errorf("VolumeGroupSnapshotClass %s: got found %t and driver %q, want true and %q",
+				name, found, class.Driver, driver)
 		}
 	}
 	if name := d.VolumeAttributesClass.FromExistingClassName; name != "" {

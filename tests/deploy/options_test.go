@@ -115,12 +115,13 @@ func checkSnapshotMetadata(t *testing.T, objects []object, controller object, is
 	}
 	sidecar := pod.Containers[i]
 	want := name + "." + service.Metadata.Namespace + ":6443"
-	if advertised.Spec.Address != want || advertised.Spec.Audience != rbdcsi.DriverName || advertised.Spec.CACert != "Y2VydA==" {
-		t.Errorf("got the object %+v, want the address %s, the driver as audience and the certificate", advertised.Spec, want)
+	if s := advertised.Spec; s.Address != want || s.Audience != rbdcsi.DriverName || s.CACert != "Y2VydA==" {
+		t.Errorf("got the object %+v, want the address %s, the driver as audience and the certificate", s, want)
 	}
 	port := service.Spec.Ports[0]
 	if option, _ := sidecar.option("port"); port.TargetPort != sidecar.Ports[0].Name || option != "50051" {
-		t.Errorf("the Service connects to %s, the container has the ports %v and --port=%s", port.TargetPort, sidecar.Ports, option)
+		t.Errorf("the Service connects to %s, the container has the ports %v and --port=%s",
+			port.TargetPort, sidecar.Ports, option)
 	}
 	for option, file := range map[string]string{"tls-cert": "tls.crt", "tls-key": "tls.key"} {
 		path, _ := sidecar.option(option)

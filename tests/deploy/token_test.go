@@ -159,7 +159,8 @@ func TestLabelsOfNodesNeedNoRightToChangeThem(t *testing.T) {
 			want = append(want, "patch")
 		}
 		if len(role.Rules) != 1 || !slices.Equal(role.Rules[0].Verbs, want) || hasPolicy != (fencing == "true") {
-			t.Errorf("fencing %s: got the rules %v and a policy %t, want the verbs %q for nodes", fencing, role.Rules, hasPolicy, want)
+			t.Errorf("fencing %s: got the rules %v and a policy %t, want the verbs %q for nodes",
+				fencing, role.Rules, hasPolicy, want)
 		}
 	}
 }

@@ -95,7 +95,8 @@ spec:
       args: [%s, %s]
       volumeMounts: [%s]
   volumes: [%s]
-`, name, s.nodePlacement(), command, strings.Join(pairPaths(), ", "), strings.Join(mounts, ", "), strings.Join(volumes, ", "))
+`, name, s.nodePlacement(), command, strings.Join(pairPaths(), ", "),
+		strings.Join(mounts, ", "), strings.Join(volumes, ", "))
 }
 
 // awaitCounters waits until the pod has written the number to both volumes.

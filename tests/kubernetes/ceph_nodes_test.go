@@ -51,10 +51,13 @@ func connectCeph(t *testing.T, images ...string) cephCluster {
 		Rig:   ceph.Open(dir, filepath.Join(moduleRoot(t), "tests", "ceph")),
 		nodes: map[string]*ceph.Node{},
 	}
-	// A killed run may have left its growvol and its nodes.
+	// A killed run may have left its growvol, its nodes and its images.
 	_, err := runInCluster(t.Context(), "",
 		"helm", "uninstall", cephRelease, "--namespace", cephRelease, "--ignore-not-found", "--wait")
 	must.Succeed(t, err)
+	limited, cancel := context.WithTimeout(t.Context(), waitTimeout)
+	defer cancel()
+	must.Succeed(t, c.Purge(limited))
 	linkNetworks(t)
 	c.bootNodes(t, images)
 	progress("the nodes are ready")

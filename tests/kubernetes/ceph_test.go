@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -34,21 +36,20 @@ func TestCeph(t *testing.T) {
 	t.Run("node lost", c.testNodeLost) // the last: it ends one of the nodes
 }
 
-// wantNoImagesLeft fails the test at its end if a pool has other images than now.
+// wantNoImagesLeft fails the test at its end if a pool has an image, also one in the trash.
 func (c cephCluster) wantNoImagesLeft(t *testing.T) {
 	t.Helper()
-	for _, pool := range []string{ceph.Pool, ceph.OtherPool, ceph.SmallPool} {
-		images := func() string {
-			return must.Value(c.Tool(context.WithoutCancel(t.Context()), "rbd", "ls", pool))(t)
-		}
-		before := images()
-		t.Cleanup(func() {
-			if left := images(); left != before {
-				t.Errorf("claims and snapshots are deleted, but the pool %s still has %q, before the test it had %q",
-					pool, left, before)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), waitTimeout)
+		defer cancel()
+		for _, pool := range []string{ceph.Pool, ceph.OtherPool, ceph.SmallPool} {
+			for _, list := range [][]string{{"ls"}, {"trash", "ls"}} {
+				if left, err := c.Tool(ctx, "rbd", append(list, pool)...); err != nil || left != "" {
+					t.Errorf("claims and snapshots are deleted, but the pool %s still has %q (rbd %s, %v)", pool, left, list, err)
+				}
 			}
-		})
-	}
+		}
+	})
 }
 
 // cephClassName returns the StorageClass of rig/rbd.yaml for a filesystem.
@@ -151,6 +152,7 @@ func (c cephCluster) testNodeLost(t *testing.T) {
 	s.startWriter("writer", "data", false)
 	written := s.wantData("writer")
 	lost := s.kubectl("get", "pod", "writer", "-o", "jsonpath={.spec.nodeName}")
+	address := c.nodes[lost].Address.String()
 	must.Succeed(t, c.nodes[lost].Kill())
 	delete(c.nodes, lost)
 	s.eventually(func(ctx context.Context) error {
@@ -164,7 +166,8 @@ func (c cephCluster) testNodeLost(t *testing.T) {
 	s.kubectl("wait", "--for=delete", "pod/writer", "--timeout="+waitTimeout.String())
 	s.startReader("reader", "data")
 	s.wantSameData("reader", written)
-	if fenced := must.Value(c.Blocklist(t.Context()))(t); len(fenced) == 0 {
-		t.Error("the client of the lost node is not on the blocklist")
+	fenced := must.Value(c.Blocklist(t.Context()))(t)
+	if !slices.ContainsFunc(fenced, func(client string) bool { return strings.HasPrefix(client, address+":") }) {
+		t.Errorf("got the fenced clients %q, want one of the lost node %s", fenced, address)
 	}
 }
