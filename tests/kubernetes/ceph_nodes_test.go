@@ -117,7 +117,7 @@ func (c *cephCluster) bootNodes(t *testing.T, images []string) {
 	var group errgroup.Group
 	for number := 1; number <= 2; number++ {
 		name := fmt.Sprintf("ceph%d", number)
-		dir := t.TempDir()
+		dir := c.makeNodeDir(t, name)
 		node, err := c.Boot(t.Context(), ceph.NodeOptions{
 			Number: number, Programs: programs, Memory: 1536 * volume.MiB,
 			Shares: []guest.Share{{Host: dir, Writable: true}},
@@ -142,6 +142,21 @@ func (c *cephCluster) bootNodes(t *testing.T, images []string) {
 	for name := range c.nodes { // the plugins of growvol read the label
 		must.Value(kubectl(t.Context(), "label", "node", name, "topology.kubernetes.io/zone="+cephZone(name)))(t)
 	}
+}
+
+// makeNodeDir makes an empty directory for the disk of a node. It is in the state of Ceph, so that a
+// killed run leaves it where the next run or the end of Ceph removes it.
+func (c *cephCluster) makeNodeDir(t *testing.T, name string) string {
+	t.Helper()
+	dir := filepath.Join(c.Dir, "node-"+name)
+	must.Succeed(t, os.RemoveAll(dir))
+	must.Succeed(t, os.Mkdir(dir, 0o700))
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // startCephNode starts containerd and kubelet in a guest, from a disk at the path with the images.
