@@ -12,6 +12,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/kubeapi/kubeapitest"
 	"github.com/growvol/growvol/pkg/rbd/noderecord"
+	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/must"
 )
@@ -82,6 +83,19 @@ func TestTopologyIsThatOfTheDomainLabels(t *testing.T) {
 	s.RemoveNode("n")
 	if _, err := openKubernetesNode(t.Context(), c, log); err == nil || !strings.Contains(err.Error(), "--domain-labels") {
 		t.Errorf("got %v without a Node, want an error", err)
+	}
+}
+
+func TestNodeHasTheTopologyOfLabelsAndOptions(t *testing.T) {
+	s, c := inPod(t)
+	s.Change("n", func(n *kubeapitest.Node) { n.Labels["zone"] = "a" })
+	c.backend, c.cephConfig, c.stateDir, c.domainLabels = rbdcsi.Name, "config.json", t.TempDir(), "zone"
+	must.Succeed(t, c.addTopology("example.org/rack=7"))
+	b := must.Value(newBackend(t.Context(), c, slog.New(slog.DiscardHandler)))(t)
+	info := must.Value(b.connector.Node(t.Context()))(t)
+	want := volume.Topology{"topology.rbd.csi.ceph.com/zone": "a", "example.org/rack": "7"}
+	if !maps.Equal(info.Topology, want) {
+		t.Errorf("got the topology %v, want %v", info.Topology, want)
 	}
 }
 
