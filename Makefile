@@ -79,7 +79,7 @@ lint-text: ## check words, links and names in code and docs
 
 .PHONY: lint-chart
 lint-chart: ## run helm lint with the values of each backend
-	@for b in cinder loop; do \
+	@for b in cinder rbd loop; do \
 		$(HELM) lint --strict --quiet --kube-version=1.37.1 --values=deploy/kubernetes/$$b/values.yaml deploy/charts/growvol || exit 1; \
 	done
 
@@ -169,6 +169,12 @@ cluster-conformance-short: setup cluster-up ## run those of growth, snapshots an
 	@tests/kubernetes/suite build
 	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_CONFORMANCE=short \
 		$(TESTSUM) -count=1 -run='^TestConformanceOnLoop$$' ./tests/kubernetes
+
+.PHONY: cluster-ceph-conformance
+cluster-ceph-conformance: setup programs ceph-up cluster-up ## run the same on images of a real Ceph
+	@tests/kubernetes/suite build
+	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_CEPH_DIR=$(CEPH) GROWVOL_CONFORMANCE=short \
+		$(TESTSUM) -count=1 -run='^TestConformanceOnCeph$$' ./tests/kubernetes
 
 .PHONY: cluster-down
 cluster-down: ## stop it and remove its state
