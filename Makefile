@@ -155,7 +155,8 @@ cluster-openstack-test: setup programs openstack-up cluster-up ## test with a No
 
 .PHONY: cluster-ceph-test
 cluster-ceph-test: setup programs ceph-up cluster-up ## test with guests as nodes, whose kernels map images of a real Ceph
-	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_CEPH_DIR=$(CEPH) $(TESTSUM) -count=1 -run='^TestCeph$$' ./tests/kubernetes
+	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_CEPH_DIR=$(CEPH) \
+		$(TESTSUM) -count=1 -parallel=5 -run='^TestCeph$$' ./tests/kubernetes
 
 .PHONY: cluster-conformance
 cluster-conformance: setup programs openstack-up cluster-up ## run Kubernetes' own storage tests on both backends, write docs/conformance.md

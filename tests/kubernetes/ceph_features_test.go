@@ -171,14 +171,12 @@ func (s cephNamespace) wantLimits(pod, want string) {
 // of the pod's node, may be used only there, and the node reads from the replicas of its zone.
 func (c cephCluster) testTopology(t *testing.T) {
 	s := c.newNamespace(t)
-	for node, pool := range map[string]string{"ceph1": ceph.Pool, "ceph2": ceph.OtherPool} {
+	for node, pool := range map[string]string{firstCephNode: ceph.Pool, secondCephNode: ceph.OtherPool} {
+		s.host = node
 		zone := cephZone(node)
 		name := "data-" + zone
 		s.createClaim(claim{name: name, class: "rbd-zones", size: "1Gi", pending: true})
-		pod := strings.Replace(s.podManifest("writer-"+zone, name, false, "write"),
-			nodeKindLabel+": "+guestKind+"}", nodeKindLabel+": "+guestKind+", topology.kubernetes.io/zone: "+zone+"}", 1)
-		s.apply(pod)
-		s.awaitReady("writer-" + zone)
+		s.startWriter("writer-"+zone, name, false)
 		s.wantPlace(name, pool, zone)
 		s.wantLocalReads(node, pool, zone)
 		s.wantSize("writer-"+zone, mountPath, volume.GiB)

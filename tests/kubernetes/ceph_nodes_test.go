@@ -32,7 +32,22 @@ const cephRelease = "growvol-rbd"
 // cephCluster is the cluster with nodes that reach Ceph, and with growvol for its images.
 type cephCluster struct {
 	*ceph.Rig
-	nodes map[string]*ceph.Node
+	nodes map[string]*cephNode
+}
+
+// cephNode is a guest that is a node of the cluster.
+type cephNode struct {
+	*ceph.Node
+	hasEnded bool // by end
+}
+
+// end ends the guest as a loss of power does, if it has not ended.
+func (n *cephNode) end() error {
+	if n.hasEnded {
+		return nil
+	}
+	n.hasEnded = true
+	return n.Kill()
 }
 
 // connectCeph connects the networks of the cluster and of Ceph, boots two nodes and installs
@@ -49,7 +64,7 @@ func connectCeph(t *testing.T, images ...string) cephCluster {
 	progress := func(what string) { t.Logf("%s after %.0f s", what, time.Since(start).Seconds()) }
 	c := cephCluster{
 		Rig:   ceph.Open(dir, filepath.Join(moduleRoot(t), "tests", "ceph")),
-		nodes: map[string]*ceph.Node{},
+		nodes: map[string]*cephNode{},
 	}
 	// A killed run may have left its growvol, its nodes and its images.
 	_, err := runInCluster(t.Context(), "",
@@ -123,12 +138,10 @@ func (c *cephCluster) bootNodes(t *testing.T, images []string) {
 			Shares: []guest.Share{{Host: dir, Writable: true}},
 		})
 		must.Succeed(t, err)
-		c.nodes[name] = node
+		c.nodes[name] = &cephNode{Node: node}
 		t.Cleanup(func() {
-			if c.nodes[name] != nil { // a test may have killed it
-				if err := node.Kill(); err != nil {
-					t.Error(err)
-				}
+			if err := c.nodes[name].end(); err != nil {
+				t.Error(err)
 			}
 			if _, err := kubectl(context.WithoutCancel(t.Context()), "delete", "node", name, "--ignore-not-found"); err != nil {
 				t.Error(err)

@@ -19,9 +19,9 @@ import (
 func TestCeph(t *testing.T) {
 	c := connectCeph(t)
 	c.wantNoImagesLeft(t)
-	// Pods that share a volume must run on one node.
-	must.Value(kubectl(t.Context(), "cordon", "ceph2"))(t)
+	t.Run("topology", c.testTopology)
 	t.Run("in use", func(t *testing.T) {
+		t.Run("node lost", c.testNodeLost) // first, because it takes longest
 		for _, fs := range []string{"ext4", "xfs"} {
 			t.Run(fs, c.testGrowth)
 		}
@@ -31,10 +31,11 @@ func TestCeph(t *testing.T) {
 		t.Run("group snapshot", c.testGroupSnapshot)
 		t.Run("limits", c.testLimits)
 	})
-	must.Value(kubectl(t.Context(), "uncordon", "ceph2"))(t)
-	t.Run("topology", c.testTopology)
-	t.Run("node lost", c.testNodeLost) // the last: it ends one of the nodes
 }
+
+// The nodes of the tests: most tests use the first one, since pods that share a volume must run on
+// one node. One test ends the second one.
+const firstCephNode, secondCephNode = "ceph1", "ceph2"
 
 // wantNoImagesLeft fails the test at its end if a pool has an image, also one in the trash.
 func (c cephCluster) wantNoImagesLeft(t *testing.T) {
@@ -57,7 +58,9 @@ func cephClassName(fs string) string { return "rbd-" + fs }
 
 func (c cephCluster) newNamespace(t *testing.T) cephNamespace {
 	t.Helper()
-	return cephNamespace{newNamespaceFor(t, cephRelease, guestKind), c}
+	s := cephNamespace{newNamespaceFor(t, cephRelease, guestKind), c}
+	s.host = firstCephNode
+	return s
 }
 
 // cephNamespace is a namespace whose pods run on the nodes of Ceph and whose claims are images.
@@ -147,14 +150,15 @@ func (c cephCluster) testSizeAboveTheQuota(t *testing.T) {
 // has the taint out-of-service, the controller fences its client, and the pod of the other node has
 // every byte that the writer reported.
 func (c cephCluster) testNodeLost(t *testing.T) {
+	t.Parallel()
 	s := c.newNamespace(t)
+	const lost = secondCephNode
+	s.host = lost
 	s.createClaim(claim{name: "data", class: cephClassName("ext4"), size: "1Gi"})
 	s.startWriter("writer", "data", false)
 	written := s.wantData("writer")
-	lost := s.kubectl("get", "pod", "writer", "-o", "jsonpath={.spec.nodeName}")
 	address := c.nodes[lost].Address.String()
-	must.Succeed(t, c.nodes[lost].Kill())
-	delete(c.nodes, lost)
+	must.Succeed(t, c.nodes[lost].end())
 	s.eventually(func(ctx context.Context) error {
 		status, err := kubectl(ctx, "get", "node", lost, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}")
 		if err == nil && status == "True" {
@@ -164,6 +168,7 @@ func (c cephCluster) testNodeLost(t *testing.T) {
 	})
 	s.kubectl("taint", "node", lost, "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute")
 	s.kubectl("wait", "--for=delete", "pod/writer", "--timeout="+waitTimeout.String())
+	s.host = firstCephNode
 	s.startReader("reader", "data")
 	s.wantSameData("reader", written)
 	fenced := must.Value(c.Blocklist(t.Context()))(t)

@@ -19,6 +19,7 @@ type namespace struct {
 	name    string
 	release string // the Helm release of growvol, and its namespace
 	node    string // the kind of node for the pods; empty for the cluster's first node
+	host    string // the name of the node for the pods; empty for any of the kind
 }
 
 // newNamespace creates a namespace for the test's name. The end of the test deletes

@@ -96,8 +96,12 @@ func (s namespace) nodePlacement() string {
 	if s.node == "" {
 		return ""
 	}
-	return fmt.Sprintf("nodeSelector: {%[1]s: %[2]s}\n  tolerations: [{key: %[1]s, value: %[2]s}]\n  ",
-		nodeKindLabel, s.node)
+	host := ""
+	if s.host != "" {
+		host = ", kubernetes.io/hostname: " + s.host
+	}
+	return fmt.Sprintf("nodeSelector: {%[1]s: %[2]s%[3]s}\n  tolerations: [{key: %[1]s, value: %[2]s}]\n  ",
+		nodeKindLabel, s.node, host)
 }
 
 // startWriter starts a pod that writes to the claim's volume, and waits until it is
