@@ -108,6 +108,7 @@ rbd:
 backend: rbd
 rbd: {existingConfigMap: clusters, existingSecret: keys, domainLabels: [zone], crushLocationLabels: [zone]}
 sidecars: {snapshotMetadata: {enabled: true, tlsSecret: metadata-tls, caCert: Y2VydA==}}
+volumeGroupSnapshotClasses: [{name: group, default: true, parameters: {a: b}}]
 networkPolicy: {enabled: true}`,
 		"everything": `
 cinder: {existingSecret: clouds}
@@ -249,6 +250,7 @@ func TestBadValuesAreRefused(t *testing.T) {
 			`{backend: loop, sidecars: {snapshotter: {enabled: false}}, volumeSnapshotClasses: [{name: a}]}`,
 			"volumeSnapshotClasses",
 		},
+		{`{backend: loop, volumeGroupSnapshotClasses: [{name: a}]}`, "volumeGroupSnapshotClasses"},
 		{
 			`{backend: loop, rbac: {readSecrets: [{namespace: a, names: [b]}, {namespace: a, names: [c]}]}}`,
 			"rbac.readSecrets",

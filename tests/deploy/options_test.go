@@ -203,6 +203,8 @@ func checkDriverName(t *testing.T, name string, objects []object) {
 	}
 	want := 1
 	switch name {
+	case "rbd with all":
+		want = 2
 	case "minimal":
 		want = 0
 	case "everything":

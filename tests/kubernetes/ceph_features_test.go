@@ -61,8 +61,7 @@ func (s cephNamespace) deleteGroupSnapshot(name string) {
 	s.Helper()
 	s.kubectl("delete", "volumegroupsnapshot", name, "--timeout="+waitTimeout.String())
 	s.eventually(func(ctx context.Context) error {
-		left, err := kubectl(ctx, "get", "volumesnapshots,volumesnapshotcontents,volumegroupsnapshotcontents",
-			"--all-namespaces", "-o", "jsonpath={.items[?(@..namespace=='"+s.name+"')].metadata.name}")
+		left, err := kubectl(ctx, "--namespace", s.name, "get", "volumesnapshots", "-o", "name")
 		if err == nil && left != "" {
 			err = fmt.Errorf("the group snapshot %s is deleted, but Kubernetes still has %s", name, left)
 		}

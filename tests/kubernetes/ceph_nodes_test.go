@@ -237,6 +237,8 @@ storageClasses:
          {"poolName": "%[5]s", "domainSegments": [{"domainLabel": "zone", "value": "zone-2"}]}]
 volumeSnapshotClasses:
   - {name: rbd}
+volumeGroupSnapshotClasses:
+  - {name: rbd}
 volumeAttributesClasses:
   - {name: rbd-limited, parameters: {maxReadIops: "1000", maxWriteIops: "500"}}
   - {name: rbd-slower, parameters: {maxWriteBps: "1048576"}}
