@@ -79,7 +79,7 @@ lint-text: ## check words, links and names in code and docs
 
 .PHONY: lint-chart
 lint-chart: ## run helm lint with the values of each backend
-	@for b in cinder loop; do \
+	@for b in cinder rbd loop; do \
 		$(HELM) lint --strict --quiet --kube-version=1.37.1 --values=deploy/kubernetes/$$b/values.yaml deploy/charts/growvol || exit 1; \
 	done
 
@@ -162,7 +162,8 @@ cluster-openstack-test: setup programs openstack-up cluster-up ## test with a No
 
 .PHONY: cluster-ceph-test
 cluster-ceph-test: setup programs ceph-up cluster-up ## test with guests as nodes, whose kernels map images of a real Ceph
-	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_CEPH_DIR=$(CEPH) $(TESTSUM) -count=1 -run='^TestCeph$$' ./tests/kubernetes
+	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_CEPH_DIR=$(CEPH) \
+		$(TESTSUM) -count=1 -parallel=5 -run='^TestCeph$$' ./tests/kubernetes
 
 .PHONY: cluster-conformance
 cluster-conformance: setup programs openstack-up cluster-up ## run Kubernetes' own storage tests on both backends, write docs/conformance.md
@@ -176,6 +177,12 @@ cluster-conformance-short: setup cluster-up ## run those of growth, snapshots an
 	@tests/kubernetes/suite build
 	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_CONFORMANCE=short \
 		$(TESTSUM) -count=1 -run='^TestConformanceOnLoop$$' ./tests/kubernetes
+
+.PHONY: cluster-ceph-conformance
+cluster-ceph-conformance: setup programs ceph-up cluster-up ## run the same on images of a real Ceph
+	@tests/kubernetes/suite build
+	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_CEPH_DIR=$(CEPH) GROWVOL_CONFORMANCE=short \
+		$(TESTSUM) -count=1 -run='^TestConformanceOnCeph$$' ./tests/kubernetes
 
 .PHONY: cluster-down
 cluster-down: ## stop it and remove its state

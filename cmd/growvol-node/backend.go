@@ -87,11 +87,14 @@ func newRBDBackend(ctx context.Context, c config, log *slog.Logger) (nodeBackend
 	if err != nil {
 		return nodeBackend{}, err
 	}
+	topology := volume.Topology{}
+	maps.Copy(topology, n.topology)
+	maps.Copy(topology, c.topology)
 	connector, err := krbd.New(krbd.Options{
 		Clusters: cluster.Files{Config: c.cephConfig, Keys: c.cephKeys}, Devices: blockdev.New(),
 		StateDir: filepath.Join(c.stateDir, "rbd"), CrushLocation: cmp.Or(c.crushLocation, n.location),
 		Recorder: n.krbdRecorder(), Log: log,
-		Node: volume.NodeInfo{Topology: c.topology, MaxVolumes: c.maxVolumes},
+		Node: volume.NodeInfo{Topology: topology, MaxVolumes: c.maxVolumes},
 	})
 	return nodeBackend{
 		connector: connector, driverName: rbdcsi.DriverName, nodeID: id, services: rbdServices(), kubernetes: n,

@@ -10,6 +10,7 @@ import (
 	"github.com/growvol/growvol/pkg/csiserver"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/loopcsi"
+	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -38,6 +39,8 @@ type config struct {
 
 	kubernetesNode    string // name of the Node; empty: the rbd backend does without
 	crushLabels       string // keys of labels of the Node, separated by commas
+	domainLabels      string // the same
+	recordClients     bool
 	serviceAccountDir string // empty: that of a pod
 }
 
@@ -98,9 +101,14 @@ func (c *config) registerCeph(fs *flag.FlagSet) {
 	fs.StringVar(&c.crushLabels, "crush-location-labels", "",
 		"`keys` of labels of this node in Kubernetes, separated by commas, that are its CRUSH location (rbd), such as "+
 			"topology.kubernetes.io/zone for zone:NAME; not together with --crush-location")
+	fs.StringVar(&c.domainLabels, "domain-labels", "",
+		"`keys` of labels of this node in Kubernetes, separated by commas, that are its topology (rbd), as in ceph-csi: "+
+			"topology.kubernetes.io/zone gives the segment "+rbdcsi.TopologyPrefix+"zone; needs --kubernetes-node")
 	fs.StringVar(&c.kubernetesNode, "kubernetes-node", "",
 		"`name` of this node in Kubernetes (rbd): record there which images are mapped, so that the controller can "+
 			"fence this node when it is lost; empty: do not")
+	fs.BoolVar(&c.recordClients, "record-clients", true,
+		"record on --kubernetes-node which images are mapped; false: only read its labels")
 	fs.StringVar(&c.serviceAccountDir, "service-account-dir", "",
 		"directory with the files token and ca.crt for the API server, for --kubernetes-node; empty: that of a pod")
 }

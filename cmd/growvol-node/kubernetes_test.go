@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/growvol/growvol/pkg/kubeapi/kubeapitest"
 	"github.com/growvol/growvol/pkg/rbd/noderecord"
+	"github.com/growvol/growvol/pkg/rbdcsi"
+	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/must"
 )
 
@@ -22,7 +25,7 @@ func inPod(t *testing.T) (s *kubeapitest.Server, c config) {
 	address := must.Value(url.Parse(s.API().URL))(t)
 	t.Setenv("KUBERNETES_SERVICE_HOST", address.Hostname())
 	t.Setenv("KUBERNETES_SERVICE_PORT", address.Port())
-	return s, config{kubernetesNode: "n", serviceAccountDir: s.API().Dir}
+	return s, config{kubernetesNode: "n", serviceAccountDir: s.API().Dir, recordClients: true}
 }
 
 func TestRecordIsWrittenAtTheStart(t *testing.T) {
@@ -56,6 +59,56 @@ func TestNodeIsReadForTheCRUSHLocation(t *testing.T) {
 	}
 }
 
+func TestTopologyIsThatOfTheDomainLabels(t *testing.T) {
+	s, c := inPod(t)
+	log := slog.New(slog.DiscardHandler)
+	c.domainLabels = "topology.kubernetes.io/region, topology.kubernetes.io/zone"
+	s.Change("n", func(n *kubeapitest.Node) { n.Labels["topology.kubernetes.io/region"] = "eu" })
+	_, err := openKubernetesNode(t.Context(), c, log)
+	if err == nil || !strings.Contains(err.Error(), "kubectl label node n topology.kubernetes.io/zone=NAME") {
+		t.Errorf("got %v without a label, want the command that sets it", err)
+	}
+	s.Change("n", func(n *kubeapitest.Node) { n.Labels["topology.kubernetes.io/zone"] = "eu.1" })
+	n := must.Value(openKubernetesNode(t.Context(), c, log))(t)
+	want := volume.Topology{"topology.rbd.csi.ceph.com/region": "eu", "topology.rbd.csi.ceph.com/zone": "eu.1"}
+	if !maps.Equal(n.topology, want) {
+		t.Errorf("got the topology %v, want %v", n.topology, want)
+	}
+	c.domainLabels = "topology.kubernetes.io/zone,example.org/zone"
+	s.Change("n", func(n *kubeapitest.Node) { n.Labels["example.org/zone"] = "a" })
+	_, err = openKubernetesNode(t.Context(), c, log)
+	if err == nil || !strings.Contains(err.Error(), "two labels end in zone") {
+		t.Errorf("got %v for two labels of one name, want an error", err)
+	}
+	s.RemoveNode("n")
+	if _, err := openKubernetesNode(t.Context(), c, log); err == nil || !strings.Contains(err.Error(), "--domain-labels") {
+		t.Errorf("got %v without a Node, want an error", err)
+	}
+}
+
+func TestNodeHasTheTopologyOfLabelsAndOptions(t *testing.T) {
+	s, c := inPod(t)
+	s.Change("n", func(n *kubeapitest.Node) { n.Labels["zone"] = "a" })
+	c.backend, c.cephConfig, c.stateDir, c.domainLabels = rbdcsi.Name, "config.json", t.TempDir(), "zone"
+	must.Succeed(t, c.addTopology("example.org/rack=7"))
+	b := must.Value(newBackend(t.Context(), c, slog.New(slog.DiscardHandler)))(t)
+	info := must.Value(b.connector.Node(t.Context()))(t)
+	want := volume.Topology{"topology.rbd.csi.ceph.com/zone": "a", "example.org/rack": "7"}
+	if !maps.Equal(info.Topology, want) {
+		t.Errorf("got the topology %v, want %v", info.Topology, want)
+	}
+}
+
+func TestNothingIsRecordedWithoutFencing(t *testing.T) {
+	s, c := inPod(t)
+	c.recordClients, c.domainLabels = false, "zone"
+	s.Change("n", func(n *kubeapitest.Node) { n.Labels["zone"] = "a" })
+	n := must.Value(openKubernetesNode(t.Context(), c, slog.New(slog.DiscardHandler)))(t)
+	if n.krbdRecorder() != nil || n.topology["topology.rbd.csi.ceph.com/zone"] != "a" {
+		t.Errorf("got %+v, want the topology and no recorder", n)
+	}
+}
+
 func TestPluginWorksWithoutKubernetes(t *testing.T) {
 	var log bytes.Buffer
 	n, err := openKubernetesNode(t.Context(), config{}, slog.New(slog.NewTextHandler(&log, nil)))
@@ -68,8 +121,9 @@ func TestPluginWorksWithoutKubernetes(t *testing.T) {
 func TestOptionsThatExcludeEachOther(t *testing.T) {
 	_, c := inPod(t)
 	for want, c := range map[string]config{
-		"needs --kubernetes-node": {crushLabels: "a"},
-		"set one of the two":      {kubernetesNode: "n", crushLabels: "a", crushLocation: "host:a"},
+		"--crush-location-labels needs": {crushLabels: "a"},
+		"--domain-labels needs":         {domainLabels: "a"},
+		"set one of the two":            {kubernetesNode: "n", crushLabels: "a", crushLocation: "host:a"},
 	} {
 		if _, err := openKubernetesNode(t.Context(), c, slog.New(slog.DiscardHandler)); err == nil ||
 			!strings.Contains(err.Error(), want) {

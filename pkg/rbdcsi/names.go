@@ -10,6 +10,9 @@ const (
 	// DriverName is the default CSI driver name: that of ceph-csi, so that its
 	// PersistentVolumes keep working.
 	DriverName = "rbd.csi.ceph.com"
+	// TopologyPrefix begins the topology keys of nodes; the rest is the name of a domain, such as zone
+	// (ceph-csi, --domainlabels).
+	TopologyPrefix = "topology." + DriverName + "/"
 )
 
 // Keys of the publish context, by which ControllerPublishVolume informs the node. The node maps

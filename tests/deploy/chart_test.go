@@ -104,6 +104,12 @@ rbd:
   existingSecret: keys
   nodeSecret: keys-of-nodes
   clusterSecrets: [{clusterID: b, secret: keys-b, nodeSecret: keys-b-of-nodes}]`,
+		"rbd with all": `
+backend: rbd
+rbd: {existingConfigMap: clusters, existingSecret: keys, domainLabels: [zone], crushLocationLabels: [zone]}
+sidecars: {snapshotMetadata: {enabled: true, tlsSecret: metadata-tls, caCert: Y2VydA==}}
+volumeGroupSnapshotClasses: [{name: group, default: true, parameters: {a: b}}]
+networkPolicy: {enabled: true}`,
 		"everything": `
 cinder: {existingSecret: clouds}
 driverName: csi.example.com
@@ -177,6 +183,7 @@ func TestChart(t *testing.T) {
 			checkDriverName(t, name, objects)
 			checkResizer(t, controller)
 			checkGroupSnapshots(t, objects, controller, strings.HasPrefix(name, "rbd"))
+			checkSnapshotMetadata(t, objects, controller, name == "rbd with all")
 			checkKubeletPaths(t, name, node)
 			checkToken(t, controller, node)
 			checkNodeRights(t, name, objects, node)
@@ -210,6 +217,11 @@ func TestBadValuesAreRefused(t *testing.T) {
 			"give one of them",
 		},
 		{`{backend: rbd, rbd: {existingSecret: k, clusters: [{clusterID: a}]}}`, "monitors"},
+		{`{backend: loop, sidecars: {snapshotMetadata: {enabled: true}}}`, "only the backend rbd"},
+		{
+			`{backend: rbd, rbd: {existingConfigMap: a, existingSecret: k}, sidecars: {snapshotMetadata: {enabled: true}}}`,
+			"sidecars.snapshotMetadata.tlsSecret",
+		},
 		{`backend: cinder`, "cinder.existingSecret"},
 		{`{backend: loop, loop: {}, unknown: 1}`, "unknown"},
 		{`{backend: loop, loop: {size: 1}}`, "size"},
@@ -238,6 +250,7 @@ func TestBadValuesAreRefused(t *testing.T) {
 			`{backend: loop, sidecars: {snapshotter: {enabled: false}}, volumeSnapshotClasses: [{name: a}]}`,
 			"volumeSnapshotClasses",
 		},
+		{`{backend: loop, volumeGroupSnapshotClasses: [{name: a}]}`, "volumeGroupSnapshotClasses"},
 		{
 			`{backend: loop, rbac: {readSecrets: [{namespace: a, names: [b]}, {namespace: a, names: [c]}]}}`,
 			"rbac.readSecrets",

@@ -24,6 +24,7 @@ import (
 type description struct {
 	StorageClass          className `yaml:"StorageClass"`
 	SnapshotClass         className `yaml:"SnapshotClass"`
+	GroupSnapshotClass    className `yaml:"GroupSnapshotClass"`
 	VolumeAttributesClass className `yaml:"VolumeAttributesClass"`
 	DriverInfo            struct {
 		Name  string `yaml:"Name"`
@@ -73,13 +74,14 @@ func knownTimeouts() []string {
 // TestConformanceDescriptions checks that the description of each backend agrees with the example
 // classes and with the driver.
 func TestConformanceDescriptions(t *testing.T) {
-	for backend, topology := range map[string]string{"cinder": cindercsi.TopologyKey, "loop": loopcsi.TopologyKey} {
+	topologies := map[string][]string{"cinder": {cindercsi.TopologyKey}, "loop": {loopcsi.TopologyKey}, "rbd": nil}
+	for backend, topology := range topologies {
 		t.Run(backend, func(t *testing.T) {
 			d := readDescription(t, filepath.Join(moduleRoot(t), "examples/conformance", backend+".yaml"))
 			objects := readObjects(t, "examples/"+backend+"/*.yaml")
 			checkClasses(t, d, objects)
 			info := d.DriverInfo
-			if !slices.Equal(info.TopologyKeys, []string{topology}) {
+			if !slices.Equal(info.TopologyKeys, topology) {
 				t.Errorf("got the topology keys %q, want %q", info.TopologyKeys, topology)
 			}
 			for name := range info.Capabilities {
@@ -137,6 +139,12 @@ func checkClasses(t *testing.T, d description, objects []object) {
 	if !found || snapshots.Driver != driver {
 		t.Errorf("VolumeSnapshotClass %s: got found %t and driver %q, want true and %q",
 			d.SnapshotClass.FromExistingClassName, found, snapshots.Driver, driver)
+	}
+	if name := d.GroupSnapshotClass.FromExistingClassName; name != "" {
+		if class, found := findObject(objects, "VolumeGroupSnapshotClass", name); !found || class.Driver != driver {
+			t.Errorf("VolumeGroupSnapshotClass %s: got found %t and driver %q, want true and %q",
+				name, found, class.Driver, driver)
+		}
 	}
 	if name := d.VolumeAttributesClass.FromExistingClassName; name != "" {
 		if class, found := findObject(objects, "VolumeAttributesClass", name); !found || class.DriverName != driver {

@@ -103,6 +103,11 @@ type spec struct {
 	// Field of a PrometheusRule.
 	Groups yaml.Node `yaml:"groups"`
 
+	// Fields of a SnapshotMetadataService.
+	Address  string `yaml:"address"`
+	Audience string `yaml:"audience"`
+	CACert   string `yaml:"caCert"`
+
 	// Field of a PodDisruptionBudget.
 	UnhealthyPodEvictionPolicy string `yaml:"unhealthyPodEvictionPolicy"`
 

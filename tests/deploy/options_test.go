@@ -96,6 +96,44 @@ func checkGroupSnapshots(t *testing.T, objects []object, controller object, isWa
 	}
 }
 
+// checkSnapshotMetadata checks that the sidecar for changed blocks, if there is one, is reached at
+// the address that programs read, and has its certificate where its options say.
+func checkSnapshotMetadata(t *testing.T, objects []object, controller object, isWanted bool) {
+	t.Helper()
+	pod := controller.Spec.Template.Spec
+	i := slices.IndexFunc(pod.Containers, func(c container) bool { return c.Name == "csi-snapshot-metadata" })
+	name := strings.TrimSuffix(controller.Metadata.Name, "-controller") + "-controller-snapshot-metadata"
+	service, hasService := findObject(objects, "Service", name)
+	_, hasRole := findObject(objects, "ClusterRoleBinding", name)
+	advertised, isAdvertised := findObject(objects, "SnapshotMetadataService", rbdcsi.DriverName)
+	if (i >= 0) != isWanted || hasService != isWanted || hasRole != isWanted || isAdvertised != isWanted {
+		t.Fatalf("got the container %t, the Service %t, its role %t and the object %t, want %t",
+			i >= 0, hasService, hasRole, isAdvertised, isWanted)
+	}
+	if !isWanted {
+		return
+	}
+	sidecar := pod.Containers[i]
+	want := name + "." + service.Metadata.Namespace + ":6443"
+	if s := advertised.Spec; s.Address != want || s.Audience != rbdcsi.DriverName || s.CACert != "Y2VydA==" {
+		t.Errorf("got the object %+v, want the address %s, the driver as audience and the certificate", s, want)
+	}
+	port := service.Spec.Ports[0]
+	if option, _ := sidecar.option("port"); port.TargetPort != sidecar.Ports[0].Name || option != "50051" {
+		t.Errorf("the Service connects to %s, the container has the ports %v and --port=%s",
+			port.TargetPort, sidecar.Ports, option)
+	}
+	for option, file := range map[string]string{"tls-cert": "tls.crt", "tls-key": "tls.key"} {
+		path, _ := sidecar.option(option)
+		if !slices.ContainsFunc(sidecar.VolumeMounts, func(m mount) bool { return m.MountPath+"/"+file == path }) {
+			t.Errorf("--%s=%s is not in a mounted volume: %v", option, path, sidecar.VolumeMounts)
+		}
+	}
+	if !slices.ContainsFunc(pod.Volumes, func(v podVolume) bool { return v.Secret.SecretName == "metadata-tls" }) {
+		t.Errorf("no volume has the Secret metadata-tls: %+v", pod.Volumes)
+	}
+}
+
 // checkRoles checks that no role has all rights of a resource or reads Secrets that no value names,
 // and that bindings connect service accounts and roles that exist.
 func checkRoles(t *testing.T, name string, objects []object) {
@@ -165,6 +203,8 @@ func checkDriverName(t *testing.T, name string, objects []object) {
 	}
 	want := 1
 	switch name {
+	case "rbd with all":
+		want = 2
 	case "minimal":
 		want = 0
 	case "everything":

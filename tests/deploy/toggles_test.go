@@ -19,6 +19,7 @@ func toggles() []string {
 		"node.growOnDeviceChange=false",
 		"node.startupTaint.enabled=true",
 		"rbd.fencing=false",
+		"rbd.domainLabels={topology.kubernetes.io/zone}",
 		"sidecars.provisioner.strictTopology=false",
 		"sidecars.snapshotter.groupSnapshots=false",
 		"sidecars.snapshotter.enabled=false",

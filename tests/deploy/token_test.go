@@ -129,3 +129,38 @@ func checkDisruptionBudget(t *testing.T, objects []object, controller object, is
 		t.Error("the controller may run on a node with Windows")
 	}
 }
+
+// TestLabelsOfNodesNeedNoRightToChangeThem renders the topology of rbd with and without fencing:
+// the plugins have the options for it, and without fencing the node plugin may only read Nodes.
+func TestLabelsOfNodesNeedNoRightToChangeThem(t *testing.T) {
+	h := newHelm(t)
+	for _, fencing := range []string{"true", "false"} {
+		objects := h.render(t, `{backend: rbd, rbd: {existingConfigMap: clusters, existingSecret: keys, fencing: `+fencing+`,
+			domainLabels: [topology.kubernetes.io/region, topology.kubernetes.io/zone]}}`)
+		controller, node := workloads(t, objects)
+		checkToken(t, controller, node)
+		plugin := node.Spec.Template.Spec.Containers[0]
+		if got, _ := plugin.option("domain-labels"); got != "topology.kubernetes.io/region,topology.kubernetes.io/zone" {
+			t.Errorf("fencing %s: got --domain-labels=%s, want both labels", fencing, got)
+		}
+		recorded, given := plugin.option("record-clients")
+		if given != (fencing == "false") || given && recorded != "false" {
+			t.Errorf("fencing %s: got --record-clients=%s (%t)", fencing, recorded, given)
+		}
+		for i, option := range []string{"ceph-topology", "strict-topology"} { // of the plugin and of csi-provisioner
+			if _, given := controller.Spec.Template.Spec.Containers[i].option(option); !given {
+				t.Errorf("fencing %s: the controller has no --%s", fencing, option)
+			}
+		}
+		role, _ := findObject(objects, "ClusterRole", "growvol-own-node")
+		_, hasPolicy := findObject(objects, "ValidatingAdmissionPolicy", "growvol-own-node")
+		want := []string{"get"}
+		if fencing == "true" {
+			want = append(want, "patch")
+		}
+		if len(role.Rules) != 1 || !slices.Equal(role.Rules[0].Verbs, want) || hasPolicy != (fencing == "true") {
+			t.Errorf("fencing %s: got the rules %v and a policy %t, want the verbs %q for nodes",
+				fencing, role.Rules, hasPolicy, want)
+		}
+	}
+}

@@ -32,12 +32,28 @@ const cephRelease = "growvol-rbd"
 // cephCluster is the cluster with nodes that reach Ceph, and with growvol for its images.
 type cephCluster struct {
 	*ceph.Rig
-	nodes map[string]*ceph.Node
+	nodes map[string]*cephNode
+}
+
+// cephNode is a guest that is a node of the cluster.
+type cephNode struct {
+	*ceph.Node
+	hasEnded bool // by end
+}
+
+// end ends the guest as a loss of power does, if it has not ended.
+func (n *cephNode) end() error {
+	if n.hasEnded {
+		return nil
+	}
+	n.hasEnded = true
+	return n.Kill()
 }
 
 // connectCeph connects the networks of the cluster and of Ceph, boots two nodes and installs
-// growvol for Ceph. The end of the test undoes all of it.
-func connectCeph(t *testing.T) cephCluster {
+// growvol for Ceph. The end of the test undoes all of it. The nodes have the rig's images and the
+// further images.
+func connectCeph(t *testing.T, images ...string) cephCluster {
 	t.Helper()
 	skipWithoutCluster(t)
 	dir := os.Getenv(cephVariable)
@@ -48,14 +64,17 @@ func connectCeph(t *testing.T) cephCluster {
 	progress := func(what string) { t.Logf("%s after %.0f s", what, time.Since(start).Seconds()) }
 	c := cephCluster{
 		Rig:   ceph.Open(dir, filepath.Join(moduleRoot(t), "tests", "ceph")),
-		nodes: map[string]*ceph.Node{},
+		nodes: map[string]*cephNode{},
 	}
-	// A killed run may have left its growvol and its nodes.
+	// A killed run may have left its growvol, its nodes and its images.
 	_, err := runInCluster(t.Context(), "",
 		"helm", "uninstall", cephRelease, "--namespace", cephRelease, "--ignore-not-found", "--wait")
 	must.Succeed(t, err)
+	limited, cancel := context.WithTimeout(t.Context(), waitTimeout)
+	defer cancel()
+	must.Succeed(t, c.Purge(limited))
 	linkNetworks(t)
-	c.bootNodes(t)
+	c.bootNodes(t, images)
 	progress("the nodes are ready")
 	c.install(t)
 	progress("growvol is installed")
@@ -107,24 +126,22 @@ func runIP(ctx context.Context, args ...string) error {
 }
 
 // bootNodes boots two guests and makes them nodes of the cluster.
-func (c *cephCluster) bootNodes(t *testing.T) {
+func (c *cephCluster) bootNodes(t *testing.T, images []string) {
 	t.Helper()
 	programs := filepath.Join(moduleRoot(t), "bin") // TestMain has built them
 	var group errgroup.Group
 	for number := 1; number <= 2; number++ {
 		name := fmt.Sprintf("ceph%d", number)
-		dir := t.TempDir()
+		dir := c.makeNodeDir(t, name)
 		node, err := c.Boot(t.Context(), ceph.NodeOptions{
 			Number: number, Programs: programs, Memory: 1536 * volume.MiB,
 			Shares: []guest.Share{{Host: dir, Writable: true}},
 		})
 		must.Succeed(t, err)
-		c.nodes[name] = node
+		c.nodes[name] = &cephNode{Node: node}
 		t.Cleanup(func() {
-			if c.nodes[name] != nil { // a test may have killed it
-				if err := node.Kill(); err != nil {
-					t.Error(err)
-				}
+			if err := c.nodes[name].end(); err != nil {
+				t.Error(err)
 			}
 			if _, err := kubectl(context.WithoutCancel(t.Context()), "delete", "node", name, "--ignore-not-found"); err != nil {
 				t.Error(err)
@@ -132,17 +149,35 @@ func (c *cephCluster) bootNodes(t *testing.T) {
 		})
 		_, err = kubectl(t.Context(), "delete", "node", name, "--ignore-not-found") // of a killed run
 		must.Succeed(t, err)
-		group.Go(func() error { return startCephNode(t, node, name, filepath.Join(dir, "disk")) })
+		group.Go(func() error { return startCephNode(t, node, name, filepath.Join(dir, "disk"), images) })
 	}
 	must.Succeed(t, group.Wait())
+	for name := range c.nodes { // the plugins of growvol read the label
+		must.Value(kubectl(t.Context(), "label", "node", name, "topology.kubernetes.io/zone="+cephZone(name)))(t)
+	}
 }
 
-// startCephNode starts containerd and kubelet in a guest, from a disk at the path.
-func startCephNode(t *testing.T, guest *ceph.Node, name, disk string) error {
+// makeNodeDir makes an empty directory for the disk of a node. It is in the state of Ceph, so that a
+// killed run leaves it where the next run or the end of Ceph removes it.
+func (c *cephCluster) makeNodeDir(t *testing.T, name string) string {
+	t.Helper()
+	dir := filepath.Join(c.Dir, "node-"+name)
+	must.Succeed(t, os.RemoveAll(dir))
+	must.Succeed(t, os.Mkdir(dir, 0o700))
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// startCephNode starts containerd and kubelet in a guest, from a disk at the path with the images.
+func startCephNode(t *testing.T, guest *ceph.Node, name, disk string, images []string) error {
 	t.Helper()
 	ctx, state := t.Context(), os.Getenv(clusterVariable)
-	if _, err := runScript(ctx, "", "node-disk",
-		disk, name, guest.Address.String(), "10250", "10.99.0.1:443", rbdcsi.DriverName); err != nil {
+	args := []string{disk, name, guest.Address.String(), "10250", "10.99.0.1:443", rbdcsi.DriverName}
+	if _, err := runScript(ctx, "", "node-disk", append(args, images...)...); err != nil {
 		return err
 	}
 	script := `ip route replace default via 10.77.0.1
@@ -184,6 +219,8 @@ func (c *cephCluster) install(t *testing.T) {
 	values := filepath.Join(t.TempDir(), "values.yaml")
 	must.Succeed(t, os.WriteFile(values, fmt.Appendf(nil, `rbd:
   clusters: %s
+  domainLabels: [topology.kubernetes.io/zone]
+  crushLocationLabels: [topology.kubernetes.io/zone]
 storageClasses:
   - name: rbd-ext4
     parameters: {clusterID: %[2]s, pool: %[3]s, csi.storage.k8s.io/fstype: ext4}
@@ -192,9 +229,20 @@ storageClasses:
     parameters: {clusterID: %[2]s, pool: %[3]s, csi.storage.k8s.io/fstype: xfs}
     volumeBindingMode: Immediate
   - {name: rbd-quota, parameters: {clusterID: %[2]s, pool: %[4]s}, volumeBindingMode: Immediate}
+  - name: rbd-zones
+    parameters:
+      clusterID: %[2]s
+      topologyConstrainedPools: |
+        [{"poolName": "%[3]s", "domainSegments": [{"domainLabel": "zone", "value": "zone-1"}]},
+         {"poolName": "%[5]s", "domainSegments": [{"domainLabel": "zone", "value": "zone-2"}]}]
 volumeSnapshotClasses:
   - {name: rbd}
-`, clusters, ceph.Cluster, ceph.Pool, ceph.SmallPool), 0o600))
+volumeGroupSnapshotClasses:
+  - {name: rbd}
+volumeAttributesClasses:
+  - {name: rbd-limited, parameters: {maxReadIops: "1000", maxWriteIops: "500"}}
+  - {name: rbd-slower, parameters: {maxWriteBps: "1048576"}}
+`, clusters, ceph.Cluster, ceph.Pool, ceph.SmallPool, ceph.OtherPool), 0o600))
 	keys := filepath.Join(c.Dir, "keys")
 	user := must.Value(os.ReadFile(filepath.Join(keys, "userID")))(t)
 	key := must.Value(os.ReadFile(filepath.Join(keys, "userKey")))(t)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -16,27 +18,39 @@ import (
 // nodes.
 func TestCeph(t *testing.T) {
 	c := connectCeph(t)
-	images := func() string {
-		return must.Value(c.Tool(context.WithoutCancel(t.Context()), "rbd", "ls", ceph.Pool))(t)
-	}
-	before := images()
-	t.Cleanup(func() {
-		if left := images(); left != before {
-			t.Errorf("claims and snapshots are deleted, but the pool still has %q, before the test it had %q", left, before)
-		}
-	})
-	// Pods that share a volume must run on one node.
-	must.Value(kubectl(t.Context(), "cordon", "ceph2"))(t)
+	c.wantNoImagesLeft(t)
+	t.Run("topology", c.testTopology)
 	t.Run("in use", func(t *testing.T) {
+		t.Run("node lost", c.testNodeLost) // first, because it takes longest
 		for _, fs := range []string{"ext4", "xfs"} {
 			t.Run(fs, c.testGrowth)
 		}
 		t.Run("block", c.testBlock)
 		t.Run("restore", c.testRestoreIntoALargerVolume)
 		t.Run("infeasible", c.testSizeAboveTheQuota)
+		t.Run("group snapshot", c.testGroupSnapshot)
+		t.Run("limits", c.testLimits)
 	})
-	must.Value(kubectl(t.Context(), "uncordon", "ceph2"))(t)
-	t.Run("node lost", c.testNodeLost) // the last: it ends one of the nodes
+}
+
+// The nodes of the tests: most tests use the first one, since pods that share a volume must run on
+// one node. One test ends the second one.
+const firstCephNode, secondCephNode = "ceph1", "ceph2"
+
+// wantNoImagesLeft fails the test at its end if a pool has an image, also one in the trash.
+func (c cephCluster) wantNoImagesLeft(t *testing.T) {
+	t.Helper()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), waitTimeout)
+		defer cancel()
+		for _, pool := range []string{ceph.Pool, ceph.OtherPool, ceph.SmallPool} {
+			for _, list := range [][]string{{"ls"}, {"trash", "ls"}} {
+				if left, err := c.Tool(ctx, "rbd", append(list, pool)...); err != nil || left != "" {
+					t.Errorf("claims and snapshots are deleted, but the pool %s still has %q (rbd %s, %v)", pool, left, list, err)
+				}
+			}
+		}
+	})
 }
 
 // cephClassName returns the StorageClass of rig/rbd.yaml for a filesystem.
@@ -44,7 +58,9 @@ func cephClassName(fs string) string { return "rbd-" + fs }
 
 func (c cephCluster) newNamespace(t *testing.T) cephNamespace {
 	t.Helper()
-	return cephNamespace{newNamespaceFor(t, cephRelease, guestKind), c}
+	s := cephNamespace{newNamespaceFor(t, cephRelease, guestKind), c}
+	s.host = firstCephNode
+	return s
 }
 
 // cephNamespace is a namespace whose pods run on the nodes of Ceph and whose claims are images.
@@ -134,13 +150,15 @@ func (c cephCluster) testSizeAboveTheQuota(t *testing.T) {
 // has the taint out-of-service, the controller fences its client, and the pod of the other node has
 // every byte that the writer reported.
 func (c cephCluster) testNodeLost(t *testing.T) {
+	t.Parallel()
 	s := c.newNamespace(t)
+	const lost = secondCephNode
+	s.host = lost
 	s.createClaim(claim{name: "data", class: cephClassName("ext4"), size: "1Gi"})
 	s.startWriter("writer", "data", false)
 	written := s.wantData("writer")
-	lost := s.kubectl("get", "pod", "writer", "-o", "jsonpath={.spec.nodeName}")
-	must.Succeed(t, c.nodes[lost].Kill())
-	delete(c.nodes, lost)
+	address := c.nodes[lost].Address.String()
+	must.Succeed(t, c.nodes[lost].end())
 	s.eventually(func(ctx context.Context) error {
 		status, err := kubectl(ctx, "get", "node", lost, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}")
 		if err == nil && status == "True" {
@@ -150,9 +168,11 @@ func (c cephCluster) testNodeLost(t *testing.T) {
 	})
 	s.kubectl("taint", "node", lost, "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute")
 	s.kubectl("wait", "--for=delete", "pod/writer", "--timeout="+waitTimeout.String())
+	s.host = firstCephNode
 	s.startReader("reader", "data")
 	s.wantSameData("reader", written)
-	if fenced := must.Value(c.Blocklist(t.Context()))(t); len(fenced) == 0 {
-		t.Error("the client of the lost node is not on the blocklist")
+	fenced := must.Value(c.Blocklist(t.Context()))(t)
+	if !slices.ContainsFunc(fenced, func(client string) bool { return strings.HasPrefix(client, address+":") }) {
+		t.Errorf("got the fenced clients %q, want one of the lost node %s", fenced, address)
 	}
 }

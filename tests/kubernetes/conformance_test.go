@@ -3,12 +3,15 @@ package kubernetes_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/tests/ceph"
 	"github.com/growvol/growvol/tests/kubernetes/conformance"
 	"github.com/growvol/growvol/tests/must"
 )
@@ -61,13 +64,27 @@ func TestConformanceOnCinder(t *testing.T) {
 			t.Errorf("the suite has ended, but Cinder still has %v (%v)", left, err)
 		}
 	})
-	makeInstanceTheOnlyNode(t)
+	makeOnlyNodes(t, instanceName)
 	c.run("--procs=4")
 }
 
-// makeInstanceTheOnlyNode moves the taint of the instance to the machine's node, until
-// the end of the test: the suite's pods have no node selector.
-func makeInstanceTheOnlyNode(t *testing.T) {
+// Kubernetes' own suite for storage passes on Ceph, on nodes that are guests with the kernel's
+// client.
+func TestConformanceOnCeph(t *testing.T) {
+	skipWithoutCluster(t)
+	run := newSuiteRun(t, "rbd")
+	run.replace("clusterID: a", "clusterID: "+ceph.Cluster)
+	images, err := runScript(t.Context(), "", "suite", "images")
+	must.Succeed(t, err)
+	c := connectCeph(t, strings.Fields(images)...)
+	c.wantNoImagesLeft(t)
+	makeOnlyNodes(t, slices.Sorted(maps.Keys(c.nodes))...)
+	run.run("--procs=3")
+}
+
+// makeOnlyNodes moves the taint of the guests to the machine's node, until the end of the test: the
+// suite's pods have no node selector.
+func makeOnlyNodes(t *testing.T, guests ...string) {
 	t.Helper()
 	_, err := kubectl(t.Context(), "taint", "node", machineNode, nodeKindLabel+"=first:NoSchedule", "--overwrite")
 	must.Succeed(t, err)
@@ -77,8 +94,9 @@ func makeInstanceTheOnlyNode(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	_, err = kubectl(t.Context(), "taint", "node", instanceName, nodeKindLabel+"-")
-	must.Succeed(t, err)
+	for _, name := range guests {
+		must.Value(kubectl(t.Context(), "taint", "node", name, nodeKindLabel+"-"))(t)
+	}
 }
 
 // suiteRun is a run of the suite on one backend.
@@ -121,8 +139,11 @@ func (r *suiteRun) driver() string { return "conformance/" + r.backend + ".yaml"
 // classes returns the names of the examples with the classes of the driver's example.
 func (r *suiteRun) classes() []string {
 	names := []string{r.backend + "/storageclass.yaml", r.backend + "/snapshotclass.yaml"}
-	if r.backend == "cinder" {
+	switch r.backend {
+	case "cinder":
 		names = append(names, "cinder/attributesclass.yaml")
+	case "rbd":
+		names = append(names, "rbd/attributesclass.yaml", "rbd/groupsnapshotclass.yaml")
 	}
 	return names
 }
@@ -144,7 +165,8 @@ func (r *suiteRun) replace(old, by string) {
 // run applies the classes, runs the suite and checks its report.
 func (r *suiteRun) run(options ...string) {
 	r.Helper()
-	deleteAtEnd(r.T, "storageclass/growvol", "volumesnapshotclass/growvol", "volumeattributesclass/gold")
+	deleteAtEnd(r.T, "storageclass/growvol", "volumesnapshotclass/growvol", "volumegroupsnapshotclass/growvol",
+		"volumeattributesclass/gold", "volumeattributesclass/limited")
 	for _, class := range r.classes() {
 		_, err := runInCluster(r.Context(), r.files[class], "kubectl", "apply", "-f", "-")
 		must.Succeed(r.T, err)

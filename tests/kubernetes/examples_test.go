@@ -14,7 +14,7 @@ import (
 )
 
 // Every example is applied, in the order of a reader, and does what it describes.
-// The examples for Cinder and for encrypted volumes are only validated by the API
+// The examples for Cinder, for Ceph and for encrypted volumes are only validated by the API
 // server.
 func TestExamplesWork(t *testing.T) {
 	t.Parallel()
@@ -27,7 +27,7 @@ func TestExamplesWork(t *testing.T) {
 	deleteAtEnd(t, "storageclass/growvol", "volumesnapshotclass/growvol")
 	// Before the others are applied, because their classes have the same names.
 	for name := range maps.Clone(e.text) {
-		if strings.HasPrefix(name, "cinder/") {
+		if strings.HasPrefix(name, "cinder/") || strings.HasPrefix(name, "rbd/") {
 			s.must(runInCluster(t.Context(), e.take(name), "kubectl", "apply", "--dry-run=server", "-f", "-"))
 		}
 	}
@@ -116,7 +116,7 @@ func readExamples(s namespace, replace ...string) examples {
 	replace = append(replace, "image: busybox:1.37", "image: localhost/busybox:test")
 	dir := filepath.Join(moduleRoot(s.T), "examples")
 	e := examples{s, map[string]string{}}
-	for _, pattern := range []string{"*.yaml", "cinder/*.yaml", "loop/*.yaml"} {
+	for _, pattern := range []string{"*.yaml", "cinder/*.yaml", "loop/*.yaml", "rbd/*.yaml"} {
 		for _, path := range must.Value(filepath.Glob(filepath.Join(dir, pattern)))(s.T) {
 			content := must.Value(os.ReadFile(path))(s.T) //nolint:gosec // a file of this repository
 			name := must.Value(filepath.Rel(dir, path))(s.T)

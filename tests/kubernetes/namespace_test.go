@@ -19,6 +19,7 @@ type namespace struct {
 	name    string
 	release string // the Helm release of growvol, and its namespace
 	node    string // the kind of node for the pods; empty for the cluster's first node
+	host    string // the name of the node for the pods; empty for any of the kind
 }
 
 // newNamespace creates a namespace for the test's name. The end of the test deletes
@@ -117,12 +118,16 @@ func (s namespace) deleteAndCheck(ctx context.Context) {
 	}
 }
 
-// listStored returns the names of the namespace's PersistentVolumes and
-// VolumeSnapshotContents, and the driver's handle of each.
+// listStored returns the names of the namespace's PersistentVolumes, VolumeSnapshotContents and
+// VolumeGroupSnapshotContents, and the driver's handle of each.
 func (s namespace) listStored(ctx context.Context) (objects, handles []string, err error) {
 	for _, query := range [][3]string{
 		{"persistentvolumes", ".spec.claimRef.namespace", ".spec.csi.volumeHandle"},
 		{"volumesnapshotcontents", ".spec.volumeSnapshotRef.namespace", ".status.snapshotHandle"},
+		{
+			"volumegroupsnapshotcontents", ".spec.volumeGroupSnapshotRef.namespace",
+			".status.volumeGroupSnapshotHandle",
+		},
 	} {
 		out, err := kubectl(ctx, "get", query[0], "-o", fmt.Sprintf(
 			"jsonpath={range .items[?(@%s=='%s')]}{.metadata.name} {%s}{'\\n'}{end}", query[1], s.name, query[2]))

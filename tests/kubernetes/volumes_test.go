@@ -23,6 +23,7 @@ type claim struct {
 	name, class, size string
 	block             bool
 	source            string // "PersistentVolumeClaim/name" or "VolumeSnapshot/name"
+	attributes        string // its VolumeAttributesClass; empty: none
 	pending           bool   // the claim has no volume before a pod uses it
 }
 
@@ -37,6 +38,9 @@ func (c claim) manifest() string {
 			group = "apiGroup: snapshot.storage.k8s.io, "
 		}
 		source = fmt.Sprintf("dataSource: {%skind: %s, name: %s}, ", group, kind, name)
+	}
+	if c.attributes != "" {
+		source += "volumeAttributesClassName: " + c.attributes + ", "
 	}
 	return fmt.Sprintf(`---
 apiVersion: v1
@@ -92,8 +96,12 @@ func (s namespace) nodePlacement() string {
 	if s.node == "" {
 		return ""
 	}
-	return fmt.Sprintf("nodeSelector: {%[1]s: %[2]s}\n  tolerations: [{key: %[1]s, value: %[2]s}]\n  ",
-		nodeKindLabel, s.node)
+	host := ""
+	if s.host != "" {
+		host = ", kubernetes.io/hostname: " + s.host
+	}
+	return fmt.Sprintf("nodeSelector: {%[1]s: %[2]s%[3]s}\n  tolerations: [{key: %[1]s, value: %[2]s}]\n  ",
+		nodeKindLabel, s.node, host)
 }
 
 // startWriter starts a pod that writes to the claim's volume, and waits until it is
@@ -123,11 +131,12 @@ func (s namespace) awaitReady(pods ...string) {
 
 // appReport is what the application prints, see app.
 type appReport struct {
-	Bytes      int64  `json:"bytes"`
-	Sum        string `json:"sum"`
-	StallMS    int64  `json:"stall_ms"`
-	Device     int64  `json:"device"`
-	Filesystem int64  `json:"filesystem"`
+	Bytes      int64   `json:"bytes"`
+	Sum        string  `json:"sum"`
+	StallMS    int64   `json:"stall_ms"`
+	Device     int64   `json:"device"`
+	Filesystem int64   `json:"filesystem"`
+	Counters   []int64 `json:"counters"`
 }
 
 // runApp runs a command of the application in a pod.

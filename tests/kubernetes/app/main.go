@@ -6,6 +6,8 @@
 //	app verify PATH     reads back what an earlier pod has written to the directory
 //	app size PATH       prints the sizes of the volume
 //	app use PATH BYTES  checks that BYTES of the volume can be used
+//	app count PATH...   writes rising numbers to the volumes in turn
+//	app counters PATH... prints the numbers on the volumes
 //	app pause           waits
 //
 // PATH is the directory where the volume is mounted, or its block device. The output is
@@ -32,12 +34,13 @@ const socket = "/app.sock"
 
 // report is what the program prints.
 type report struct {
-	Bytes      int64  `json:"bytes,omitempty"`      // written, and read back
-	Sum        string `json:"sum,omitempty"`        // checksum of the files' checksums, which differs for other data
-	StallMS    int64  `json:"stall_ms,omitempty"`   // the longest duration of one write or fsync
-	Device     int64  `json:"device,omitempty"`     // size of the block device, in bytes
-	Filesystem int64  `json:"filesystem,omitempty"` // size of the filesystem, in bytes, as df shows it
-	Error      string `json:"error,omitempty"`
+	Bytes      int64   `json:"bytes,omitempty"`      // written, and read back
+	Sum        string  `json:"sum,omitempty"`        // checksum of the files' checksums, which differs for other data
+	StallMS    int64   `json:"stall_ms,omitempty"`   // the longest duration of one write or fsync
+	Device     int64   `json:"device,omitempty"`     // size of the block device, in bytes
+	Filesystem int64   `json:"filesystem,omitempty"` // size of the filesystem, in bytes, as df shows it
+	Counters   []int64 `json:"counters,omitempty"`
+	Error      string  `json:"error,omitempty"`
 }
 
 // writer writes to a volume.
@@ -83,6 +86,11 @@ func run(ctx context.Context, args []string) (report, error) {
 			return report{}, err
 		}
 		return report{Bytes: n}, checkUsable(path, n)
+	case "count":
+		return report{}, writeCounters(ctx, args[1:])
+	case "counters":
+		numbers, err := readCounters(args[1:])
+		return report{Counters: numbers}, err
 	case "pause":
 		<-ctx.Done()
 		return report{}, nil

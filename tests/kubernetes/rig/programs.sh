@@ -94,9 +94,9 @@ build_cluster() (
 		$csi/external-resizer/v2/cmd/csi-resizer $csi/external-snapshotter/v8/cmd/{csi-snapshotter,snapshot-controller} \
 		./registrar ./livenessprobe
 	mv "$1/bin/server" "$1/bin/etcd"
-	# The snapshot controller's module contains its manifests for the cluster.
+	# The snapshot controller's modules contain its manifests, for snapshots and for groups of them.
 	mkdir -p "$1/manifests"
-	cp "$(go list -m -f '{{.Dir}}' $csi/external-snapshotter/client/v8)"/config/crd/snapshot.storage.k8s.io_*.yaml \
+	cp "$(go list -m -f '{{.Dir}}' $csi/external-snapshotter/client/v8)"/config/crd/*snapshot.storage.k8s.io_*.yaml \
 		"$(go list -m -f '{{.Dir}}' $csi/external-snapshotter/v8)"/deploy/kubernetes/snapshot-controller/rbac-snapshot-controller.yaml "$1/manifests/"
 	chmod u+w "$1/manifests"/*
 )

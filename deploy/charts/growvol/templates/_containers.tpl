@@ -24,14 +24,29 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end }}
 
-{{- /* "true" if the plugins of the rbd backend use the Nodes of Kubernetes, otherwise empty. */ -}}
+{{- /* "true" if the plugins of the rbd backend fence lost nodes, otherwise empty. */ -}}
+{{- define "growvol.fencing" -}}
+{{- if and (eq .Values.backend "rbd") .Values.rbd.fencing -}}true{{- end -}}
+{{- end }}
+
+{{- /* "true" if the nodes of the rbd backend have a topology, otherwise empty. */ -}}
+{{- define "growvol.cephTopology" -}}
+{{- if and (eq .Values.backend "rbd") .Values.rbd.domainLabels -}}true{{- end -}}
+{{- end }}
+
+{{- /* "true" if the node plugin of the rbd backend uses its Node in Kubernetes, otherwise empty. */ -}}
 {{- define "growvol.usesNodes" -}}
-{{- if and (eq .Values.backend "rbd") (or .Values.rbd.fencing .Values.rbd.crushLocationLabels) -}}true{{- end -}}
+{{- if and (eq .Values.backend "rbd") (or .Values.rbd.fencing .Values.rbd.crushLocationLabels .Values.rbd.domainLabels) -}}true{{- end -}}
+{{- end }}
+
+{{- /* "true" if the node plugin changes its Node in Kubernetes, otherwise empty. */ -}}
+{{- define "growvol.changesNode" -}}
+{{- if or .Values.node.startupTaint.enabled (include "growvol.fencing" .) -}}true{{- end -}}
 {{- end }}
 
 {{- /* "true" if the node plugin has a token of the API server, otherwise empty. */ -}}
 {{- define "growvol.nodeHasToken" -}}
-{{- if or .Values.node.startupTaint.enabled (include "growvol.usesNodes" .) -}}true{{- end -}}
+{{- if or (include "growvol.changesNode" .) (include "growvol.usesNodes" .) -}}true{{- end -}}
 {{- end }}
 
 {{- /* "true" if csi-snapshotter takes group snapshots, which only rbd has, otherwise empty. */ -}}

@@ -104,6 +104,17 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 {{- if and .Values.volumeSnapshotClasses (not .Values.sidecars.snapshotter.enabled) -}}
 {{- fail "volumeSnapshotClasses need sidecars.snapshotter.enabled" -}}
 {{- end -}}
+{{- if and .Values.volumeGroupSnapshotClasses (not (and .Values.sidecars.snapshotter.enabled (include "growvol.groupSnapshots" .))) -}}
+{{- fail "volumeGroupSnapshotClasses need the backend rbd, sidecars.snapshotter.enabled and sidecars.snapshotter.groupSnapshots" -}}
+{{- end -}}
+{{- with .Values.sidecars.snapshotMetadata -}}
+{{- if and .enabled (ne $.Values.backend "rbd") -}}
+{{- fail "sidecars.snapshotMetadata.enabled: only the backend rbd has changed blocks" -}}
+{{- end -}}
+{{- if and .enabled (not (and .tlsSecret .caCert)) -}}
+{{- fail "sidecars.snapshotMetadata.enabled needs sidecars.snapshotMetadata.tlsSecret (a Secret with tls.crt and tls.key) and caCert (of its authority)" -}}
+{{- end -}}
+{{- end -}}
 {{- $namespaces := list -}}
 {{- range .Values.rbac.readSecrets -}}
 {{- if has .namespace $namespaces -}}

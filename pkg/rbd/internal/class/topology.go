@@ -3,14 +3,11 @@ package class
 import (
 	"encoding/json"
 
+	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
 // This file holds the parameter topologyConstrainedPools.
-
-// TopologyPrefix begins the topology keys of nodes; the rest is the label of a domain
-// (ceph-csi, --domainlabels).
-const TopologyPrefix = "topology.rbd.csi.ceph.com/"
 
 // topologyPool is one element of the JSON list.
 type topologyPool struct {
@@ -38,7 +35,7 @@ func parseTopologyPools(text string) ([]Pool, error) {
 			if segment.DomainLabel == "" || segment.Value == "" {
 				return nil, valueError(ParamTopologyPools, text, "a list whose domainSegments have a domainLabel and a value")
 			}
-			p.Topology[TopologyPrefix+segment.DomainLabel] = segment.Value
+			p.Topology[rbdcsi.TopologyPrefix+segment.DomainLabel] = segment.Value
 		}
 		if len(p.Topology) == 0 {
 			return nil, valueError(ParamTopologyPools, text, "a list with domainSegments for the pool "+p.Name)

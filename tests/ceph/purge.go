@@ -1,0 +1,47 @@
+package ceph
+
+import (
+	"context"
+	"strings"
+)
+
+// This file removes what a killed test has left in Ceph.
+
+// Purge ends a pause of Ceph and the quota of SmallPool, removes all images of the pools, and ends
+// all fences.
+func (r *Rig) Purge(ctx context.Context) error {
+	for _, command := range []string{"unpause", "pool set-quota " + SmallPool + " max_bytes 0"} {
+		if _, err := r.Tool(ctx, "ceph", append([]string{"osd"}, strings.Fields(command)...)...); err != nil {
+			return err
+		}
+	}
+	for _, pool := range []string{Pool, OtherPool, SmallPool, Pool + "/" + Namespace} {
+		if err := r.removeImages(ctx, pool); err != nil {
+			return err
+		}
+	}
+	// The removal of an image breaks the lock of a client that no longer answers, and fences it.
+	_, err := r.Tool(ctx, "ceph", "osd", "blocklist", "clear")
+	return err
+}
+
+// removeImages removes all images of a pool. A pass may meet a parent before its clones, which only
+// the next pass removes then.
+func (r *Rig) removeImages(ctx context.Context, pool string) error {
+	const passes = 3
+	var last error
+	for range passes {
+		left, err := r.Tool(ctx, "rbd", "ls", pool)
+		if err != nil || left == "" {
+			return err
+		}
+		last = nil
+		for name := range strings.FieldsSeq(left) {
+			_, _ = r.Tool(ctx, "rbd", "snap", "purge", "--no-progress", pool+"/"+name) // rm reports what is left
+			if _, err := r.Tool(ctx, "rbd", "rm", "--no-progress", pool+"/"+name); err != nil {
+				last = err
+			}
+		}
+	}
+	return last
+}
