@@ -192,12 +192,3 @@ func (i *image) LockHolder() (ceph.Watcher, bool, error) {
 	}
 	return ceph.Watcher{}, false, nil
 }
-
-// Flatten implements ceph.Image.
-func (i *image) Flatten() error {
-	opened, err := i.open()
-	if err != nil {
-		return err
-	}
-	return wrap(opened.Flatten(), "flatten image %s", i)
-}
