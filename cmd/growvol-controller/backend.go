@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 
@@ -176,6 +177,10 @@ func openCinder(
 	return openedBackend{Backend: backend, driverName: cindercsi.DriverName, close: backend.Close}, nil
 }
 
+// rbdGCPercent is the setting GOGC with the rbd backend. Its heap has a few MB, and collecting that
+// more often than by default saves 2 MB and costs nothing that can be measured.
+const rbdGCPercent = 25
+
 func openRBD(
 	ctx context.Context, c config, log *slog.Logger, metrics prometheus.Registerer,
 ) (openedBackend, error) {
@@ -186,6 +191,7 @@ func openRBD(
 	if err != nil {
 		return openedBackend{}, err
 	}
+	debug.SetGCPercent(rbdGCPercent)
 	nodes, err := openNodes(ctx, c, log)
 	if err != nil {
 		return openedBackend{}, err

@@ -302,7 +302,7 @@ func TestTasksOfAHungClusterAreBounded(t *testing.T) {
 		cancel()
 	}
 	_, err = b.Get(shortContext(t), "a/volumes/one-more")
-	volumetest.WantKind(t, err, volume.KindUnavailable, "128 operations", "ceph -s")
+	volumetest.WantKind(t, err, volume.KindUnavailable, "12 operations", "ceph -s")
 	_, err = b.Get(t.Context(), "b/volumes/x")
 	volumetest.WantKind(t, err, volume.KindNotFound)
 	families, err := registry.Gather()

@@ -36,8 +36,9 @@ type session struct {
 	config  cluster.Cluster
 }
 
-// maxTasks bounds the tasks that run on one cluster: each occupies a thread while librbd waits.
-const maxTasks = 128
+// maxTasks bounds the tasks that run on one cluster: each occupies a thread while Ceph answers, and
+// a thread costs 150 KB. More do not make 100 expansions at once faster.
+const maxTasks = 12
 
 // run runs work, a sequence of calls on a cluster that may have to be repeated: if the cluster
 // answers that it has fenced this client (ESHUTDOWN), run connects again and repeats work once. The

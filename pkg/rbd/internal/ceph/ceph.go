@@ -126,7 +126,6 @@ type Image interface {
 	// Diff calls each for every extent that differs between two snapshots, in order of the
 	// offset; from "": all extents that are allocated; to "": the image itself.
 	Diff(from, to string, offset, length uint64, each func(Extent) error) error
-	Flatten() error
 	Close() error
 }
 

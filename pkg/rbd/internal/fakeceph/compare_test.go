@@ -285,23 +285,6 @@ func sequences() map[string]func(*world) {
 			w.closeImage("z")
 			w.remove("z")
 		},
-		"flatten": func(w *world) {
-			w.create("a", 8*mib)
-			w.open("a", "a", false)
-			w.step("flatten without parent", "", w.images["a"].Flatten())
-			w.step("snapshot", "", w.images["a"].CreateSnapshot("s"))
-			w.clone("a", "s", "b")
-			w.step("remove the snapshot", "", w.images["a"].RemoveSnapshot("s"))
-			w.open("b", "b", false)
-			w.step("flatten", "", w.images["b"].Flatten())
-			w.parent("b")
-			w.info("b")
-			w.closeImage("a")
-			w.open("a", "a", true)
-			w.snapshots("a")
-			w.closeImage("a")
-			w.remove("a")
-		},
 		"other pool": func(w *world) {
 			w.create("a", 8*mib)
 			w.open("a", "a", false)

@@ -251,6 +251,7 @@ func diff(before, after map[uint64]uint64, offset, length uint64) []ceph.Extent 
 	return out
 }
 
+// Flatten does what `rbd flatten` does: the driver never does that.
 func (o *openImage) Flatten() error {
 	return o.write("Flatten", func() error {
 		if o.image.parent == nil {

@@ -35,6 +35,7 @@ func Object(imageID string) string { return "rbd_header." + imageID }
 const (
 	parentKey      = "parent"
 	snapshotPrefix = "snapshot_"
+	clonesPrefix   = "snap_children_"
 )
 
 // SnapshotKey is the key of the header with the snapshot of that id.
@@ -70,6 +71,13 @@ func Snapshots(values map[string]string) ([]ceph.Snapshot, error) {
 	}
 	slices.SortFunc(all, func(a, b ceph.Snapshot) int { return cmp.Compare(a.ID, b.ID) })
 	return all, nil
+}
+
+// HasClones reports whether the snapshot of that id has clones, from the values of the header. They
+// are a list, which begins with their number. Clones of format 1 are not among them.
+func HasClones(values map[string]string, id uint64) bool {
+	r := reader{rest: values[fmt.Sprintf("%s%016x", clonesPrefix, id)]}
+	return r.uint32() > 0
 }
 
 // Types of snapshots (src/cls/rbd/cls_rbd_types.h, SnapshotNamespaceType).

@@ -32,7 +32,7 @@ func decode(t *testing.T, text string) string {
 func TestValuesOfCeph(t *testing.T) {
 	t.Parallel()
 	values := map[string]string{
-		"size": "x", "snap_children_000000000000002f": "x", "snap_seq": "x",
+		"size": "x", "snap_children_000000000000002f": "\x01\x00\x00\x00x", "snap_seq": "x",
 		SnapshotKey(0x2e): decode(t, userSnapshot), SnapshotKey(0x2f): decode(t, removedSnapshot),
 		parentKey: decode(t, cloneParent),
 	}
@@ -48,6 +48,9 @@ func TestValuesOfCeph(t *testing.T) {
 	}
 	if s = snapshots[1]; s.ID != 0x2f || len(s.Name) != 36 || s.Size != 8<<20 || !s.IsRemoved || s.IsForeign {
 		t.Errorf("got %+v", s)
+	}
+	if HasClones(values, 0x2e) || !HasClones(values, 0x2f) {
+		t.Error("got clones of the first snapshot or none of the second, want only the second to have some")
 	}
 	parent, found, err := ReadParent(values)
 	if want := (Parent{PoolID: 2, ImageID: "10a518c1c27b", SnapshotID: 0x2f}); err != nil || !found || parent != want {

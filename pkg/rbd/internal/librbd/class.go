@@ -105,8 +105,8 @@ func (p *pool) imageName(id string) (string, error) {
 	return answers[0].text(), wrap(answers[0].err, "find the name of image %s", id)
 }
 
-// header is what readHeader reads of an image.
-type header struct {
+// properties are what readHeader reads of an image.
+type properties struct {
 	size       uint64 // bytes
 	objectSize uint64 // bytes
 	flags      uint64
@@ -117,7 +117,7 @@ type header struct {
 
 // readHeader reads the header of an image as it is now, by one operation. ENOENT. io is p.io, or
 // one of the caller's own.
-func (p *pool) readHeader(io *rados.IOContext, id string) (header, error) {
+func (p *pool) readHeader(io *rados.IOContext, id string) (properties, error) {
 	snapshot := binary.LittleEndian.AppendUint64(nil, noSnapshot)
 	answers, err := execute(io, headerObject(id),
 		method{"get_size", snapshot},
@@ -126,17 +126,17 @@ func (p *pool) readHeader(io *rados.IOContext, id string) (header, error) {
 		method{"get_create_timestamp", nil},
 		method{"get_data_pool", nil})
 	if err != nil {
-		return header{}, err
+		return properties{}, err
 	}
 	size, flags, features, created, dataPool := answers[0], answers[1], answers[2], answers[3], answers[4]
-	h := header{
+	h := properties{
 		objectSize: 1 << size.bytes(1)[0], size: size.uint64(), flags: flags.uint64(), features: features.uint64(),
 		created:  time.Unix(int64(created.uint32()), int64(created.uint32())),
 		dataPool: int64(dataPool.uint64()), //nolint:gosec // -1 is written as the largest number
 	}
 	for _, answer := range answers {
 		if answer.err != nil {
-			return header{}, answer.err
+			return properties{}, answer.err
 		}
 	}
 	return h, nil

@@ -41,7 +41,6 @@ func (Dialer) Connect(c cluster.Cluster) (ceph.Cluster, error) {
 	if !isKey(c.Key) { // librados writes such a key to the standard error
 		return nil, wrap(unix.EINVAL, "connect to Ceph cluster %s: the key of client.%s is not a key of Ceph", c.ID, c.User)
 	}
-	useOneArena()
 	conn, err := rados.NewConnWithUser(c.User)
 	if err != nil {
 		return nil, wrap(err, "prepare a connection to Ceph cluster %s", c.ID)
@@ -99,6 +98,7 @@ func options(c cluster.Cluster) []option {
 		{"admin_socket", ""},
 		{"crash_dir", ""},
 
+		{"log_max_recent", "1"},      // entries of the log that are kept in memory: nobody reads them
 		{"ms_async_op_threads", "1"}, // this program moves no data: one thread is enough for the network
 	}
 }

@@ -32,8 +32,8 @@ const simpleFeatures = rbd.FeatureLayering | rbd.FeatureStripingV2 | rbd.Feature
 // does not answer reads the header when it reaches the cluster again.
 const notifyTimeout = 5 * time.Second
 
-// maxGrowAttempts bounds the attempts when other clients change the header at the same time.
-const maxGrowAttempts = 10
+// maxHeaderAttempts bounds the attempts when other clients change the header at the same time.
+const maxHeaderAttempts = 10
 
 // Grow implements ceph.Image.
 func (i *image) Grow(size uint64) error {
@@ -58,15 +58,12 @@ func (i *image) Grow(size uint64) error {
 // returns false. It fails if the header changes between reading and writing, so that it never
 // undoes what another client has done meanwhile, and tries again.
 func (i *image) growHeader(size uint64) (isSimple bool, err error) {
-	// The version of the object that was read last belongs to the I/O context, so that each call
-	// needs one of its own.
-	io, err := i.pool.connection.conn.OpenIOContext(i.pool.key.name)
+	io, err := i.openIO()
 	if err != nil {
 		return false, err
 	}
 	defer io.Destroy()
-	io.SetNamespace(i.pool.key.namespace)
-	for range maxGrowAttempts {
+	for range maxHeaderAttempts {
 		h, err := i.pool.readHeader(io, i.id)
 		if err != nil {
 			return false, err
@@ -83,25 +80,40 @@ func (i *image) growHeader(size uint64) (isSimple bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		err = i.setSize(io, version, size)
+		err = i.changeVersion(io, version, "set_size", binary.LittleEndian.AppendUint64(nil, size))
 		if err == nil {
 			return true, i.notifyWatchers(io)
 		}
-		if err = toErrno(err); !errors.Is(err, unix.ERANGE) && !errors.Is(err, unix.EOVERFLOW) {
+		if !isOutdated(err) {
 			return true, err
 		}
 	}
 	return true, unix.EBUSY
 }
 
-// setSize writes the size if the header still has the version. ERANGE, EOVERFLOW: it has another.
-func (i *image) setSize(io *rados.IOContext, version, size uint64) error {
+// openIO returns an I/O context of the caller's own, which it destroys. The version of the object
+// that was read last belongs to the context, so that each call needs one.
+func (i *image) openIO() (*rados.IOContext, error) {
+	io, err := i.pool.connection.conn.OpenIOContext(i.pool.key.name)
+	if err != nil {
+		return nil, err
+	}
+	io.SetNamespace(i.pool.key.namespace)
+	return io, nil
+}
+
+// changeVersion calls a method of the class that changes the header, if the header still has the
+// version. ERANGE, EOVERFLOW: it has another.
+func (i *image) changeVersion(io *rados.IOContext, version uint64, name string, in []byte) error {
 	op := rados.CreateWriteOp()
 	defer op.Release()
 	op.AssertVersion(version)
-	op.Exec(classRBD, "set_size", binary.LittleEndian.AppendUint64(nil, size))
-	return op.Operate(io, headerObject(i.id), rados.OperationNoFlag)
+	op.Exec(classRBD, name, in)
+	return toErrno(op.Operate(io, headerObject(i.id), rados.OperationNoFlag))
 }
+
+// isOutdated reports whether changeVersion has found another version.
+func isOutdated(err error) bool { return errors.Is(err, unix.ERANGE) || errors.Is(err, unix.EOVERFLOW) }
 
 // notifyWatchers makes the clients that have the image open read its header, and returns when they
 // have done so or do not answer in time. A notification without content means that the header has

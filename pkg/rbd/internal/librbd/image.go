@@ -50,6 +50,14 @@ func (i *image) open() (*rbd.Image, error) {
 	return opened, nil
 }
 
+// isOpen reports whether librbd has the image open: then it has to make all changes, which it knows
+// of otherwise only when it reads the header again.
+func (i *image) isOpen() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.opened != nil
+}
+
 // Close implements ceph.Image.
 func (i *image) Close() error {
 	i.mu.Lock()
@@ -167,10 +175,13 @@ func (i *image) allWatchers() ([]ceph.Watcher, error) {
 	return watchers, nil
 }
 
+// lockName is the name of the exclusive lock on the header (Ceph, RBD_LOCK_NAME).
+const lockName = "rbd_lock"
+
 // LockHolder implements ceph.Image, by one operation. Locks that people take by `rbd lock add` are
 // not the exclusive lock.
 func (i *image) LockHolder() (ceph.Watcher, bool, error) {
-	locks, err := i.pool.io.ListLockers(headerObject(i.id), "rbd_lock")
+	locks, err := i.pool.io.ListLockers(headerObject(i.id), lockName)
 	if err != nil {
 		return ceph.Watcher{}, false, wrap(err, "read the lock of image %s", i)
 	}
@@ -180,13 +191,4 @@ func (i *image) LockHolder() (ceph.Watcher, bool, error) {
 		}
 	}
 	return ceph.Watcher{}, false, nil
-}
-
-// Flatten implements ceph.Image.
-func (i *image) Flatten() error {
-	opened, err := i.open()
-	if err != nil {
-		return err
-	}
-	return wrap(opened.Flatten(), "flatten image %s", i)
 }

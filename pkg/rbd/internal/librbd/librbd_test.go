@@ -151,6 +151,8 @@ func TestFence(t *testing.T) {
 	check(t, p.Create(prefix+"a", 1<<30, layering()))
 	image, err := victimPool.Open(prefix+"a", false)
 	check(t, err)
+	_, err = image.Snapshots() // opens the image
+	check(t, err)
 	check(t, image.CreateSnapshot("s")) // takes the exclusive lock
 	observer, err := p.Open(prefix+"a", true)
 	check(t, err)

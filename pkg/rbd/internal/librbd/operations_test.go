@@ -81,16 +81,29 @@ func countOperations(t *testing.T, admin *connection, p *pool, prefix string) (e
 		{"Open for writing", 1, func() (err error) { writable, err = p.Open(name, false); return err }},
 		{"Grow", 3, func() error { return writable.Grow(2 << 30) }},
 		{"Grow to the same size", 1, func() error { return writable.Grow(2 << 30) }},
-		{"CreateSnapshot (librbd opens the image)", 24, func() error { return writable.CreateSnapshot("s") }},
-		{"Snapshots", 6, func() error { _, err := writable.Snapshots(); return err }},
+		{"CreateSnapshot", 5, func() error { return writable.CreateSnapshot("s") }},
+		{"Snapshots (librbd opens the image)", 14, func() error { _, err := writable.Snapshots(); return err }},
 		{"Grow while librbd has the image open", 4, func() error { return writable.Grow(3 << 30) }},
 		{"Close", 6, func() error { return writable.Close() }},
 		{"Clone", 35, func() error { return p.Clone(p, name, "s", clone, layering()) }},
-		{"Rename", 27, func() error { return p.Rename(name, name+"-b") }},
-		{"Remove a clone", 78, func() error { return p.Remove(clone) }},
-		{"OpenID, RemoveSnapshot, Close", 29, func() error {
+		{"OpenID, RemoveSnapshot of one with a clone, Close", 5, func() error {
 			i, err := p.OpenID(id, false)
 			if err != nil {
+				return err
+			}
+			if err := i.RemoveSnapshot("s"); err != nil {
+				return err
+			}
+			return i.Close()
+		}},
+		{"Rename", 27, func() error { return p.Rename(name, name+"-b") }},
+		{"Remove a clone and the snapshot that has waited for it", 97, func() error { return p.Remove(clone) }},
+		{"OpenID, CreateSnapshot, RemoveSnapshot, Close", 27, func() error {
+			i, err := p.OpenID(id, false)
+			if err != nil {
+				return err
+			}
+			if err := i.CreateSnapshot("s"); err != nil {
 				return err
 			}
 			if err := i.RemoveSnapshot("s"); err != nil {

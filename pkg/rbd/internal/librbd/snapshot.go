@@ -43,8 +43,11 @@ func (i *image) Snapshots() ([]ceph.Snapshot, error) {
 	return snapshots, nil
 }
 
-// CreateSnapshot implements ceph.Image.
+// CreateSnapshot implements ceph.Image. librbd does it if a client uses the image.
 func (i *image) CreateSnapshot(name string) error {
+	if isDone, err := i.addSnapshot(name); isDone || err != nil {
+		return wrap(err, "take snapshot %s@%s", i, name)
+	}
 	opened, err := i.open()
 	if err != nil {
 		return err
@@ -56,6 +59,9 @@ func (i *image) CreateSnapshot(name string) error {
 // RemoveSnapshot implements ceph.Image. Of an image that is open read-only it removes snapshots
 // also while the pool is full: opening an image for writing waits then.
 func (i *image) RemoveSnapshot(name string) error {
+	if isDone, err := i.retireSnapshot(name); isDone || err != nil {
+		return wrap(err, "remove snapshot %s@%s", i, name)
+	}
 	return i.write(func(writable *rbd.Image) error {
 		return wrap(writable.GetSnapshot(name).Remove(), "remove snapshot %s@%s", i, name)
 	})
