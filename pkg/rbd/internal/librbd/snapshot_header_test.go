@@ -170,13 +170,15 @@ func TestSnapshotIsGuardedByVersion(t *testing.T) {
 		t.Errorf("got %v, want that the header has changed", err)
 	}
 	wantSnapshots(t, p, prefix+"a", 0, 0)
-	withImage(t, p, prefix+"a", func(opened *rbd.Image) {
-		_, err := opened.WriteAt([]byte("x"), 0)
-		check(t, err)
-		if _, isUnused, err := i.checkUnused(io); isUnused || err != nil {
-			t.Errorf("got unused %t (%v) of an image whose lock is held, want false", isUnused, err)
-		}
-	})
+	// A client that has died has the lock, and is told nothing.
+	if _, err := io.LockExclusive(headerObject(i.id), lockName, "auto 1", "", 0, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, isUnused, err := i.checkUnused(io); isUnused || err != nil {
+		t.Errorf("got unused %t (%v) of an image whose lock is held, want false", isUnused, err)
+	}
+	_, err = io.Unlock(headerObject(i.id), lockName, "auto 1")
+	check(t, err)
 }
 
 // A client that opens the image at the moment of the snapshot and does not answer may still write:
