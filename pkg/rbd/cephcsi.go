@@ -1,25 +1,28 @@
 package rbd
 
 import (
-	"context"
-	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 
-	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
 	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// This file holds how the volumes and snapshots of ceph-csi are found and deleted. ceph-csi keeps a
-// journal in omaps of the pool (ceph-csi, internal/journal/voljournal.go):
+// This file holds how the volumes and snapshots of ceph-csi are found; cephcsi_delete.go deletes
+// them. ceph-csi keeps a journal in omaps of the pool (ceph-csi, internal/journal/voljournal.go):
 //
-//	csi.volume.UUID      csi.imagename, csi.volname, csi.volume.encryptKMS, csi.journalpool
+//	csi.volume.UUID      csi.volname, csi.imagename, csi.imageid, csi.volume.owner; of encrypted volumes
+//	                     csi.volume.encryptKMS, csi.volume.encryptionType
 //	csi.volumes.default  csi.volume.REQUEST = UUID
-//	csi.snap.UUID        csi.imagename, csi.snapname, csi.source (the image of the volume)
+//	csi.snap.UUID        csi.snapname, csi.source (the image of the volume), and the others
 //	csi.snaps.default    csi.snap.REQUEST = UUID
 //
+// With topology, the journal is in the pool of the parameter pool, and the image in another one:
+// there csi.volume.UUID is empty. Its values, among them csi.journalpool, are in the journal's pool,
+// and csi.volumes.default has POOL/UUID. ceph-csi itself does not find them by a handle, which names
+// the pool of the image.
+//
 // A snapshot of ceph-csi is an image, a clone of the volume, with one snapshot of the same name.
+// Between a clone of a volume and its source there is a temporary clone, CLONE-temp.
 // The driver reads the journal, and removes entries after their images; it writes none.
 
 // journal names the objects and keys of one kind of entry.
@@ -103,102 +106,20 @@ func (s *session) cephCSISource(t snapshotTarget) (string, error) {
 		return "", fmt.Errorf("cannot read the source of snapshot %s: %w", t.id, err)
 	}
 	source := values[cephCSISource]
-	const uuidLength = 36
-	if len(source) < uuidLength || !volume.IsUUID(source[len(source)-uuidLength:]) {
+	uuid := lastUUID(source)
+	if uuid == "" {
 		return rbdcsi.VolumeHandle{Location: t.handle.Location, Image: source}.String(), nil
 	}
-	return fmt.Sprintf("0001-%04x-%s-%016x-%s",
-		len(t.handle.Cluster), t.handle.Cluster, t.pool.ID(), source[len(source)-uuidLength:]), nil
+	return fmt.Sprintf("0001-%04x-%s-%016x-%s", len(t.handle.Cluster), t.handle.Cluster, t.pool.ID(), uuid), nil
 }
 
-// forgetCephCSI removes the journal's entry of a volume of ceph-csi whose image is gone.
-func (s *session) forgetCephCSI(t target) error {
-	h, ok := rbdcsi.ParseCephCSIHandle(t.id)
-	if !ok {
-		return nil
+// lastUUID returns the UUID at the end of the name of an image; empty: there is none.
+func lastUUID(image string) string {
+	const length = 36
+	if len(image) < length || !volume.IsUUID(image[len(image)-length:]) {
+		return ""
 	}
-	return s.removeCephCSIEntry(volumeJournal(), t.pool, t.handle.Location, h.UUID)
-}
-
-// removeCephCSIEntry removes an entry: first its name from the directory, because the entry has the
-// name when that is repeated.
-func (s *session) removeCephCSIEntry(j journal, pool ceph.Pool, at rbdcsi.Location, uuid string) error {
-	object := j.entry + uuid
-	values, err := pool.OmapValues(object)
-	if isMissing(err) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("cannot read the entry %s of ceph-csi's journal: %w", object, err)
-	}
-	if name := values[j.nameKey]; name != "" {
-		if err := s.removeCephCSIName(j, pool, at, name, uuid, values[cephCSIJournalPool]); err != nil {
-			return err
-		}
-	}
-	if err := pool.RemoveObject(object); err != nil && !isMissing(err) {
-		return fmt.Errorf("cannot remove the entry %s of ceph-csi's journal: %w", object, err)
-	}
-	return nil
-}
-
-// removeCephCSIName removes the name of a request from the directory if it belongs to the UUID.
-func (s *session) removeCephCSIName(
-	j journal, pool ceph.Pool, at rbdcsi.Location, name, uuid, journalPool string,
-) error {
-	if journalPool != "" {
-		id, err := hex.DecodeString(journalPool)
-		if err != nil || len(id) != 8 {
-			return volume.Errorf(volume.KindInternal, "the entry %s%s of ceph-csi's journal has the invalid pool %q",
-				j.entry, uuid, journalPool)
-		}
-		if at.Pool, err = s.cluster.PoolName(int64(binary.BigEndian.Uint64(id))); isMissing(err) {
-			return nil
-		} else if err != nil {
-			return fmt.Errorf("cannot read the name of pool %s: %w", journalPool, err)
-		}
-		if pool, err = s.pool(at); err != nil {
-			return err
-		}
-	}
-	key := j.requestKey + name
-	values, err := pool.OmapValues(j.directory, key)
-	if err == nil && isUUIDOf(values[key], uuid) {
-		err = pool.RemoveOmapKeys(j.directory, key)
-	}
-	if err != nil && !isMissing(err) {
-		return fmt.Errorf("cannot remove %s from %s of ceph-csi's journal: %w", key, j.directory, err)
-	}
-	return nil
-}
-
-// isUUIDOf reports whether the value of the directory, UUID or POOL/UUID, names the UUID.
-func isUUIDOf(value, uuid string) bool {
-	return value == uuid || len(value) > len(uuid) && value[len(value)-len(uuid)-1:] == "/"+uuid
-}
-
-// deleteCephCSISnapshot removes a snapshot of ceph-csi: the snapshot, its image and its entry.
-func (s *session) deleteCephCSISnapshot(ctx context.Context, t snapshotTarget) error {
-	h := rbdcsi.VolumeHandle{Location: t.handle.Location, Image: t.handle.Image}
-	image := target{id: t.id, handle: h, pool: t.pool}
-	imageID, err := t.pool.ImageID(t.handle.Image)
-	if err == nil {
-		err = s.removeSnapshotByName(ctx, t.pool, imageID, t.handle.Snapshot)
-	}
-	if err != nil && !isMissing(err) {
-		return err
-	}
-	for range maxDeleteRounds {
-		isDone, err := s.deleteImage(ctx, image)
-		if err != nil {
-			return err
-		}
-		if isDone {
-			return s.removeCephCSIEntry(snapshotJournal(), t.pool, t.handle.Location, t.cephCSI)
-		}
-	}
-	return volume.Errorf(volume.KindUnavailable, "image %s is being changed by other programs", image.spec()).
-		WithRemedy(retryRemedy)
+	return image[len(image)-length:]
 }
 
 // Metadata of images that ceph-csi encrypts (ceph-csi, internal/rbd/encryption.go), now and
