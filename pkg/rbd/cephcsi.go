@@ -3,6 +3,7 @@ package rbd
 import (
 	"fmt"
 
+	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
 	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -53,6 +54,7 @@ const (
 	cephCSIImage       = "csi.imagename"
 	cephCSIJournalPool = "csi.journalpool" // id of the pool of directory, in hexadecimal; absent: the same pool
 	cephCSISource      = "csi.source"
+	cephCSIKMS         = "csi.volume.encryptKMS" // id of the key management; absent: not encrypted
 )
 
 // readCephCSI returns the image of an entry: that of the default name if the entry was lost.
@@ -122,14 +124,14 @@ func lastUUID(image string) string {
 	return image[len(image)-length:]
 }
 
-// Metadata of images that ceph-csi encrypts (ceph-csi, internal/rbd/encryption.go), now and
-// formerly.
+// cephCSIEncryptionKeys are the metadata of images that ceph-csi encrypts, now and formerly
+// (ceph-csi, internal/rbd/encryption.go), and the key of their entries.
 func cephCSIEncryptionKeys() []string {
-	return []string{"rbd.csi.ceph.com/encrypted", ".rbd.csi.ceph.com/encrypted"}
+	return []string{"rbd.csi.ceph.com/encrypted", ".rbd.csi.ceph.com/encrypted", cephCSIKMS}
 }
 
-// checkNotEncrypted returns an error of kind Precondition if the metadata of an image say that
-// ceph-csi has encrypted it: only ceph-csi can get its passphrase, and copies would be unreadable.
+// checkNotEncrypted returns an error of kind Precondition if the metadata of an image, or its entry
+// of the journal, say that ceph-csi has encrypted it: only ceph-csi can get its passphrase.
 func checkNotEncrypted(all map[string]string, spec string) error {
 	for _, key := range cephCSIEncryptionKeys() {
 		if state := all[key]; state != "" {
@@ -142,14 +144,33 @@ func checkNotEncrypted(all map[string]string, spec string) error {
 	return nil
 }
 
-// checkCephCSIEncryption is checkNotEncrypted for the image of a handle of ceph-csi.
-func (t target) checkCephCSIEncryption(imageID string) error {
-	if _, ok := rbdcsi.ParseCephCSIHandle(t.id); !ok {
+// checkNotCephCSIEncrypted returns an error of kind Precondition if ceph-csi has encrypted the image
+// of a handle of ceph-csi. Other handles cost no request.
+func (t target) checkNotCephCSIEncrypted() error {
+	h, ok := rbdcsi.ParseCephCSIHandle(t.id)
+	if !ok {
 		return nil
 	}
-	all, err := readMetadata(t.pool, imageID)
+	if err := checkEntryNotEncrypted(t.pool, volumeJournal(), h.UUID, t.spec()); err != nil {
+		return err
+	}
+	id, err := t.imageID()
+	if err != nil {
+		return err
+	}
+	all, err := readMetadata(t.pool, id)
 	if err != nil {
 		return err
 	}
 	return checkNotEncrypted(all, t.spec())
+}
+
+// checkEntryNotEncrypted is checkNotEncrypted for the entry of the journal. Images whose files
+// ceph-csi encrypts (encryptionType: file) are marked there only.
+func checkEntryNotEncrypted(pool ceph.Pool, j journal, uuid, spec string) error {
+	values, err := pool.OmapValues(j.entry+uuid, cephCSIKMS)
+	if err != nil && !isMissing(err) {
+		return fmt.Errorf("cannot read the entry %s%s of ceph-csi's journal: %w", j.entry, uuid, err)
+	}
+	return checkNotEncrypted(values, spec)
 }
