@@ -88,6 +88,9 @@ func (p *publishCall) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer p.lease.Release()
+	if p.staging, err = p.stagedPath(ctx, p.id, p.staging, p.lease); err != nil {
+		return err
+	}
 	vol, err := p.openStaged(ctx)
 	if err != nil {
 		return err

@@ -12,13 +12,27 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// This file unstages what ceph-csi's node plugin has staged before this plugin replaced it (ceph-csi,
-// internal/rbd/nodeserver.go). ceph-csi mounts a volume below the staging path, at a directory or a
-// file that is named after the volume, and writes a file beside it. kubelet removes the staging path
-// only when it is empty.
+// This file finds and unstages what ceph-csi's node plugin has staged before this plugin replaced it
+// (ceph-csi, internal/rbd/nodeserver.go). ceph-csi mounts a volume below the staging path, at a
+// directory or a file that is named after the volume, and writes a file beside it. kubelet removes
+// the staging path only when it is empty.
 
 // cephCSIStash is the file that ceph-csi writes.
 const cephCSIStash = "image-meta.json"
+
+// stagedPath returns the path at which the volume is mounted: the staging path, or the one at which
+// ceph-csi has mounted it, while nothing is mounted at the staging path.
+func (s *Server) stagedPath(ctx context.Context, id, path string, lease *operation.Lease) (string, error) {
+	staged, ok := cephCSIStaged(id, path)
+	if !ok {
+		return path, nil
+	}
+	_, mounted, err := s.inspector.FindMount(ctx, lease, path)
+	if err != nil || mounted {
+		return path, err
+	}
+	return staged, nil
+}
 
 // unmountCephCSI unmounts what ceph-csi has mounted below the staging path. Errors are those of
 // unmountAll.

@@ -105,3 +105,38 @@ func TestVolumeThatCephCSIHasStagedIsExpanded(t *testing.T) {
 		t.Errorf("got %s, %v; the filesystem has %s", size, err, b.filesystemSize(d))
 	}
 }
+
+// A second pod of the node gets the volume that ceph-csi has staged.
+func TestVolumeThatCephCSIHasStagedIsPublished(t *testing.T) {
+	for name, capability := range map[string]*csi.VolumeCapability{"mount": mountCapability("ext4"), "block": blockCapability()} {
+		t.Run(name, func(t *testing.T) {
+			if name == "block" {
+				requireDeviceNodes(t)
+			}
+			b := newTestNode(t, capability)
+			d, _ := b.stageByCephCSI(t)
+			b.target = filepath.Join(filepath.Dir(filepath.Dir(b.target)), "pod-2", "mount")
+			if err := b.publish(t.Context(), false); err != nil {
+				t.Fatal(err)
+			}
+			if last := b.mounts[len(b.mounts)-1]; last.MountPoint != b.target || !b.isOnDisk(last, d) && last.DeviceNode != diskNumberOf(d) {
+				t.Errorf("the last mount is %+v", last)
+			}
+		})
+	}
+}
+
+// The content of a volume does not decide where the volume is mounted.
+func TestStashInTheVolumeItselfIsNoStaging(t *testing.T) {
+	b := newTestNode(t, mountCapability("ext4"))
+	d := b.stageAndPublish(t, volume.GiB)
+	writeFile(t, filepath.Join(b.staging, "image-meta.json"), "{}") // the fake mounts hide nothing
+	d.backendSize, d.deviceSize = 2*volume.GiB, 2*volume.GiB
+	if size, err := b.expand(t.Context(), 2*volume.GiB); err != nil || size != 2*volume.GiB {
+		t.Errorf("got %s, %v", size, err)
+	}
+	b.target += "-2"
+	if err := b.publish(t.Context(), false); err != nil {
+		t.Error(err)
+	}
+}
