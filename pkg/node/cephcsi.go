@@ -12,8 +12,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// This file finds and unstages what ceph-csi's node plugin has staged before this plugin replaced it
-// (ceph-csi, internal/rbd/nodeserver.go). ceph-csi mounts a volume below the staging path, at a
+// This file finds and unstages what ceph-csi's node plugin has staged before this plugin replaced
+// it (ceph-csi, internal/rbd/nodeserver.go). ceph-csi mounts a volume below the staging path, at a
 // directory or a file that is named after the volume, and writes a file beside it. kubelet removes
 // the staging path only when it is empty.
 
@@ -51,7 +51,8 @@ func removeCephCSIStaging(id, path string) error {
 	if !ok {
 		return nil
 	}
-	// os.Remove removes no directory with content. The stash goes last: with it, a retry finds the rest.
+	// os.Remove removes no directory with content. The stash goes last: with it, a retry finds the
+	// rest.
 	for _, name := range []string{staged, filepath.Join(path, cephCSIStash)} {
 		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return volume.Errorf(volume.KindInternal, "cannot remove what ceph-csi has left in the staging path: %w", err).
@@ -61,8 +62,8 @@ func removeCephCSIStaging(id, path string) error {
 	return nil
 }
 
-// cephCSIStaged returns the path at which ceph-csi mounts the volume; false: ceph-csi has not staged
-// it.
+// cephCSIStaged returns the path at which ceph-csi mounts the volume; false: ceph-csi has not
+// staged it.
 func cephCSIStaged(id, path string) (string, bool) {
 	if strings.ContainsRune(id, filepath.Separator) || !filepath.IsLocal(id) {
 		return "", false

@@ -18,9 +18,9 @@ import (
 //	csi.snaps.default    csi.snap.REQUEST = UUID
 //
 // With topology, the journal is in the pool of the parameter pool, and the image in another one:
-// there csi.volume.UUID is empty. Its values, among them csi.journalpool, are in the journal's pool,
-// and csi.volumes.default has POOL/UUID. ceph-csi itself does not find them by a handle, which names
-// the pool of the image.
+// there csi.volume.UUID is empty. Its values, among them csi.journalpool, are in the journal's
+// pool, and csi.volumes.default has POOL/UUID. ceph-csi itself does not find them by a handle,
+// which names the pool of the image.
 //
 // A snapshot of ceph-csi is an image, a clone of the volume, with one snapshot of the same name.
 // Between a clone of a volume and its source there is a temporary clone, CLONE-temp.
@@ -144,8 +144,8 @@ func checkNotEncrypted(all map[string]string, spec string) error {
 	return nil
 }
 
-// checkNotCephCSIEncrypted returns an error of kind Precondition if ceph-csi has encrypted the image
-// of a handle of ceph-csi. Other handles cost no request.
+// checkNotCephCSIEncrypted returns an error of kind Precondition if ceph-csi has encrypted the
+// image of a handle of ceph-csi. Other handles cost no request.
 func (t target) checkNotCephCSIEncrypted() error {
 	h, ok := rbdcsi.ParseCephCSIHandle(t.id)
 	if !ok {

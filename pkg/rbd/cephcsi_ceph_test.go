@@ -15,9 +15,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// This file adopts volumes of ceph-csi on a real cluster, that of tests/ceph. Images and journal are
-// made by cephcsi_layout_test.go, through librbd and the program rados; what ceph-csi deletes is
-// removed by Ceph's manager.
+// This file adopts volumes of ceph-csi on a real cluster, that of tests/ceph. Images and journal
+// are made by cephcsi_layout_test.go, through librbd and the program rados; what ceph-csi deletes
+// is removed by Ceph's manager.
 
 // realLayout returns the layout in the pool volumes of the real cluster, with an empty journal.
 func (r *rig) realLayout(t *testing.T, dir string) cephCSILayout {
@@ -75,8 +75,8 @@ func TestCephCSIVolumesOnCeph(t *testing.T) {
 	r.checkNothingLeft(t)
 }
 
-// ceph-csi has deleted a snapshot that has a restored volume, and a clone that has a snapshot: their
-// images are in the trash, where Ceph's manager tries again every 30 s to remove them.
+// ceph-csi has deleted a snapshot that has a restored volume, and a clone that has a snapshot:
+// their images are in the trash, where Ceph's manager tries again every 30 s to remove them.
 func TestCephCSIImagesInTheTrashOnCeph(t *testing.T) {
 	b, dir := newRealRig(t)
 	r := &rig{Backend: b}
@@ -107,8 +107,8 @@ func (r *rig) checkVolumes(t *testing.T, l cephCSILayout, uuid string) {
 	}
 }
 
-// awaitEmptyTrash waits until no image is in the trash, which is at most the 30 s after which Ceph's
-// manager tries again.
+// awaitEmptyTrash waits until no image is in the trash, which is at most the 30 s after which
+// Ceph's manager tries again.
 func awaitEmptyTrash(t *testing.T, pool ceph.Pool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

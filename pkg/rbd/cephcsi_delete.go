@@ -19,10 +19,10 @@ import (
 // This file deletes the volumes and snapshots of ceph-csi, with what it keeps besides their images.
 //
 // ceph-csi moves the images that it deletes to the trash, and has Ceph's manager remove them from
-// there, which succeeds only when their clones are gone (`ceph rbd task list`). Such an image can be
-// a clone of a volume that is deleted now, so that the volume becomes a tombstone. The manager does
-// not remove the tombstone after it has removed the clone. That is why this driver removes images
-// of ceph-csi from the trash as soon as it can.
+// there, which succeeds only when their clones are gone (`ceph rbd task list`). Such an image can
+// be a clone of a volume that is deleted now, so that the volume becomes a tombstone. The manager
+// does not remove the tombstone after it has removed the clone. That is why this driver removes
+// images of ceph-csi from the trash as soon as it can.
 
 // deleteCephCSIVolume removes the image of a volume, its temporary clone, and then its entry.
 func (s *session) deleteCephCSIVolume(ctx context.Context, t target, h rbdcsi.CephCSIHandle) error {
@@ -73,8 +73,8 @@ func (s *session) deleteCephCSIImage(ctx context.Context, t target) error {
 	return s.deleteTarget(ctx, t)
 }
 
-// removeDiscardedClones removes the clones of an image that ceph-csi has deleted, and first those of
-// the clones. Those that have other clones stay.
+// removeDiscardedClones removes the clones of an image that ceph-csi has deleted, and first those
+// of the clones. Those that have other clones stay.
 func (s *session) removeDiscardedClones(ctx context.Context, pool ceph.Pool, clusterID, imageID string) error {
 	r, err := s.readRelatives(ctx, pool, imageID)
 	if err != nil || len(r.snapshots) == 0 {

@@ -65,8 +65,8 @@ func (f Files) Read(id string) (Cluster, error) {
 	return c, err
 }
 
-// mappingFile is beside Config in ceph-csi's ConfigMap. It says by which clusters and pools those of
-// another site are replaced after a failover (ceph-csi, internal/util/cluster_mapping.go).
+// mappingFile is beside Config in ceph-csi's ConfigMap. It says by which clusters and pools those
+// of another site are replaced after a failover (ceph-csi, internal/util/cluster_mapping.go).
 const mappingFile = "cluster-mapping.json"
 
 // missingError is the error for a cluster that the file does not have.

@@ -6,9 +6,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// This file holds the parameters that only ceph-csi has (ceph-csi, examples/rbd/storageclass.yaml). A
-// StorageClass cannot be changed: one of ceph-csi must work as it is unless its volumes would then
-// lack what it promises.
+// This file holds the parameters that only ceph-csi has (ceph-csi,
+// examples/rbd/storageclass.yaml). A StorageClass cannot be changed: one of ceph-csi must work as
+// it is unless its volumes would then lack what it promises.
 
 // paramOtherMounters is the parameter that lets ceph-csi try rbd-nbd when the kernel cannot map an
 // image. Both of its values are accepted: the features that this driver gives to images can be
