@@ -260,3 +260,14 @@ func TestCephCSIVolumeInUseIsNotForgotten(t *testing.T) {
 		t.Errorf("the cluster has %s, had %s", got, before)
 	}
 }
+
+func TestClassWithCephCSIsEncryption(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	req := request("pvc-1", "encryptionKMSID", "vault")
+	r.create(t, req)
+	req = request("pvc-2", "encryptionKMSID", "vault")
+	req.Encrypted = true
+	_, err := r.Create(t.Context(), req)
+	volumetest.WantKind(t, err, volume.KindInvalid, "encryptionKMSID")
+}
