@@ -38,8 +38,12 @@ func (b *testNode) stageByCephCSI(t *testing.T) (d *fakeDisk, staged string) {
 	return d, staged
 }
 
+func bothCapabilities() map[string]*csi.VolumeCapability {
+	return map[string]*csi.VolumeCapability{"mount": mountCapability("ext4"), "block": blockCapability()}
+}
+
 func TestVolumeThatCephCSIHasStagedIsUnstaged(t *testing.T) {
-	for name, capability := range map[string]*csi.VolumeCapability{"mount": mountCapability("ext4"), "block": blockCapability()} {
+	for name, capability := range bothCapabilities() {
 		t.Run(name, func(t *testing.T) {
 			b := newTestNode(t, capability)
 			d, staged := b.stageByCephCSI(t)
@@ -108,7 +112,7 @@ func TestVolumeThatCephCSIHasStagedIsExpanded(t *testing.T) {
 
 // A second pod of the node gets the volume that ceph-csi has staged.
 func TestVolumeThatCephCSIHasStagedIsPublished(t *testing.T) {
-	for name, capability := range map[string]*csi.VolumeCapability{"mount": mountCapability("ext4"), "block": blockCapability()} {
+	for name, capability := range bothCapabilities() {
 		t.Run(name, func(t *testing.T) {
 			if name == "block" {
 				requireDeviceNodes(t)
@@ -119,7 +123,8 @@ func TestVolumeThatCephCSIHasStagedIsPublished(t *testing.T) {
 			if err := b.publish(t.Context(), false); err != nil {
 				t.Fatal(err)
 			}
-			if last := b.mounts[len(b.mounts)-1]; last.MountPoint != b.target || !b.isOnDisk(last, d) && last.DeviceNode != diskNumberOf(d) {
+			last := b.mounts[len(b.mounts)-1]
+			if last.MountPoint != b.target || !b.isOnDisk(last, d) && last.DeviceNode != diskNumberOf(d) {
 				t.Errorf("the last mount is %+v", last)
 			}
 		})

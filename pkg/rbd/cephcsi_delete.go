@@ -137,7 +137,8 @@ func (s *session) removeDiscarded(ctx context.Context, pool ceph.Pool, at rbdcsi
 		return s.dropRemoval(pool, object)
 	case errors.Is(err, unix.EBUSY):
 		return volume.Errorf(volume.KindUnavailable,
-			"image id %s in the trash of pool %s, which ceph-csi has deleted, is in use: %w", imageID, poolAndNamespace(at), err).
+			"image id %s in the trash of pool %s, which ceph-csi has deleted, is in use: %w",
+			imageID, poolAndNamespace(at), err).
 			WithRemedy(retryRemedy + "; if it lasts, see: ceph rbd task list")
 	case err != nil && !isMissing(err):
 		return err

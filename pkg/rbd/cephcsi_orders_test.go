@@ -59,8 +59,8 @@ func newFamily(t *testing.T) *family {
 	} {
 		uuid := familyUUID(n)
 		make(uuid, fmt.Sprintf("request-%d", n))
-		m := member{name: fmt.Sprint("ceph-csi ", n)}
-		m.delete, m.byCephCSI = func() error { return r.Delete(t.Context(), l.handle(uuid)) }, func() { l.deleteVolume(t, uuid) }
+		m := member{name: fmt.Sprint("ceph-csi ", n), byCephCSI: func() { l.deleteVolume(t, uuid) }}
+		m.delete = func() error { return r.Delete(t.Context(), l.handle(uuid)) }
 		if n == 1 || n == 4 {
 			m.delete = func() error { return r.DeleteSnapshot(t.Context(), l.handle(uuid)) }
 			m.byCephCSI = func() { l.deleteSnapshot(t, uuid) }

@@ -17,7 +17,8 @@ import (
 // This file tests a volume that ceph-csi has made, and that its node plugin has mapped and mounted,
 // when the plugins of this driver replace those of ceph-csi on a node that was not drained.
 
-// testStagedByCephCSI grows the volume in use, gives it to a second pod, and takes it from the node.
+// testStagedByCephCSI grows the volume in use, gives it to a second pod, and takes it from the
+// node.
 func (r *rig) testStagedByCephCSI(t *testing.T) {
 	t.Parallel()
 	n, ctx := r.nextNode(), testContext(t)
@@ -57,7 +58,7 @@ func (r *rig) stageByCephCSI(t *testing.T, n *node) *csiclient.Volume {
 	const uuid = "0f8d1f8e-6b9c-4f0a-9d3e-2f0a7c1b5e11"
 	image := "csi-vol-" + uuid
 	must.Value(r.Tool(ctx, "rbd", "create", "--size=1G", "--image-feature=layering", ceph.Pool+"/"+image))(t)
-	for key, value := range map[string]string{"csi.imagename": image, "csi.volname": "pvc-1", "csi.volume.owner": "default"} {
+	for key, value := range map[string]string{"csi.imagename": image, "csi.volname": "pvc-1"} {
 		must.Value(r.Tool(ctx, "rados", "-p", ceph.Pool, "setomapval", "csi.volume."+uuid, key, value))(t)
 	}
 	v := &csiclient.Volume{
@@ -70,7 +71,9 @@ func (r *rig) stageByCephCSI(t *testing.T, n *node) *csiclient.Volume {
 		},
 	}
 	r.mapByHand(t, n, ceph.Pool+"/"+image, "")
-	n.runScript(t, fmt.Sprintf(`for d in /sys/bus/rbd/devices/*; do if [ "$(cat $d/name)" = %[1]s ]; then id=${d##*/}; fi; done
+	n.runScript(t, fmt.Sprintf(`for d in /sys/bus/rbd/devices/*; do
+			if [ "$(cat $d/name)" = %[1]s ]; then id=${d##*/}; fi
+		done
 		mkdir -p %[2]s/%[3]s %[4]s
 		echo '{"Version":3,"pool":"%[5]s","radosNamespace":"","image":"%[1]s","accessType":false}' >%[2]s/image-meta.json
 		mkfs.ext4 -q -m0 /dev/rbd$id

@@ -115,7 +115,8 @@ func TestWrongFiles(t *testing.T) {
 
 // rookConfig is what Rook writes into ceph-csi's ConfigMap.
 const rookConfig = `[{"clusterID":"rook-ceph","monitors":["10.96.11.92:6789"],` +
-	`"cephFS":{"netNamespaceFilePath":"","subvolumeGroup":"","radosNamespace":"fs","kernelMountOptions":"","fuseMountOptions":""},` +
+	`"cephFS":{"netNamespaceFilePath":"","subvolumeGroup":"","radosNamespace":"fs",` +
+	`"kernelMountOptions":"","fuseMountOptions":""},` +
 	`"rbd":{"netNamespaceFilePath":"","radosNamespace":"","mirrorDaemonCount":0},"nfs":{"netNamespaceFilePath":""},` +
 	`"readAffinity":{"enabled":false,"crushLocationLabels":null},"namespace":"rook-ceph"}]`
 
