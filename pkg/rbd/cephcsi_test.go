@@ -208,6 +208,9 @@ func TestCephCSIEncryptedVolumeIsRefused(t *testing.T) {
 			before := r.server.Contents()
 			_, err := r.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: l.volumeHandle()})
 			volumetest.WantKind(t, err, volume.KindPrecondition, "ceph-csi has encrypted image volumes/csi-vol-"+volumeUUID)
+			group := volume.GroupSnapshotRequest{Name: "g", VolumeIDs: []string{l.volumeHandle()}}
+			_, err = r.CreateGroupSnapshot(t.Context(), group)
+			volumetest.WantKind(t, err, volume.KindPrecondition, "ceph-csi has encrypted")
 			_, err = r.Expand(t.Context(), l.volumeHandle(), 2*volume.GiB)
 			volumetest.WantKind(t, err, volume.KindPrecondition, "ceph-csi has encrypted")
 			r.wantSize(t, l.volumeHandle(), volume.GiB)
