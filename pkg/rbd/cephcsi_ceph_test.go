@@ -4,12 +4,15 @@ package rbd
 
 import (
 	"context"
+	"errors"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
 	"github.com/growvol/growvol/pkg/volume"
@@ -87,8 +90,17 @@ func TestCephCSIImagesInTheTrashOnCeph(t *testing.T) {
 	l.restore(t, restored, "pvc-restored", snapshot)
 	l.clone(t, clone, "pvc-clone", source)
 	l.makeSnapshotOf(t, last, "snapshot-2", clone)
+	id, err := l.pool.ImageID("csi-snap-" + snapshot)
+	check(t, err)
 	l.deleteSnapshot(t, snapshot)
 	l.deleteVolume(t, clone)
+	// As the fake does.
+	if err := l.pool.RemoveFromTrash(id); !errors.Is(err, unix.ENOTEMPTY) {
+		t.Errorf("an image in the trash with a clone: got %v, want ENOTEMPTY", err)
+	}
+	if err := l.pool.RemoveFromTrash(id + "0"); !isMissing(err) {
+		t.Errorf("an image that is not in the trash: got %v, want ENOENT", err)
+	}
 	check(t, r.Delete(t.Context(), l.handle(source)))
 	r.checkVolumes(t, l, restored)
 	check(t, r.Delete(t.Context(), l.handle(restored)))
