@@ -88,9 +88,6 @@ func (p *publishCall) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer p.lease.Release()
-	if p.staging, err = p.stagedPath(ctx, p.id, p.staging, p.lease); err != nil {
-		return err
-	}
 	vol, err := p.openStaged(ctx)
 	if err != nil {
 		return err
@@ -219,6 +216,10 @@ func (p *publishCall) openStaged(ctx context.Context) (*inspect.Volume, error) {
 			return nil, err
 		}
 		return p.inspector.Open(ctx, p.id, dev, p.lease)
+	}
+	var err error
+	if p.staging, err = p.stagedPath(ctx, p.id, p.staging, p.lease); err != nil {
+		return nil, err
 	}
 	m, mounted, err := p.inspector.FindMount(ctx, p.lease, p.staging)
 	if err != nil {

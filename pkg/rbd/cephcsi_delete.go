@@ -155,10 +155,16 @@ func isDiscardedByCephCSI(pool ceph.Pool, imageID string) (bool, error) {
 	if err != nil && !isMissing(err) {
 		return false, fmt.Errorf("cannot read the trash: %w", err)
 	}
+	if values[key] == "" {
+		return false, nil // it is not in the trash
+	}
 	name, err := header.TrashName(values[key])
+	if errors.Is(err, header.ErrFormat) {
+		return false, nil // of a version of Ceph whose trash this driver does not know
+	}
 	uuid := lastUUID(strings.TrimSuffix(name, temporarySuffix))
 	if err != nil || uuid == "" {
-		return false, nil // not in the trash, or of another version of Ceph, or not of ceph-csi
+		return false, err
 	}
 	for _, j := range []journal{volumeJournal(), snapshotJournal()} {
 		if _, err := pool.OmapValues(j.entry + uuid); !isMissing(err) {

@@ -49,7 +49,7 @@ func newFamily(t *testing.T) *family {
 		f.trashed = append(f.trashed, id)
 	}
 	l := f.layout
-	for n, make := range []func(uuid, request string){
+	for n, makeMember := range []func(uuid, request string){
 		func(uuid, request string) { l.makeVolumeOf(t, uuid, request) },
 		func(uuid, request string) { l.makeSnapshotOf(t, uuid, request, familyUUID(0)) },
 		func(uuid, request string) { l.restore(t, uuid, request, familyUUID(1)) },
@@ -58,7 +58,7 @@ func newFamily(t *testing.T) *family {
 		func(uuid, request string) { l.clone(t, uuid, request, familyUUID(3)) },
 	} {
 		uuid := familyUUID(n)
-		make(uuid, fmt.Sprintf("request-%d", n))
+		makeMember(uuid, fmt.Sprintf("request-%d", n))
 		m := member{name: fmt.Sprint("ceph-csi ", n), byCephCSI: func() { l.deleteVolume(t, uuid) }}
 		m.delete = func() error { return r.Delete(t.Context(), l.handle(uuid)) }
 		if n == 1 || n == 4 {

@@ -166,7 +166,8 @@ func (p *pool) Remove(name string) error {
 // RemoveFromTrash implements ceph.Pool.
 func (p *pool) RemoveFromTrash(imageID string) error {
 	const isForced = false // an image that is kept until a certain time stays
-	return wrap(rbd.TrashRemove(p.failing, imageID, isForced), "remove image id %s from the trash of %s", imageID, p.path(""))
+	err := rbd.TrashRemove(p.failing, imageID, isForced)
+	return wrap(err, "remove image id %s from the trash of %s", imageID, p.path(""))
 }
 
 // List implements ceph.Pool.
