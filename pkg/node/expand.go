@@ -237,6 +237,10 @@ func (e *expandCall) growthMount(
 	ctx context.Context, published filesystem.Mount, vol *inspect.Volume,
 ) (string, error) {
 	if e.staging != "" && e.staging != e.path {
+		var err error
+		if e.staging, err = e.stagedPath(ctx, e.id, e.staging, e.lease); err != nil {
+			return "", err
+		}
 		m, err := e.mountAt(ctx, e.staging)
 		if err != nil {
 			return "", err

@@ -217,6 +217,10 @@ func (p *publishCall) openStaged(ctx context.Context) (*inspect.Volume, error) {
 		}
 		return p.inspector.Open(ctx, p.id, dev, p.lease)
 	}
+	var err error
+	if p.staging, err = p.stagedPath(ctx, p.id, p.staging, p.lease); err != nil {
+		return nil, err
+	}
 	m, mounted, err := p.inspector.FindMount(ctx, p.lease, p.staging)
 	if err != nil {
 		return nil, err

@@ -41,6 +41,9 @@ func (s *Server) unstage(ctx context.Context, id, path string) error {
 	if err := s.unmountAll(ctx, id, path, lease); err != nil {
 		return err
 	}
+	if err := s.unmountCephCSI(ctx, id, path, lease); err != nil {
+		return err
+	}
 	conn, connected, err := s.opts.Connector.Locate(ctx, id)
 	if err != nil && !volume.IsKind(err, volume.KindNotFound) {
 		return err
@@ -64,6 +67,9 @@ func (s *Server) unstage(ctx context.Context, id, path string) error {
 		}
 	}
 	if err := s.opts.Connector.Disconnect(ctx, id); err != nil {
+		return err
+	}
+	if err := removeCephCSIStaging(id, path); err != nil {
 		return err
 	}
 	s.firstPublishTimes.forget(id)

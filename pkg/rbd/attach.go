@@ -27,6 +27,9 @@ func (b *Backend) Attach(ctx context.Context, req volume.AttachRequest) (map[str
 		if im.handle.Snapshot != "" {
 			return s.attachSnapshot(ctx, im, req.Access)
 		}
+		if err := im.checkNotCephCSIEncrypted(); err != nil {
+			return nil, err
+		}
 		info, err := s.attachment(im).Attach(ctx, req.Node, req.Access)
 		if err != nil {
 			return nil, err

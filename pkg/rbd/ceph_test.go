@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -184,44 +183,4 @@ func (r *rig) realNames(t *testing.T) []string {
 	names, err := r.realPool(t).List()
 	check(t, err)
 	return names
-}
-
-// TestCephCSIVolumesOnCeph adopts volumes on the real cluster. The journal is written with the
-// program rados.
-func TestCephCSIVolumesOnCeph(t *testing.T) {
-	b, dir := newRealRig(t)
-	r := &rig{Backend: b}
-	rados := func(t *testing.T, arguments ...string) {
-		t.Helper()
-		config := filepath.Join(dir, "ceph.conf")
-		arguments = append([]string{"-c", config, "--name", "client.admin", "-p", "volumes"}, arguments...)
-		out, err := exec.CommandContext(t.Context(), "rados", arguments...).CombinedOutput()
-		if err != nil {
-			t.Fatalf("rados %v: %v: %s", arguments, err, out)
-		}
-	}
-	setOmap := func(t *testing.T, object string, values map[string]string) {
-		t.Helper()
-		for key, value := range values {
-			rados(t, "setomapval", object, key, value)
-		}
-	}
-	l := cephCSILayout{cluster: realCluster, pool: r.realPool(t), setOmap: setOmap}
-	remove := func() {
-		for _, object := range []string{"csi.volumes.default", "csi.snaps.default"} {
-			if err := l.pool.RemoveObject(object); err != nil && !isMissing(err) {
-				t.Error(err)
-			}
-		}
-	}
-	remove()
-	t.Cleanup(remove)
-	adopt(t, r, l)
-	left := slices.DeleteFunc(r.realNames(t), func(name string) bool {
-		return !strings.Contains(name, "adopted") && !strings.Contains(name, volumeUUID) &&
-			!strings.Contains(name, snapshotUUID)
-	})
-	if len(left) > 0 {
-		t.Errorf("left: %v", left)
-	}
 }

@@ -1,9 +1,6 @@
 package rbd
 
 import (
-	"context"
-	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
@@ -11,15 +8,22 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// This file holds how the volumes and snapshots of ceph-csi are found and deleted. ceph-csi keeps a
-// journal in omaps of the pool (ceph-csi, internal/journal/voljournal.go):
+// This file holds how the volumes and snapshots of ceph-csi are found; cephcsi_delete.go deletes
+// them. ceph-csi keeps a journal in omaps of the pool (ceph-csi, internal/journal/voljournal.go):
 //
-//	csi.volume.UUID      csi.imagename, csi.volname, csi.volume.encryptKMS, csi.journalpool
+//	csi.volume.UUID      csi.volname, csi.imagename, csi.imageid, csi.volume.owner; of encrypted volumes
+//	                     csi.volume.encryptKMS, csi.volume.encryptionType
 //	csi.volumes.default  csi.volume.REQUEST = UUID
-//	csi.snap.UUID        csi.imagename, csi.snapname, csi.source (the image of the volume)
+//	csi.snap.UUID        csi.snapname, csi.source (the image of the volume), and the others
 //	csi.snaps.default    csi.snap.REQUEST = UUID
 //
+// With topology, the journal is in the pool of the parameter pool, and the image in another one:
+// there csi.volume.UUID is empty. Its values, among them csi.journalpool, are in the journal's
+// pool, and csi.volumes.default has POOL/UUID. ceph-csi itself does not find them by a handle,
+// which names the pool of the image.
+//
 // A snapshot of ceph-csi is an image, a clone of the volume, with one snapshot of the same name.
+// Between a clone of a volume and its source there is a temporary clone, CLONE-temp.
 // The driver reads the journal, and removes entries after their images; it writes none.
 
 // journal names the objects and keys of one kind of entry.
@@ -50,6 +54,7 @@ const (
 	cephCSIImage       = "csi.imagename"
 	cephCSIJournalPool = "csi.journalpool" // id of the pool of directory, in hexadecimal; absent: the same pool
 	cephCSISource      = "csi.source"
+	cephCSIKMS         = "csi.volume.encryptKMS" // id of the key management; absent: not encrypted
 )
 
 // readCephCSI returns the image of an entry: that of the default name if the entry was lost.
@@ -103,112 +108,30 @@ func (s *session) cephCSISource(t snapshotTarget) (string, error) {
 		return "", fmt.Errorf("cannot read the source of snapshot %s: %w", t.id, err)
 	}
 	source := values[cephCSISource]
-	const uuidLength = 36
-	if len(source) < uuidLength || !volume.IsUUID(source[len(source)-uuidLength:]) {
+	uuid := lastUUID(source)
+	if uuid == "" {
 		return rbdcsi.VolumeHandle{Location: t.handle.Location, Image: source}.String(), nil
 	}
-	return fmt.Sprintf("0001-%04x-%s-%016x-%s",
-		len(t.handle.Cluster), t.handle.Cluster, t.pool.ID(), source[len(source)-uuidLength:]), nil
+	return fmt.Sprintf("0001-%04x-%s-%016x-%s", len(t.handle.Cluster), t.handle.Cluster, t.pool.ID(), uuid), nil
 }
 
-// forgetCephCSI removes the journal's entry of a volume of ceph-csi whose image is gone.
-func (s *session) forgetCephCSI(t target) error {
-	h, ok := rbdcsi.ParseCephCSIHandle(t.id)
-	if !ok {
-		return nil
+// lastUUID returns the UUID at the end of the name of an image; empty: there is none.
+func lastUUID(image string) string {
+	const length = 36
+	if len(image) < length || !volume.IsUUID(image[len(image)-length:]) {
+		return ""
 	}
-	return s.removeCephCSIEntry(volumeJournal(), t.pool, t.handle.Location, h.UUID)
+	return image[len(image)-length:]
 }
 
-// removeCephCSIEntry removes an entry: first its name from the directory, because the entry has the
-// name when that is repeated.
-func (s *session) removeCephCSIEntry(j journal, pool ceph.Pool, at rbdcsi.Location, uuid string) error {
-	object := j.entry + uuid
-	values, err := pool.OmapValues(object)
-	if isMissing(err) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("cannot read the entry %s of ceph-csi's journal: %w", object, err)
-	}
-	if name := values[j.nameKey]; name != "" {
-		if err := s.removeCephCSIName(j, pool, at, name, uuid, values[cephCSIJournalPool]); err != nil {
-			return err
-		}
-	}
-	if err := pool.RemoveObject(object); err != nil && !isMissing(err) {
-		return fmt.Errorf("cannot remove the entry %s of ceph-csi's journal: %w", object, err)
-	}
-	return nil
-}
-
-// removeCephCSIName removes the name of a request from the directory if it belongs to the UUID.
-func (s *session) removeCephCSIName(
-	j journal, pool ceph.Pool, at rbdcsi.Location, name, uuid, journalPool string,
-) error {
-	if journalPool != "" {
-		id, err := hex.DecodeString(journalPool)
-		if err != nil || len(id) != 8 {
-			return volume.Errorf(volume.KindInternal, "the entry %s%s of ceph-csi's journal has the invalid pool %q",
-				j.entry, uuid, journalPool)
-		}
-		if at.Pool, err = s.cluster.PoolName(int64(binary.BigEndian.Uint64(id))); isMissing(err) {
-			return nil
-		} else if err != nil {
-			return fmt.Errorf("cannot read the name of pool %s: %w", journalPool, err)
-		}
-		if pool, err = s.pool(at); err != nil {
-			return err
-		}
-	}
-	key := j.requestKey + name
-	values, err := pool.OmapValues(j.directory, key)
-	if err == nil && isUUIDOf(values[key], uuid) {
-		err = pool.RemoveOmapKeys(j.directory, key)
-	}
-	if err != nil && !isMissing(err) {
-		return fmt.Errorf("cannot remove %s from %s of ceph-csi's journal: %w", key, j.directory, err)
-	}
-	return nil
-}
-
-// isUUIDOf reports whether the value of the directory, UUID or POOL/UUID, names the UUID.
-func isUUIDOf(value, uuid string) bool {
-	return value == uuid || len(value) > len(uuid) && value[len(value)-len(uuid)-1:] == "/"+uuid
-}
-
-// deleteCephCSISnapshot removes a snapshot of ceph-csi: the snapshot, its image and its entry.
-func (s *session) deleteCephCSISnapshot(ctx context.Context, t snapshotTarget) error {
-	h := rbdcsi.VolumeHandle{Location: t.handle.Location, Image: t.handle.Image}
-	image := target{id: t.id, handle: h, pool: t.pool}
-	imageID, err := t.pool.ImageID(t.handle.Image)
-	if err == nil {
-		err = s.removeSnapshotByName(ctx, t.pool, imageID, t.handle.Snapshot)
-	}
-	if err != nil && !isMissing(err) {
-		return err
-	}
-	for range maxDeleteRounds {
-		isDone, err := s.deleteImage(ctx, image)
-		if err != nil {
-			return err
-		}
-		if isDone {
-			return s.removeCephCSIEntry(snapshotJournal(), t.pool, t.handle.Location, t.cephCSI)
-		}
-	}
-	return volume.Errorf(volume.KindUnavailable, "image %s is being changed by other programs", image.spec()).
-		WithRemedy(retryRemedy)
-}
-
-// Metadata of images that ceph-csi encrypts (ceph-csi, internal/rbd/encryption.go), now and
-// formerly.
+// cephCSIEncryptionKeys are the metadata of images that ceph-csi encrypts, now and formerly
+// (ceph-csi, internal/rbd/encryption.go), and the key of their entries.
 func cephCSIEncryptionKeys() []string {
-	return []string{"rbd.csi.ceph.com/encrypted", ".rbd.csi.ceph.com/encrypted"}
+	return []string{"rbd.csi.ceph.com/encrypted", ".rbd.csi.ceph.com/encrypted", cephCSIKMS}
 }
 
-// checkNotEncrypted returns an error of kind Precondition if the metadata of an image say that
-// ceph-csi has encrypted it: only ceph-csi can get its passphrase, and copies would be unreadable.
+// checkNotEncrypted returns an error of kind Precondition if the metadata of an image, or its entry
+// of the journal, say that ceph-csi has encrypted it: only ceph-csi can get its passphrase.
 func checkNotEncrypted(all map[string]string, spec string) error {
 	for _, key := range cephCSIEncryptionKeys() {
 		if state := all[key]; state != "" {
@@ -221,14 +144,33 @@ func checkNotEncrypted(all map[string]string, spec string) error {
 	return nil
 }
 
-// checkCephCSIEncryption is checkNotEncrypted for the image of a handle of ceph-csi.
-func (t target) checkCephCSIEncryption(imageID string) error {
-	if _, ok := rbdcsi.ParseCephCSIHandle(t.id); !ok {
+// checkNotCephCSIEncrypted returns an error of kind Precondition if ceph-csi has encrypted the
+// image of a handle of ceph-csi. Other handles cost no request.
+func (t target) checkNotCephCSIEncrypted() error {
+	h, ok := rbdcsi.ParseCephCSIHandle(t.id)
+	if !ok {
 		return nil
 	}
-	all, err := readMetadata(t.pool, imageID)
+	if err := checkEntryNotEncrypted(t.pool, volumeJournal(), h.UUID, t.spec()); err != nil {
+		return err
+	}
+	id, err := t.imageID()
+	if err != nil {
+		return err
+	}
+	all, err := readMetadata(t.pool, id)
 	if err != nil {
 		return err
 	}
 	return checkNotEncrypted(all, t.spec())
+}
+
+// checkEntryNotEncrypted is checkNotEncrypted for the entry of the journal. Images whose files
+// ceph-csi encrypts (encryptionType: file) are marked there only.
+func checkEntryNotEncrypted(pool ceph.Pool, j journal, uuid, spec string) error {
+	values, err := pool.OmapValues(j.entry+uuid, cephCSIKMS)
+	if err != nil && !isMissing(err) {
+		return fmt.Errorf("cannot read the entry %s%s of ceph-csi's journal: %w", j.entry, uuid, err)
+	}
+	return checkNotEncrypted(values, spec)
 }

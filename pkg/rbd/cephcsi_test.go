@@ -6,103 +6,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
 	"github.com/growvol/growvol/pkg/rbd/internal/fakeceph"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
-// This file tests the adoption of volumes and snapshots of ceph-csi, laid out as ceph-csi does it
-// (internal/journal/voljournal.go, internal/rbd/snapshot.go). cephcsi_ceph_test.go runs adopt on a
-// real cluster.
-
-const (
-	volumeUUID   = "a6bf0a0b-4f4b-4f39-9c02-5f1c3a1f6f33"
-	snapshotUUID = "5c0d7a55-0d2f-4a35-8f6c-0e6e2a5d1c11"
-)
-
-// cephCSILayout writes what ceph-csi writes.
-type cephCSILayout struct {
-	cluster string // id in the configuration
-	pool    ceph.Pool
-	setOmap func(t *testing.T, object string, values map[string]string)
-}
-
-// cephCSIHandle returns the handle of a volume or snapshot in a cluster.
-func cephCSIHandle(clusterID string, pool int64, uuid string) string {
-	return fmt.Sprintf("0001-%04x-%s-%016x-%s", len(clusterID), clusterID, pool, uuid)
-}
-
-func (l cephCSILayout) volumeHandle() string {
-	return cephCSIHandle(l.cluster, l.pool.ID(), volumeUUID)
-}
-
-func (l cephCSILayout) snapshotHandle() string {
-	return cephCSIHandle(l.cluster, l.pool.ID(), snapshotUUID)
-}
-
-// makeVolume makes the volume of a claim, of 1 GiB, and its entry.
-func (l cephCSILayout) makeVolume(t *testing.T) {
-	t.Helper()
-	name := "csi-vol-" + volumeUUID
-	l.setOmap(t, "csi.volume."+volumeUUID, map[string]string{
-		"csi.volname": "pvc-9d1c", "csi.imagename": name, "csi.imageid": "10", "csi.volume.owner": "default",
-	})
-	l.setOmap(t, "csi.volumes.default", map[string]string{"csi.volume.pvc-9d1c": volumeUUID, "csi.volume.pvc-other": "x"})
-	check(t, l.pool.Create(name, 1<<30, ceph.ImageOptions{Features: []string{"layering"}}))
-}
-
-// makeSnapshot makes a snapshot of the volume: a clone of a snapshot that is removed, with a
-// snapshot of the clone's name, and its entry.
-func (l cephCSILayout) makeSnapshot(t *testing.T) {
-	t.Helper()
-	source, name := "csi-vol-"+volumeUUID, "csi-snap-"+snapshotUUID
-	l.setOmap(t, "csi.snap."+snapshotUUID, map[string]string{
-		"csi.snapname": "snapshot-77aa", "csi.imagename": name, "csi.source": source,
-	})
-	l.setOmap(t, "csi.snaps.default", map[string]string{"csi.snap.snapshot-77aa": snapshotUUID})
-	im, err := l.pool.Open(source, false)
-	check(t, err)
-	check(t, im.CreateSnapshot(name))
-	check(t, l.pool.Clone(l.pool, source, name, name, ceph.ImageOptions{Features: []string{"layering", "deep-flatten"}}))
-	check(t, im.RemoveSnapshot(name))
-	check(t, im.Close())
-	im, err = l.pool.Open(name, false)
-	check(t, err)
-	check(t, im.CreateSnapshot(name))
-	check(t, im.Close())
-}
-
-// checkJournal fails the test unless the directories have exactly those names of requests.
-func (l cephCSILayout) checkJournal(t *testing.T, want ...string) {
-	t.Helper()
-	var got []string
-	for _, object := range []string{"csi.volumes.default", "csi.snaps.default"} {
-		values, err := l.pool.OmapValues(object)
-		if err != nil && !isMissing(err) {
-			t.Fatal(err)
-		}
-		for key := range values {
-			got = append(got, key)
-		}
-	}
-	slices.Sort(got)
-	if !slices.Equal(got, want) {
-		t.Errorf("the journal has %v, want %v", got, want)
-	}
-}
-
-// fakeLayout returns the layout in a pool of the fake.
-func (r *rig) fakeLayout(t *testing.T, poolName, namespace string) cephCSILayout {
-	t.Helper()
-	return cephCSILayout{
-		cluster: "a",
-		pool:    r.testPool(t, poolName, namespace),
-		setOmap: func(_ *testing.T, object string, values map[string]string) {
-			r.server.SetOmap(poolName, namespace, object, values)
-		},
-	}
-}
+// This file tests the adoption of volumes and snapshots of ceph-csi, laid out by
+// cephcsi_layout_test.go. ceph_test.go runs adopt on a real cluster.
 
 // adopt uses a volume and a snapshot of ceph-csi in every way, and deletes them.
 func adopt(t *testing.T, r *rig, l cephCSILayout) {
@@ -140,7 +50,7 @@ func adopt(t *testing.T, r *rig, l cephCSILayout) {
 		check(t, r.DeleteSnapshot(t.Context(), old.ID))
 		check(t, r.DeleteSnapshot(t.Context(), s.ID))
 	}
-	l.checkJournal(t, "csi.volume.pvc-other")
+	l.checkJournal(t, "csi.snap.other", "csi.volume.other")
 	_, err = r.Get(t.Context(), v.ID)
 	volumetest.WantKind(t, err, volume.KindNotFound)
 	_, err = r.GetSnapshot(t.Context(), old.ID)
@@ -193,10 +103,10 @@ func TestCephCSIVolumeWithANameOfItsOwn(t *testing.T) {
 	check(t, l.pool.Rename("csi-vol-"+volumeUUID, "team-"+volumeUUID))
 	r.wantSize(t, l.volumeHandle(), volume.GiB)
 	check(t, r.Delete(t.Context(), l.volumeHandle()))
-	l.checkJournal(t, "csi.volume.pvc-other")
+	l.checkJournal(t, "csi.volume.other")
 }
 
-// With topology, the directory is in another pool than the image.
+// An entry that says that the directory is in another pool than the image.
 func TestCephCSIDirectoryInAnotherPool(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -214,6 +124,40 @@ func TestCephCSIDirectoryInAnotherPool(t *testing.T) {
 	}
 }
 
+// With topology, ceph-csi leaves the entry in the pool of the image empty.
+func TestCephCSIVolumeWithTopology(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	l := r.fakeLayout(t, "volumes", "")
+	l.makeVolume(t)
+	check(t, l.pool.RemoveObject("csi.volumes.default"))
+	values, err := l.pool.OmapValues("csi.volume." + volumeUUID)
+	check(t, err)
+	values["csi.journalpool"] = "0000000000000002"
+	r.server.SetOmap("other", "", "csi.volume."+volumeUUID, values)
+	r.server.SetOmap("other", "", "csi.volumes.default", map[string]string{
+		"csi.volume.pvc-9d1c": "0000000000000001/" + volumeUUID,
+	})
+	check(t, l.pool.RemoveObject("csi.volume."+volumeUUID))
+	r.server.SetOmap("volumes", "", "csi.volume."+volumeUUID, nil)
+	r.wantSize(t, l.volumeHandle(), volume.GiB)
+	check(t, r.Delete(t.Context(), l.volumeHandle()))
+	want := []string{"object other//csi.volume." + volumeUUID, "object other//csi.volumes.default"} // as ceph-csi does
+	if got := r.server.Contents(); !slices.Equal(got, want) {
+		t.Errorf("the cluster has %v, want %v", got, want)
+	}
+}
+
+// The handle names no image by itself: its deletion must not be reported as done.
+func TestMigratedVolumeOfCephCSIIsRefused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	const id = "mig_mons-b7f67366bb43f32e07d8a261a7840da9_image-e0b45b52-7e09-47d3-8f1b-806995fa4412_706f6f6c"
+	_, err := r.Get(t.Context(), id)
+	volumetest.WantKind(t, err, volume.KindPrecondition, "kubernetes.io/rbd")
+	volumetest.WantKind(t, r.Delete(t.Context(), id), volume.KindPrecondition, "Retain")
+}
+
 // A name that ceph-csi has given to another volume since stays.
 func TestCephCSINameOfAnotherVolumeStays(t *testing.T) {
 	t.Parallel()
@@ -222,7 +166,7 @@ func TestCephCSINameOfAnotherVolumeStays(t *testing.T) {
 	l.makeVolume(t)
 	l.setOmap(t, "csi.volumes.default", map[string]string{"csi.volume.pvc-9d1c": snapshotUUID})
 	check(t, r.Delete(t.Context(), l.volumeHandle()))
-	l.checkJournal(t, "csi.volume.pvc-9d1c", "csi.volume.pvc-other")
+	l.checkJournal(t, "csi.volume.other", "csi.volume.pvc-9d1c")
 }
 
 func TestCephCSIPoolThatIsMissingIsNoProof(t *testing.T) {
@@ -234,29 +178,56 @@ func TestCephCSIPoolThatIsMissingIsNoProof(t *testing.T) {
 	volumetest.WantKind(t, r.Delete(t.Context(), id), volume.KindUnavailable)
 }
 
-// Encrypted volumes of ceph-csi are deleted, but neither copied nor expanded: the driver cannot
-// open them.
-func TestCephCSIEncryptedVolumeIsNeitherCopiedNorExpanded(t *testing.T) {
+// Encrypted volumes of ceph-csi are deleted, but neither attached, copied nor expanded: the driver
+// cannot open them. Those whose files are encrypted are marked only in the journal.
+func TestCephCSIEncryptedVolumeIsRefused(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	l := r.fakeLayout(t, "volumes", "")
-	l.makeVolume(t)
-	id, err := l.pool.ImageID("csi-vol-" + volumeUUID)
-	check(t, err)
-	check(t, l.pool.SetMetadata(id, "rbd.csi.ceph.com/encrypted", "encrypted"))
-	l.makeSnapshot(t)
-	_, err = r.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: l.volumeHandle()})
-	volumetest.WantKind(t, err, volume.KindPrecondition, "ceph-csi has encrypted image volumes/csi-vol-"+volumeUUID)
-	_, err = r.Expand(t.Context(), l.volumeHandle(), 2*volume.GiB)
-	volumetest.WantKind(t, err, volume.KindPrecondition, "ceph-csi has encrypted")
-	r.wantSize(t, l.volumeHandle(), volume.GiB)
-	for _, source := range []volume.Source{{VolumeID: l.volumeHandle()}, {SnapshotID: l.snapshotHandle()}} {
-		_, err = r.createCopy(t, copyRequest("pvc-1", source))
-		volumetest.WantKind(t, err, volume.KindPrecondition, "encrypted")
+	for name, mark := range map[string]func(t *testing.T, l cephCSILayout){
+		"block": func(t *testing.T, l cephCSILayout) {
+			t.Helper()
+			id, err := l.pool.ImageID("csi-vol-" + volumeUUID)
+			check(t, err)
+			check(t, l.pool.SetMetadata(id, "rbd.csi.ceph.com/encrypted", "encrypted"))
+			l.makeSnapshot(t)
+		},
+		"file": func(t *testing.T, l cephCSILayout) {
+			t.Helper()
+			l.makeSnapshot(t)
+			for _, entry := range []string{"csi.volume." + volumeUUID, "csi.snap." + snapshotUUID} {
+				l.setOmap(t, entry, map[string]string{"csi.volume.encryptKMS": "vault", "csi.volume.encryptionType": "file"})
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.withNodes(t)
+			l := r.fakeLayout(t, "volumes", "")
+			l.makeVolume(t)
+			mark(t, l)
+			before := r.server.Contents()
+			_, err := r.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: l.volumeHandle()})
+			volumetest.WantKind(t, err, volume.KindPrecondition, "ceph-csi has encrypted image volumes/csi-vol-"+volumeUUID)
+			group := volume.GroupSnapshotRequest{Name: "g", VolumeIDs: []string{l.volumeHandle()}}
+			_, err = r.CreateGroupSnapshot(t.Context(), group)
+			volumetest.WantKind(t, err, volume.KindPrecondition, "ceph-csi has encrypted")
+			_, err = r.Expand(t.Context(), l.volumeHandle(), 2*volume.GiB)
+			volumetest.WantKind(t, err, volume.KindPrecondition, "ceph-csi has encrypted")
+			r.wantSize(t, l.volumeHandle(), volume.GiB)
+			_, err = r.Attach(t.Context(), attachRequest(l.volumeHandle(), "n1"))
+			volumetest.WantKind(t, err, volume.KindPrecondition, "ceph-csi has encrypted")
+			for _, source := range []volume.Source{{VolumeID: l.volumeHandle()}, {SnapshotID: l.snapshotHandle()}} {
+				_, err = r.createCopy(t, copyRequest("pvc-1", source))
+				volumetest.WantKind(t, err, volume.KindPrecondition, "encrypted")
+			}
+			if got := r.server.Contents(); !slices.Equal(got, before) {
+				t.Errorf("refused calls have changed %v to %v", before, got)
+			}
+			check(t, r.DeleteSnapshot(t.Context(), l.snapshotHandle()))
+			check(t, r.Delete(t.Context(), l.volumeHandle()))
+			l.checkJournal(t, "csi.snap.other", "csi.volume.other")
+		})
 	}
-	check(t, r.DeleteSnapshot(t.Context(), l.snapshotHandle()))
-	check(t, r.Delete(t.Context(), l.volumeHandle()))
-	l.checkJournal(t, "csi.volume.pvc-other")
 }
 
 func TestCephCSIDeletionsConverge(t *testing.T) {
@@ -287,8 +258,19 @@ func TestCephCSIVolumeInUseIsNotForgotten(t *testing.T) {
 	m := r.server.Map("volumes", "", "csi-vol-"+volumeUUID, fakeceph.MapOptions{})
 	before := strings.Join(r.server.Contents(), ",")
 	volumetest.WantKind(t, r.Delete(t.Context(), l.volumeHandle()), volume.KindPrecondition, m.Address)
-	l.checkJournal(t, "csi.volume.pvc-9d1c", "csi.volume.pvc-other")
+	l.checkJournal(t, "csi.volume.other", "csi.volume.pvc-9d1c")
 	if got := strings.Join(r.server.Contents(), ","); got != before {
 		t.Errorf("the cluster has %s, had %s", got, before)
 	}
+}
+
+func TestClassWithCephCSIsEncryption(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	req := request("pvc-1", "encryptionKMSID", "vault")
+	r.create(t, req)
+	req = request("pvc-2", "encryptionKMSID", "vault")
+	req.Encrypted = true
+	_, err := r.Create(t.Context(), req)
+	volumetest.WantKind(t, err, volume.KindInvalid, "encryptionKMSID")
 }

@@ -53,6 +53,9 @@ func (o *volumeCopy) make(
 	if source.handle.Snapshot != "" {
 		return s.cloneSnapshot(pool, source.pool, source.handle.Image, source.handle.Snapshot, h, options)
 	}
+	if err := source.checkNotCephCSIEncrypted(); err != nil {
+		return err
+	}
 	id, err := source.imageID()
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/rbd/internal/attachment"
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
+	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -43,15 +44,20 @@ func (s *session) deleteVolume(ctx context.Context, id string) error {
 			"the volume is the snapshot %s of image %s, which the driver did not make", t.handle.Snapshot, t.spec()).
 			WithRemedy("set persistentVolumeReclaimPolicy of the PersistentVolume to Retain, then delete the PersistentVolume")
 	}
-	// Temporary snapshots are removed in the first round; more rounds are needed only if other
-	// programs use the image meanwhile.
+	h, isCephCSI := rbdcsi.ParseCephCSIHandle(id)
+	if !isCephCSI {
+		return s.deleteTarget(ctx, t)
+	}
+	return s.deleteCephCSIVolume(ctx, t, h)
+}
+
+// deleteTarget removes the image, or makes it a tombstone. Temporary snapshots are removed in the
+// first round; more rounds are needed only if other programs use the image meanwhile.
+func (s *session) deleteTarget(ctx context.Context, t target) error {
 	for range maxDeleteRounds {
 		isDone, err := s.deleteImage(ctx, t)
-		if err != nil {
+		if err != nil || isDone {
 			return err
-		}
-		if isDone {
-			return s.forgetCephCSI(t)
 		}
 	}
 	return volume.Errorf(volume.KindUnavailable, "image %s is being changed by other programs", t.spec()).

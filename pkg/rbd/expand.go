@@ -47,7 +47,7 @@ func (s *session) expand(ctx context.Context, t target, size volume.Size) (volum
 		return volume.Volume{}, fmt.Errorf("cannot read image %s: %w", t.handle, err)
 	}
 	if before := volume.Size(info.Size); before < size {
-		if err := t.checkCephCSIEncryption(info.ID); err != nil {
+		if err := t.checkNotCephCSIEncrypted(); err != nil {
 			return volume.Volume{}, err
 		}
 		if err := s.grow(t, im, info, size); err != nil {

@@ -43,6 +43,9 @@ func (b *Backend) newCreation(req volume.CreateRequest) (creation, error) {
 	if c.class, err = class.ParseStorage(req.Parameters); err != nil {
 		return c, err
 	}
+	if err := c.class.CheckEncryption(req.Encrypted); err != nil {
+		return c, err
+	}
 	if c.attributes, err = class.ParseAttributes(req.MutableParameters); err != nil {
 		return c, err
 	}

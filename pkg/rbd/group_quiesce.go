@@ -46,6 +46,9 @@ func (s *session) openMember(id, groupName string) (*groupMember, error) {
 		return nil, volume.Errorf(volume.KindPrecondition, "the volume is a snapshot itself").
 			WithRemedy("use labels that select no such volume")
 	}
+	if err := t.checkNotCephCSIEncrypted(); err != nil {
+		return nil, err
+	}
 	im, err := t.open(true)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -23,11 +24,22 @@ type target struct {
 	pool   ceph.Pool
 }
 
-// clusterOf returns the id of the cluster of a volume handle, of this driver or of ceph-csi. Kind
-// NotFound: the text is no handle, so that no image can have it.
+// migratedPrefix begins the handles that ceph-csi gives to volumes of Kubernetes' own driver
+// kubernetes.io/rbd (ceph-csi, internal/rbd/migration.go).
+const migratedPrefix = "mig_mons-"
+
+// clusterOf returns the id of the cluster of a volume handle, of this driver or of ceph-csi. Kinds:
+// NotFound (the text is no handle, so that no image can have it), Precondition (the handle is that
+// of a volume of kubernetes.io/rbd).
 func clusterOf(id string) (string, error) {
 	if h, ok := rbdcsi.ParseCephCSIHandle(id); ok {
 		return h.Cluster, nil
+	}
+	if strings.HasPrefix(id, migratedPrefix) {
+		return "", volume.Errorf(volume.KindPrecondition,
+			"the volume is one of kubernetes.io/rbd, which ceph-csi serves and this driver does not").
+			WithRemedy("set persistentVolumeReclaimPolicy of the PersistentVolume to Retain, and create a PersistentVolume " +
+				"for its image with the handle clusterID/pool/image")
 	}
 	h, err := rbdcsi.ParseVolumeHandle(id)
 	if err != nil {

@@ -62,6 +62,11 @@ func (o *snapshotCopy) clone(
 		return err
 	}
 	spec := poolAndNamespace(source.handle.Location) + "/" + image
+	if source.cephCSI != "" {
+		if err := checkEntryNotEncrypted(source.pool, snapshotJournal(), source.cephCSI, spec); err != nil {
+			return err
+		}
+	}
 	if o.depth, err = s.checkSourceImage(ctx, source.pool, imageID, spec); err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ func (s *session) createSnapshot(ctx context.Context, source target, name string
 	if err != nil {
 		return volume.Snapshot{}, err
 	}
-	if err := source.checkCephCSIEncryption(id); err != nil {
+	if err := source.checkNotCephCSIEncrypted(); err != nil {
 		return volume.Snapshot{}, err
 	}
 	r, err := s.readRelatives(ctx, source.pool, id)

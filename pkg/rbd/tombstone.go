@@ -128,7 +128,7 @@ func (s *session) removeTombstone(ctx context.Context, pool ceph.Pool, at rbdcsi
 	name, err := imageNameOf(pool, imageID)
 	switch {
 	case isMissing(err):
-		return s.finishRemoval(ctx, pool, at, object)
+		return s.removeDiscarded(ctx, pool, at, imageID)
 	case err != nil:
 		return err
 	case !isTombstone(name, imageID):

@@ -102,6 +102,7 @@ func (r *rig) testHealthy(t *testing.T) {
 	t.Run("block", r.testBlock)
 	t.Run("read-only", r.testReadOnly)
 	t.Run("static", r.testStatic)
+	t.Run("staged by ceph-csi", r.testStagedByCephCSI)
 	t.Run("two nodes", r.testTwoNodes)
 	t.Run("renamed image", r.testRenamedImage)
 	t.Run("killed", r.testKilledController)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -53,8 +54,7 @@ func (f Files) Read(id string) (Cluster, error) {
 		return Cluster{}, volume.Errorf(volume.KindInvalid, "no Ceph cluster is named, and %s has several: %s",
 			f.Config, joinIDs(entries)).WithRemedy("set the parameter clusterID to one of them")
 	case index < 0:
-		return Cluster{}, volume.Errorf(volume.KindInvalid, "Ceph cluster %q is not in %s, which has: %s",
-			id, f.Config, joinIDs(entries)).WithRemedy("correct the parameter clusterID, or add the cluster to the file")
+		return Cluster{}, f.missingError(id, entries)
 	}
 	found := entries[index]
 	c := Cluster{ID: found.ClusterID, Monitors: found.Monitors, Namespace: found.RBD.RadosNamespace}
@@ -63,6 +63,23 @@ func (f Files) Read(id string) (Cluster, error) {
 	}
 	c.User, c.Key, err = f.readKey(c.ID)
 	return c, err
+}
+
+// mappingFile is beside Config in ceph-csi's ConfigMap. It says by which clusters and pools those
+// of another site are replaced after a failover (ceph-csi, internal/util/cluster_mapping.go).
+const mappingFile = "cluster-mapping.json"
+
+// missingError is the error for a cluster that the file does not have.
+func (f Files) missingError(id string, entries []entry) error {
+	err := volume.Errorf(volume.KindInvalid, "Ceph cluster %q is not in %s, which has: %s", id, f.Config, joinIDs(entries))
+	path := filepath.Join(filepath.Dir(f.Config), mappingFile)
+	content, readErr := os.ReadFile(path)
+	if readErr != nil || !strings.Contains(string(content), strconv.Quote(id)) {
+		return err.WithRemedy("correct the parameter clusterID, or add the cluster to the file")
+	}
+	return volume.Errorf(volume.KindInvalid, "%w; %s names it, but this driver does not read that file", err, path).
+		WithRemedy("create the PersistentVolumes again with handles of the present cluster, clusterID/pool/image, after " +
+			"setting their persistentVolumeReclaimPolicy to Retain")
 }
 
 // IDs returns the ids of all clusters in the order of the file. Errors by kind: Internal.

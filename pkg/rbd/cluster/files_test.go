@@ -112,3 +112,29 @@ func TestWrongFiles(t *testing.T) {
 		t.Errorf("got %v, want an error without the key", err)
 	}
 }
+
+// rookConfig is what Rook writes into ceph-csi's ConfigMap.
+const rookConfig = `[{"clusterID":"rook-ceph","monitors":["10.96.11.92:6789"],` +
+	`"cephFS":{"netNamespaceFilePath":"","subvolumeGroup":"","radosNamespace":"fs",` +
+	`"kernelMountOptions":"","fuseMountOptions":""},` +
+	`"rbd":{"netNamespaceFilePath":"","radosNamespace":"","mirrorDaemonCount":0},"nfs":{"netNamespaceFilePath":""},` +
+	`"readAffinity":{"enabled":false,"crushLocationLabels":null},"namespace":"rook-ceph"}]`
+
+func TestReadConfigurationOfRook(t *testing.T) {
+	files := writeFiles(t, map[string]string{"config.json": rookConfig})
+	c, err := files.Read("rook-ceph")
+	if err != nil || c.MonHost() != "10.96.11.92:6789" || c.Namespace != "" {
+		t.Errorf("got %+v, namespace %q (%v)", c, c.Namespace, err)
+	}
+}
+
+func TestClusterOfAnotherSiteIsNamed(t *testing.T) {
+	files := writeFiles(t, map[string]string{
+		"config.json":          rookConfig,
+		"cluster-mapping.json": `[{"clusterIDMapping": {"site1": "rook-ceph"}, "RBDPoolIDMapping": [{"1": "2"}]}]`,
+	})
+	_, err := files.Read("site1")
+	volumetest.WantKind(t, err, volume.KindInvalid, "cluster-mapping.json names it", "Retain")
+	_, err = files.Read("site")
+	volumetest.WantKind(t, err, volume.KindInvalid, "add the cluster to the file")
+}

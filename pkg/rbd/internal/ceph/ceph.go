@@ -79,6 +79,8 @@ type Pool interface {
 	// Remove removes an image. ENOENT; EBUSY: it has a watcher; ENOTEMPTY: it has snapshots, among
 	// them those that were removed while clones of them exist, or is in a group.
 	Remove(name string) error
+	// RemoveFromTrash removes the image of that id from the trash. Errors are those of Remove.
+	RemoveFromTrash(imageID string) error
 	List() ([]string, error) // names, in no order
 	// Namespaces returns the RADOS namespaces of the pool, without the default one.
 	Namespaces() ([]string, error)

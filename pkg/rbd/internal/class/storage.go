@@ -46,6 +46,8 @@ type Storage struct {
 	Pools   []Pool
 	Options ceph.ImageOptions // without DataPool
 	Context map[string]string // volume context, which is for the node; without the location
+	// cephCSIEncryption is a parameter for ceph-csi's encryption; empty: none.
+	cephCSIEncryption string
 }
 
 // Pool is a pool of a class.
@@ -117,7 +119,7 @@ func (p *storageParser) parse(key, value string) error {
 		return parseLayout(&p.class.Options, key, value)
 	default:
 		if !strings.HasPrefix(key, metadata.SidecarPrefix) {
-			return unknownError(key)
+			return p.parseCephCSI(key, value)
 		}
 	}
 	return nil

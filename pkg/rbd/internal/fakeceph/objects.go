@@ -79,6 +79,12 @@ func (p *openPool) omap(name string) (map[string]string, error) {
 		}
 		return out, nil
 	}
+	if name == "rbd_trash" {
+		for _, im := range n.trash {
+			out["id_"+im.id] = "\x02\x01" + encodeText("\x00"+encodeText(im.name)+strings.Repeat("\x00", 17))
+		}
+		return out, nil
+	}
 	id, isHeader := strings.CutPrefix(name, "rbd_header.")
 	im, err := p.imageByID(id)
 	if !isHeader || err != nil {

@@ -214,16 +214,44 @@ func (p *openPool) Rename(name, newName string) error {
 func (p *openPool) Remove(name string) error {
 	return p.call("Pool.Remove", p.pool, func() error {
 		n, im, err := p.image(name)
+		if err == nil {
+			err = im.checkRemovable()
+		}
 		if err != nil {
 			return err
 		}
-		if len(im.snapshots) > 0 || im.group != "" {
-			return unix.ENOTEMPTY
-		}
-		if len(im.watches) > 0 {
-			return unix.EBUSY
-		}
 		delete(n.images, name)
+		im.isGone = true
+		im.detach()
+		return nil
+	})
+}
+
+// checkRemovable returns why Ceph does not remove the image.
+func (im *image) checkRemovable() error {
+	switch {
+	case len(im.snapshots) > 0 || im.group != "":
+		return unix.ENOTEMPTY
+	case len(im.watches) > 0:
+		return unix.EBUSY
+	}
+	return nil
+}
+
+func (p *openPool) RemoveFromTrash(imageID string) error {
+	return p.call("Pool.RemoveFromTrash", p.pool, func() error {
+		n, err := p.find()
+		if err != nil {
+			return err
+		}
+		im := n.trash[imageID]
+		if im == nil {
+			return unix.ENOENT
+		}
+		if err := im.checkRemovable(); err != nil {
+			return err
+		}
+		delete(n.trash, imageID)
 		im.isGone = true
 		im.detach()
 		return nil

@@ -29,6 +29,20 @@ func NameKey(imageID string) string { return "id_" + imageID }
 // IDKey is the key of the directory with the id of the image of that name.
 func IDKey(name string) string { return "name_" + name }
 
+// Trash is the object that has the former names of the images in the trash, by NameKey.
+const Trash = "rbd_trash"
+
+// TrashName decodes the former name of an image, a value of Trash (src/cls/rbd/cls_rbd_types.h,
+// TrashImageSpec).
+func TrashName(value string) (string, error) {
+	const version = 1
+	r := reader{rest: value}
+	r.begin(version)
+	r.skip(1) // who has moved it: a user, or Ceph
+	name := r.text()
+	return name, r.err
+}
+
 // Object is the header object of an image.
 func Object(imageID string) string { return "rbd_header." + imageID }
 

@@ -9,13 +9,15 @@ import (
 )
 
 // Values that Ceph 16.2.15 has written: a snapshot of 8 MiB, one that was removed while it had a
-// clone, and the parent of that clone.
+// clone, the parent of that clone, and an image in the trash.
 const (
 	userSnapshot = "08083d0000002e0000000000000009000000" + "67726f77766f6c2e73" + "0000800000000000" + "00" +
 		"0000000000000000" + "0101" + "0400000000000000" + "06020b6bfa8ae216" + "0000000000"
 	removedSnapshot = "0808610000002f0000000000000024000000" +
 		"30313537623733352d366531352d343637312d383330332d383539346334373430303933" + "0000800000000000" + "00" +
 		"0000000000000000" + "0101" + "0d000000" + "02000000000000000100000074" + "06020b6b8ac1ee22" + "0100000000"
+	trashedImage = "020122000000" + "00" + "0c000000" + "747261736865642d6e616d65" + "ee280b6b942f482b" +
+		"ee280b6b942f482b" + "00"
 	cloneParent = "02022d000000" + "0200000000000000" + "00000000" + "0c000000" + "313061353138633163323762" +
 		"2f00000000000000" + "01" + "0000800000000000"
 )
@@ -27,6 +29,16 @@ func decode(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return string(value)
+}
+
+func TestNameOfAnImageInTheTrash(t *testing.T) {
+	t.Parallel()
+	if name, err := TrashName(decode(t, trashedImage)); err != nil || name != "trashed-name" {
+		t.Errorf("got %q, %v", name, err)
+	}
+	if _, err := TrashName("\x03\x03" + decode(t, trashedImage)[2:]); !errors.Is(err, ErrFormat) {
+		t.Errorf("got %v, want ErrFormat", err)
+	}
 }
 
 func TestValuesOfCeph(t *testing.T) {

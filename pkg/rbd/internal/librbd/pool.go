@@ -163,6 +163,13 @@ func (p *pool) Remove(name string) error {
 	return wrap(err, "remove image %s", p.path(name))
 }
 
+// RemoveFromTrash implements ceph.Pool.
+func (p *pool) RemoveFromTrash(imageID string) error {
+	const isForced = false // an image that is kept until a certain time stays
+	err := rbd.TrashRemove(p.failing, imageID, isForced)
+	return wrap(err, "remove image id %s from the trash of %s", imageID, p.path(""))
+}
+
 // List implements ceph.Pool.
 func (p *pool) List() ([]string, error) {
 	names, err := rbd.GetImageNames(p.io)
