@@ -181,8 +181,11 @@ func (o *volumeCopy) complete(ctx context.Context, s *session, pool ceph.Pool, c
 		return err
 	}
 	parent, _, _ := splitTombstone(f.parent.Image)
-	if !f.hasParent || !isAt(f.parent, source.handle.Location) || parent != source.handle.Image {
+	if f.hasParent && (!isAt(f.parent, source.handle.Location) || parent != source.handle.Image) {
 		return notCloneError(f, o.source)
+	}
+	if err := s.checkCloned(ctx, source.pool, f); err != nil {
+		return err
 	}
 	temporary := temporaryPrefix + f.candidate.handle.Image
 	if f.parent.Snapshot == temporary {

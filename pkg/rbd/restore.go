@@ -101,14 +101,17 @@ func (o *snapshotCopy) complete(ctx context.Context, s *session, pool ceph.Pool,
 		return err
 	}
 	h := source.handle
-	isSource := f.hasParent && isAt(f.parent, h.Location)
+	isSource := isAt(f.parent, h.Location)
 	if h.ImageID != "" {
 		isSource = isSource && f.parent.ID == h.ImageID && f.parent.SnapshotID == h.SnapshotID
 	} else {
 		isSource = isSource && f.parent.Image == h.Image && f.parent.Snapshot == h.Snapshot
 	}
-	if !isSource {
+	if f.hasParent && !isSource {
 		return notCloneError(f, o.source)
+	}
+	if err := s.checkCloned(ctx, source.pool, f); err != nil {
+		return err
 	}
 	return s.completeClone(ctx, pool, source.pool, c, f, o.depth)
 }

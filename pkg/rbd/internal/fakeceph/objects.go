@@ -39,6 +39,13 @@ func (p *openPool) ReadObject(name string) ([]byte, error) {
 
 func (p *openPool) RemoveObject(name string) error {
 	return p.call("Pool.RemoveObject", p.pool, func() error {
+		if image, ok := strings.CutPrefix(name, "rbd_id."); ok {
+			n, _, err := p.image(image)
+			if err == nil {
+				delete(n.ids, image)
+			}
+			return err
+		}
 		if p.objects()[name] == nil {
 			return unix.ENOENT
 		}
@@ -76,6 +83,12 @@ func (p *openPool) omap(name string) (map[string]string, error) {
 	if name == "rbd_directory" {
 		for _, im := range n.images {
 			out["id_"+im.id], out["name_"+im.name] = encodeText(im.name), encodeText(im.id)
+		}
+		return out, nil
+	}
+	if name == "rbd_trash" {
+		for _, im := range n.trash {
+			out["id_"+im.id] = im.encodeTrash()
 		}
 		return out, nil
 	}
@@ -127,6 +140,17 @@ func (im *image) encodeParent() string {
 	body = le.AppendUint64(body, im.parent.id)
 	body = le.AppendUint64(append(body, 1), im.overlap)
 	return "\x02\x02" + encodeText(string(body))
+}
+
+// encodeTrash encodes an image in the trash as librbd does (TrashImageSpec of Ceph 16).
+func (im *image) encodeTrash() string {
+	source := byte(0) // the user's
+	if im.isRemoving {
+		source = 3
+	}
+	body := append([]byte{source}, encodeText(im.name)...)
+	body = append(body, make([]byte, 20)...) // times, state
+	return "\x02\x01" + encodeText(string(body))
 }
 
 // encodeText encodes a text as Ceph does: its length, little-endian, and its bytes.
