@@ -137,9 +137,10 @@ func (s *session) takeTemporary(
 	return nil
 }
 
-// removeSnapshotByName opens the image and removes the snapshot; it succeeds if there is none.
+// removeSnapshotByName opens the image and removes the snapshot; it succeeds if there is none. It
+// opens the image read-only, so that it works while the pool is full.
 func (s *session) removeSnapshotByName(ctx context.Context, pool ceph.Pool, imageID, name string) error {
-	im, err := pool.OpenID(imageID, false)
+	im, err := pool.OpenID(imageID, true)
 	if isMissing(err) {
 		return nil
 	}

@@ -57,7 +57,7 @@ func TestVolumeIsDeletedWhileItsLastSnapshotIs(t *testing.T) {
 
 func TestSourceIsDeletedWhileItsCloneIs(t *testing.T) {
 	t.Parallel()
-	for _, call := range []string{"Pool.Remove", "Pool.CreateObject", "Pool.ReadObject"} {
+	for _, call := range []string{"Pool.Remove", "Pool.ForceObject", "Pool.ReadObject"} {
 		r := newRig(t)
 		v := r.create(t, request("pvc-1"))
 		clone := r.mustCopy(t, copyRequest("pvc-2", volume.Source{VolumeID: v.ID}))

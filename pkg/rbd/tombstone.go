@@ -69,14 +69,14 @@ func (s *session) recordParent(
 	if err != nil {
 		return err
 	}
-	err = pool.CreateObject(object, content)
+	err = pool.ForceObject(object, content)
 	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	if err := s.finishRemoval(ctx, pool, at, object); err != nil {
 		return err
 	}
-	return pool.CreateObject(object, content)
+	return pool.ForceObject(object, content)
 }
 
 // dropRemoval removes the object of an image that was not removed after all.

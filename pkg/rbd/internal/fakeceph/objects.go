@@ -14,14 +14,21 @@ import (
 
 // CreateObject implements ceph.Pool.
 func (p *openPool) CreateObject(name string, content []byte) error {
-	return p.call("Pool.CreateObject", p.pool, func() error {
-		objects := p.objects()
-		if objects[name] != nil {
-			return unix.EEXIST
-		}
-		objects[name] = &object{content: slices.Clone(content), omap: make(map[string]string)}
-		return nil
-	})
+	return p.call("Pool.CreateObject", p.pool, func() error { return p.createObject(name, content) })
+}
+
+// ForceObject implements ceph.Pool.
+func (p *openPool) ForceObject(name string, content []byte) error {
+	return p.call("Pool.ForceObject", nil, func() error { return p.createObject(name, content) })
+}
+
+func (p *openPool) createObject(name string, content []byte) error {
+	objects := p.objects()
+	if objects[name] != nil {
+		return unix.EEXIST
+	}
+	objects[name] = &object{content: slices.Clone(content), omap: make(map[string]string)}
+	return nil
 }
 
 func (p *openPool) ReadObject(name string) ([]byte, error) {
