@@ -44,21 +44,21 @@ type volumeCopy struct {
 
 // make implements origin.
 func (o *volumeCopy) make(
-	ctx context.Context, s *session, pool ceph.Pool, _ creation, h rbdcsi.VolumeHandle, options ceph.ImageOptions,
+	ctx context.Context, s *session, pool ceph.Pool, c creation, h rbdcsi.VolumeHandle, options ceph.ImageOptions,
 ) error {
 	source, err := s.resolveSource(o.source, h.Cluster)
 	if err != nil {
 		return err
 	}
-	if source.handle.Snapshot != "" {
-		return s.cloneSnapshot(pool, source.pool, source.handle.Image, source.handle.Snapshot, h, options)
-	}
 	id, err := source.imageID()
 	if err != nil {
 		return err
 	}
-	if o.depth, err = s.checkSourceImage(ctx, source.pool, id, source.spec()); err != nil {
+	if o.depth, err = s.checkSourceImage(ctx, c, source.pool, id, source.spec()); err != nil {
 		return err
+	}
+	if source.handle.Snapshot != "" {
+		return s.cloneSnapshot(pool, source.pool, source.handle.Image, source.handle.Snapshot, h, options)
 	}
 	r, err := s.readRelatives(ctx, source.pool, id)
 	if err != nil {
@@ -209,7 +209,8 @@ func (s *session) completeClone(
 ) error {
 	if depth == nil {
 		var err error
-		if depth, err = s.checkSourceImage(ctx, parent, f.parent.ID, f.parent.Pool+"/"+f.parent.Image); err != nil {
+		spec := f.parent.Pool + "/" + f.parent.Image
+		if depth, err = s.checkSourceImage(ctx, c, parent, f.parent.ID, spec); err != nil {
 			return err
 		}
 	}
@@ -234,13 +235,19 @@ func notCloneError(f *found, source string) error {
 }
 
 // checkSourceImage checks that clones of the image can be used, and returns its depth. Kind
-// Precondition: the chain of its parents is too long, or ceph-csi has encrypted it.
-func (s *session) checkSourceImage(ctx context.Context, pool ceph.Pool, imageID, spec string) (*int, error) {
+// Precondition: the chain of its parents is too long, or ceph-csi has encrypted it. Kind Invalid: the
+// node encrypts the source, but would not encrypt the clone, or the other way round.
+func (s *session) checkSourceImage(
+	ctx context.Context, c creation, pool ceph.Pool, imageID, spec string,
+) (*int, error) {
 	all, err := readMetadata(pool, imageID)
 	if err != nil {
 		return nil, err
 	}
 	if err := checkNotEncrypted(all, spec); err != nil {
+		return nil, err
+	}
+	if err := c.checkSourceEncryption(imageID, all, spec); err != nil {
 		return nil, err
 	}
 	depth, err := s.depthOf(ctx, pool, imageID, all)
@@ -254,6 +261,26 @@ func (s *session) checkSourceImage(ctx context.Context, pool ceph.Pool, imageID,
 			WithRemedy("make the source independent of its parents, which copies its data: rbd flatten " + spec)
 	}
 	return &depth, nil
+}
+
+// checkSourceEncryption compares the encryption of the source with the requested one; all are its
+// metadata. Those of an image that the driver did not make do not say it: it is not checked.
+func (c creation) checkSourceEncryption(imageID string, all map[string]string, spec string) error {
+	record, found, err := metadata.Read(imageID, all)
+	switch {
+	case err != nil:
+		return err
+	case !found || record.Encrypted == c.req.Encrypted:
+		return nil
+	case record.Encrypted:
+		return volume.Errorf(volume.KindInvalid, "the node encrypts the source image %s, but the StorageClass has no "+
+			"%s: \"true\": the new volume would have the encrypted data and could not be read", spec, volume.EncryptedKey).
+			WithRemedy("use a StorageClass with " + volume.EncryptedKey + `: "true" and the same passphrase`)
+	}
+	return volume.Errorf(volume.KindInvalid, "the source image %s is not encrypted, but the StorageClass has "+
+		"%s: \"true\": the new volume would have no encrypted data, and could not be opened", spec, volume.EncryptedKey).
+		WithRemedy("use a StorageClass without " + volume.EncryptedKey + ", or copy the data with a pod into an empty " +
+			"encrypted volume")
 }
 
 // readMetadata returns the metadata of an image; none if it does not exist.

@@ -288,6 +288,38 @@ func TestImageOfAnotherOriginIsNotTaken(t *testing.T) {
 	volumetest.WantKind(t, err, volume.KindAlreadyExists, "another source")
 }
 
+// A copy has the data of its source: encrypted, or not.
+func TestCopyWithAnotherEncryptionIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, isEncrypted := range []bool{false, true} {
+		r := newRig(t)
+		req := request("pvc-1")
+		req.Encrypted = isEncrypted
+		v := r.create(t, req)
+		s := r.snapshot(t, "s", v.ID)
+		for i, source := range []volume.Source{
+			{SnapshotID: s.ID}, {VolumeID: v.ID}, {VolumeID: v.ID + "@growvol.snapshot.s"}, {SnapshotID: s.ID},
+		} {
+			if i == 3 {
+				check(t, r.Delete(t.Context(), v.ID)) // the tombstone has the record still
+			}
+			before := r.server.Contents()
+			c := copyRequest("pvc-2", source)
+			c.Encrypted = !isEncrypted
+			_, err := r.createCopy(t, c)
+			volumetest.WantKind(t, err, volume.KindInvalid, "csi-vol-pvc-1", "encrypted", "StorageClass")
+			if got := r.server.Contents(); !slices.Equal(got, before) {
+				t.Errorf("a refused copy has changed %v to %v", before, got)
+			}
+		}
+		c := copyRequest("pvc-2", volume.Source{SnapshotID: s.ID})
+		c.Encrypted = isEncrypted
+		if copied := r.mustCopy(t, c); copied.Encrypted != isEncrypted {
+			t.Errorf("got %+v, want encrypted %t", copied, isEncrypted)
+		}
+	}
+}
+
 // Temporary snapshots that a dead call has left go with the next copy of the volume, or with it.
 func TestTemporarySnapshotsAreNotLeft(t *testing.T) {
 	t.Parallel()
