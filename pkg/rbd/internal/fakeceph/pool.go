@@ -218,6 +218,9 @@ func (p *openPool) Rename(name, newName string) error {
 		n.ids[newName] = im
 		return nil
 	}, func() error {
+		if n.images[name] != im {
+			return unix.ENOENT
+		}
 		delete(n.images, name)
 		im.name = newName
 		n.images[newName] = im
