@@ -235,8 +235,8 @@ func notCloneError(f *found, source string) error {
 }
 
 // checkSourceImage checks that clones of the image can be used, and returns its depth. Kind
-// Precondition: the chain of its parents is too long, or ceph-csi has encrypted it. Kind Invalid: the
-// node encrypts the source, but would not encrypt the clone, or the other way round.
+// Precondition: the chain of its parents is too long, or ceph-csi has encrypted it. Kind Invalid:
+// the node encrypts the source, but would not encrypt the clone, or the other way round.
 func (s *session) checkSourceImage(
 	ctx context.Context, c creation, pool ceph.Pool, imageID, spec string,
 ) (*int, error) {

@@ -271,7 +271,7 @@ func TestImageOfAnotherOriginIsNotTaken(t *testing.T) {
 	check(t, im.Close())
 	id, err := pool.ImageID("csi-vol-pvc-5")
 	check(t, err)
-	check(t, pool.SetMetadata(id, "owner", "somebody"))
+	check(t, pool.SetMetadata(id, "owner", "another driver"))
 	before := r.server.Contents()
 	for _, name := range []string{"pvc-2", "pvc-3", "pvc-4", "pvc-5"} {
 		_, err := r.createCopy(t, copyRequest(name, volume.Source{SnapshotID: s.ID}))

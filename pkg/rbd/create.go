@@ -269,8 +269,8 @@ func (empty) complete(ctx context.Context, s *session, pool ceph.Pool, _ creatio
 	return s.checkNoData(ctx, pool, f, usedBytes)
 }
 
-// usedBytes is the length of the beginning of an image in which empty.complete searches for data, in
-// bytes. Filesystems, partition tables, LUKS and databases write there first.
+// usedBytes is the length of the beginning of an image in which empty.complete searches for data,
+// in bytes. Filesystems, partition tables, LUKS and databases write there first.
 const usedBytes = 64 << 20
 
 // checkNoData returns an error of kind AlreadyExists if an image without a record has data in its

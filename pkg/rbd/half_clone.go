@@ -13,10 +13,10 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// This file holds clones that an interrupted call has left half made. librbd makes a clone in steps:
-// an empty image, in which it writes the parent; then it adds the clone to the children of the
-// snapshot. A snapshot that does not know a clone goes when it is removed, and the data of the clone
-// with it. Such a clone is removed and made again.
+// This file holds clones that an interrupted call has left half made. librbd makes a clone in
+// steps: an empty image, in which it writes the parent; then it adds the clone to the children of
+// the snapshot. A snapshot that does not know a clone goes when it is removed, and the data of the
+// clone with it. Such a clone is removed and made again.
 
 // errHalfCloned says that librbd has not finished the image as a clone.
 var errHalfCloned = errors.New("an interrupted call has left the image half cloned")

@@ -15,9 +15,10 @@ import (
 )
 
 // This file finishes removals that were interrupted. librbd removes an image in steps: it moves the
-// image to the trash (the trash has it, then the object with its id is gone, then its name), ends its
-// dependence on its parent, and removes its header. A program that is killed in between leaves an
-// image that nobody finds by its name, with its data, and a parent that waits for it.
+// image to the trash (the trash has it, then the object with its id is gone, then its name), ends
+// its dependence on its parent, and removes its header. A program that is killed in between leaves
+// an image that has no name, but its data, and a parent that waits for it. `rbd trash ls` does not
+// show it.
 
 // finishInterrupted removes what an interrupted removal has left of the image of that name. The
 // object with the id of the image is gone. Kind Unavailable: the image is in use.

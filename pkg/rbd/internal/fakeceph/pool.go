@@ -274,8 +274,8 @@ func (p *openPool) Remove(name string) error {
 	})
 }
 
-// interrupted returns an image whose removal was interrupted: one in the trash, of which librbd then
-// leaves the name in the directory, or one of which the name is left.
+// interrupted returns an image whose removal was interrupted: one in the trash, of which librbd
+// then leaves the name in the directory, or one of which the name is left.
 func (n *namespace) interrupted(name string) (im *image, isMoved bool) {
 	for _, im := range n.trash {
 		if im.name == name && im.isRemoving {
