@@ -167,12 +167,18 @@ func TestOperationsOfCopies(t *testing.T) {
 // realPool opens the pool volumes of the real cluster.
 func (r *rig) realPool(t *testing.T) ceph.Pool {
 	t.Helper()
-	config, err := r.opts.Clusters.Read(realCluster)
+	return openReal(t, r.Backend, "volumes")
+}
+
+// openReal opens a pool of the real cluster on a connection of its own.
+func openReal(t *testing.T, b *Backend, name string) ceph.Pool {
+	t.Helper()
+	config, err := b.opts.Clusters.Read(realCluster)
 	check(t, err)
 	c, err := librbd.Dialer{}.Connect(config)
 	check(t, err)
 	t.Cleanup(c.Close)
-	pool, err := c.Pool("volumes", "")
+	pool, err := c.Pool(name, "")
 	check(t, err)
 	return pool
 }

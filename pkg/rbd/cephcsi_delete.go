@@ -150,7 +150,7 @@ func (s *session) removeDiscarded(ctx context.Context, pool ceph.Pool, at rbdcsi
 // trash, it has a name of ceph-csi, and the journal has no entry of it. Users who move an image to
 // the trash do not remove its entry.
 func isDiscardedByCephCSI(pool ceph.Pool, imageID string) (bool, error) {
-	key := header.NameKey(imageID)
+	key := header.TrashKey(imageID)
 	values, err := pool.OmapValues(header.Trash, key)
 	if err != nil && !isMissing(err) {
 		return false, fmt.Errorf("cannot read the trash: %w", err)
@@ -158,11 +158,11 @@ func isDiscardedByCephCSI(pool ceph.Pool, imageID string) (bool, error) {
 	if values[key] == "" {
 		return false, nil // it is not in the trash
 	}
-	name, err := header.TrashName(values[key])
+	trashed, err := header.ReadTrashed(values[key])
 	if errors.Is(err, header.ErrFormat) {
 		return false, nil // of a version of Ceph whose trash this driver does not know
 	}
-	uuid := lastUUID(strings.TrimSuffix(name, temporarySuffix))
+	uuid := lastUUID(strings.TrimSuffix(trashed.Name, temporarySuffix))
 	if err != nil || uuid == "" {
 		return false, err
 	}

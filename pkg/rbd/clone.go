@@ -44,23 +44,23 @@ type volumeCopy struct {
 
 // make implements origin.
 func (o *volumeCopy) make(
-	ctx context.Context, s *session, pool ceph.Pool, _ creation, h rbdcsi.VolumeHandle, options ceph.ImageOptions,
+	ctx context.Context, s *session, pool ceph.Pool, c creation, h rbdcsi.VolumeHandle, options ceph.ImageOptions,
 ) error {
 	source, err := s.resolveSource(o.source, h.Cluster)
 	if err != nil {
-		return err
-	}
-	if source.handle.Snapshot != "" {
-		return s.cloneSnapshot(pool, source.pool, source.handle.Image, source.handle.Snapshot, h, options)
-	}
-	if err := source.checkNotCephCSIEncrypted(); err != nil {
 		return err
 	}
 	id, err := source.imageID()
 	if err != nil {
 		return err
 	}
-	if o.depth, err = s.checkSourceImage(ctx, source.pool, id, source.spec()); err != nil {
+	if o.depth, err = s.checkSourceImage(ctx, c, source.pool, id, source.spec()); err != nil {
+		return err
+	}
+	if source.handle.Snapshot != "" {
+		return s.cloneSnapshot(pool, source.pool, source.handle.Image, source.handle.Snapshot, h, options)
+	}
+	if err := source.checkNotCephCSIEncrypted(); err != nil {
 		return err
 	}
 	r, err := s.readRelatives(ctx, source.pool, id)
@@ -140,9 +140,10 @@ func (s *session) takeTemporary(
 	return nil
 }
 
-// removeSnapshotByName opens the image and removes the snapshot; it succeeds if there is none.
+// removeSnapshotByName opens the image and removes the snapshot; it succeeds if there is none. It
+// opens the image read-only, so that it works while the pool is full.
 func (s *session) removeSnapshotByName(ctx context.Context, pool ceph.Pool, imageID, name string) error {
-	im, err := pool.OpenID(imageID, false)
+	im, err := pool.OpenID(imageID, true)
 	if isMissing(err) {
 		return nil
 	}
@@ -184,8 +185,11 @@ func (o *volumeCopy) complete(ctx context.Context, s *session, pool ceph.Pool, c
 		return err
 	}
 	parent, _, _ := splitTombstone(f.parent.Image)
-	if !f.hasParent || !isAt(f.parent, source.handle.Location) || parent != source.handle.Image {
+	if f.hasParent && (!isAt(f.parent, source.handle.Location) || parent != source.handle.Image) {
 		return notCloneError(f, o.source)
+	}
+	if err := s.checkCloned(ctx, source.pool, f); err != nil {
+		return err
 	}
 	temporary := temporaryPrefix + f.candidate.handle.Image
 	if f.parent.Snapshot == temporary {
@@ -208,7 +212,8 @@ func (s *session) completeClone(
 ) error {
 	if depth == nil {
 		var err error
-		if depth, err = s.checkSourceImage(ctx, parent, f.parent.ID, f.parent.Pool+"/"+f.parent.Image); err != nil {
+		spec := f.parent.Pool + "/" + f.parent.Image
+		if depth, err = s.checkSourceImage(ctx, c, parent, f.parent.ID, spec); err != nil {
 			return err
 		}
 	}
@@ -233,13 +238,19 @@ func notCloneError(f *found, source string) error {
 }
 
 // checkSourceImage checks that clones of the image can be used, and returns its depth. Kind
-// Precondition: the chain of its parents is too long, or ceph-csi has encrypted it.
-func (s *session) checkSourceImage(ctx context.Context, pool ceph.Pool, imageID, spec string) (*int, error) {
+// Precondition: the chain of its parents is too long, or ceph-csi has encrypted it. Kind Invalid:
+// the node encrypts the source, but would not encrypt the clone, or the other way round.
+func (s *session) checkSourceImage(
+	ctx context.Context, c creation, pool ceph.Pool, imageID, spec string,
+) (*int, error) {
 	all, err := readMetadata(pool, imageID)
 	if err != nil {
 		return nil, err
 	}
 	if err := checkNotEncrypted(all, spec); err != nil {
+		return nil, err
+	}
+	if err := c.checkSourceEncryption(imageID, all, spec); err != nil {
 		return nil, err
 	}
 	depth, err := s.depthOf(ctx, pool, imageID, all)
@@ -253,6 +264,26 @@ func (s *session) checkSourceImage(ctx context.Context, pool ceph.Pool, imageID,
 			WithRemedy("make the source independent of its parents, which copies its data: rbd flatten " + spec)
 	}
 	return &depth, nil
+}
+
+// checkSourceEncryption compares the encryption of the source with the requested one; all are its
+// metadata. Those of an image that the driver did not make do not say it: it is not checked.
+func (c creation) checkSourceEncryption(imageID string, all map[string]string, spec string) error {
+	record, found, err := metadata.Read(imageID, all)
+	switch {
+	case err != nil:
+		return err
+	case !found || record.Encrypted == c.req.Encrypted:
+		return nil
+	case record.Encrypted:
+		return volume.Errorf(volume.KindInvalid, "the node encrypts the source image %s, but the StorageClass has no "+
+			"%s: \"true\": the new volume would have the encrypted data and could not be read", spec, volume.EncryptedKey).
+			WithRemedy("use a StorageClass with " + volume.EncryptedKey + `: "true" and the same passphrase`)
+	}
+	return volume.Errorf(volume.KindInvalid, "the source image %s is not encrypted, but the StorageClass has "+
+		"%s: \"true\": the new volume would have no encrypted data, and could not be opened", spec, volume.EncryptedKey).
+		WithRemedy("use a StorageClass without " + volume.EncryptedKey + ", or copy the data with a pod into an empty " +
+			"encrypted volume")
 }
 
 // readMetadata returns the metadata of an image; none if it does not exist.

@@ -29,25 +29,32 @@ func (sc scenario) checkConverges(t *testing.T) {
 	if err := sc.run(t, r); err != nil {
 		t.Fatalf("without faults: %v", err)
 	}
-	calls := r.server.CountCalls()
+	steps := r.server.Steps()
 	sc.checkContents(t, r, "without faults")
-	for nth := 1; nth <= calls; nth++ {
-		for _, errno := range []unix.Errno{unix.ETIMEDOUT, unix.ESHUTDOWN} {
-			for _, isLate := range []bool{false, true} {
-				sc.interrupt(t, fakeceph.Fault{Nth: nth, Errno: errno, IsLate: isLate, IsLast: true}, false)
-			}
+	for i := range steps {
+		fault := fakeceph.Fault{Nth: i + 1, Errno: unix.ETIMEDOUT, IsLast: true}
+		sc.interrupt(t, fault, false)
+		sc.interrupt(t, fault, true)
+		// The call stops after each of its steps. After the last one only its answer is lost.
+		for fault.Steps = 1; fault.Steps <= steps[i]; fault.Steps++ {
+			sc.interrupt(t, fault, false)
+			sc.interrupt(t, fault, true)
 		}
-		sc.interrupt(t, fakeceph.Fault{Nth: nth, Errno: unix.ETIMEDOUT}, true)
+		sc.interrupt(t, fakeceph.Fault{Nth: i + 1, Errno: unix.ESHUTDOWN, IsLast: true}, false)
+		sc.interrupt(t, fakeceph.Fault{Nth: i + 1, Errno: unix.ESHUTDOWN, IsLast: true, IsLate: true}, false)
 	}
 }
 
-// interrupt runs the operation with the fault, and then without it. After a crash another backend
-// repeats it.
+// interrupt runs the operation with the fault, and then without it. In a crash no call after that
+// of the fault succeeds, and another backend repeats the operation.
 func (sc scenario) interrupt(t *testing.T, fault fakeceph.Fault, isCrash bool) {
 	t.Helper()
 	r := newRig(t)
 	sc.prepare(t, r)
 	r.server.Inject(fault)
+	if isCrash {
+		r.server.Inject(fakeceph.Fault{Nth: fault.Nth + 1, Errno: unix.ETIMEDOUT})
+	}
 	first := sc.run(t, r)
 	r.server.ClearFaults()
 	if isCrash {

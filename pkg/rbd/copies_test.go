@@ -260,18 +260,64 @@ func TestImageOfAnotherOriginIsNotTaken(t *testing.T) {
 	v := r.create(t, request("pvc-1"))
 	s, other := r.snapshot(t, "s", v.ID), r.snapshot(t, "t", v.ID)
 	pool := r.testPool(t, "volumes", "")
-	check(t, pool.Create("csi-vol-pvc-2", 1<<30, ceph.ImageOptions{}))
+	for _, name := range []string{"csi-vol-pvc-2", "csi-vol-pvc-4", "csi-vol-pvc-5"} {
+		check(t, pool.Create(name, 1<<30, ceph.ImageOptions{}))
+	}
 	check(t, pool.Clone(pool, "csi-vol-pvc-1", "growvol.snapshot.t", "csi-vol-pvc-3", ceph.ImageOptions{}))
-	for _, name := range []string{"pvc-2", "pvc-3"} {
+	r.server.Write("volumes", "", "csi-vol-pvc-2", 1<<13, 1, 1) // behind the first 64 MiB
+	im, err := pool.Open("csi-vol-pvc-4", false)
+	check(t, err)
+	check(t, im.CreateSnapshot("monday"))
+	check(t, im.Close())
+	id, err := pool.ImageID("csi-vol-pvc-5")
+	check(t, err)
+	check(t, pool.SetMetadata(id, "owner", "another driver"))
+	before := r.server.Contents()
+	for _, name := range []string{"pvc-2", "pvc-3", "pvc-4", "pvc-5"} {
 		_, err := r.createCopy(t, copyRequest(name, volume.Source{SnapshotID: s.ID}))
 		volumetest.WantKind(t, err, volume.KindAlreadyExists)
+	}
+	if got := r.server.Contents(); !slices.Equal(got, before) {
+		t.Errorf("refused copies have changed %v to %v", before, got)
 	}
 	v3 := r.mustCopy(t, copyRequest("pvc-3", volume.Source{SnapshotID: other.ID}))
 	if v3.Source.SnapshotID != other.ID {
 		t.Errorf("got %+v", v3)
 	}
-	_, err := r.createCopy(t, copyRequest("pvc-3", volume.Source{SnapshotID: s.ID}))
+	_, err = r.createCopy(t, copyRequest("pvc-3", volume.Source{SnapshotID: s.ID}))
 	volumetest.WantKind(t, err, volume.KindAlreadyExists, "another source")
+}
+
+// A copy has the data of its source: encrypted, or not.
+func TestCopyWithAnotherEncryptionIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, isEncrypted := range []bool{false, true} {
+		r := newRig(t)
+		req := request("pvc-1")
+		req.Encrypted = isEncrypted
+		v := r.create(t, req)
+		s := r.snapshot(t, "s", v.ID)
+		for i, source := range []volume.Source{
+			{SnapshotID: s.ID}, {VolumeID: v.ID}, {VolumeID: v.ID + "@growvol.snapshot.s"}, {SnapshotID: s.ID},
+		} {
+			if i == 3 {
+				check(t, r.Delete(t.Context(), v.ID)) // the tombstone has the record still
+			}
+			before := r.server.Contents()
+			c := copyRequest("pvc-2", source)
+			c.Encrypted = !isEncrypted
+			_, err := r.createCopy(t, c)
+			volumetest.WantKind(t, err, volume.KindInvalid, "csi-vol-pvc-1", "encrypted", "StorageClass")
+			if got := r.server.Contents(); !slices.Equal(got, before) {
+				t.Errorf("a refused copy has changed %v to %v", before, got)
+			}
+		}
+		c := copyRequest("pvc-2", volume.Source{SnapshotID: s.ID})
+		c.Encrypted = isEncrypted
+		if copied := r.mustCopy(t, c); copied.Encrypted != isEncrypted {
+			t.Errorf("got %+v, want encrypted %t", copied, isEncrypted)
+		}
+	}
 }
 
 // Temporary snapshots that a dead call has left go with the next copy of the volume, or with it.

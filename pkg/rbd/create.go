@@ -58,6 +58,11 @@ func (b *Backend) create(
 			return s.createNew(ctx, c, from)
 		}
 		v, err := s.useExisting(ctx, c, from, f)
+		if errors.Is(err, errHalfCloned) {
+			if err = s.removeHalfCloned(ctx, f); err == nil {
+				return s.createNew(ctx, c, from)
+			}
+		}
 		return v, volume.NonFinal(s.withKind(err), "image "+f.candidate.handle.String()+" has the name of this volume")
 	})
 }
@@ -261,16 +266,16 @@ func (empty) complete(ctx context.Context, s *session, pool ceph.Pool, _ creatio
 	if f.isNew {
 		return nil
 	}
-	return s.checkNoData(ctx, pool, f)
+	return s.checkNoData(ctx, pool, f, usedBytes)
 }
 
-// usedBytes is the length of the beginning of an image in which checkNoData searches for data, in
-// bytes. Filesystems, partition tables, LUKS and databases write there first.
+// usedBytes is the length of the beginning of an image in which empty.complete searches for data,
+// in bytes. Filesystems, partition tables, LUKS and databases write there first.
 const usedBytes = 64 << 20
 
-// checkNoData returns an error of kind AlreadyExists if an image without a record has data: no
-// interrupted creation of this driver leaves such an image.
-func (s *session) checkNoData(ctx context.Context, pool ceph.Pool, f *found) error {
+// checkNoData returns an error of kind AlreadyExists if an image without a record has data in its
+// first bytes: no interrupted creation of this driver leaves such an image.
+func (s *session) checkNoData(ctx context.Context, pool ceph.Pool, f *found, length uint64) error {
 	im, err := pool.OpenID(f.info.ID, true)
 	if err != nil {
 		return fmt.Errorf("cannot open image %s: %w", f.candidate.handle, err)
@@ -280,7 +285,7 @@ func (s *session) checkNoData(ctx context.Context, pool ceph.Pool, f *found) err
 		"image %s has this name, but was not created for this volume: it has data, and no metadata of the driver",
 		f.candidate.handle).
 		WithRemedy("find out what the image is for; if nothing needs its data, delete it; otherwise rename it: rbd rename")
-	err = im.Diff("", "", 0, min(f.info.Size, usedBytes), func(e ceph.Extent) error {
+	err = im.Diff("", "", 0, min(f.info.Size, length), func(e ceph.Extent) error {
 		if e.Exists {
 			return errData
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/rbd/internal/attachment"
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
+	"github.com/growvol/growvol/pkg/rbd/internal/header"
 	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -72,6 +73,9 @@ func (s *session) deleteImage(ctx context.Context, t target) (isDone bool, err e
 	object := removalByName + t.handle.Image
 	id, err := t.pool.ImageID(t.handle.Image)
 	if isMissing(err) {
+		if err := s.finishInterrupted(ctx, t.pool, t.handle.Location, t.handle.Image); err != nil {
+			return false, err
+		}
 		return true, s.finishRemoval(ctx, t.pool, t.handle.Location, object)
 	}
 	if err != nil {
@@ -175,15 +179,44 @@ func (s *session) retire(ctx context.Context, t target, id string, snapshots []c
 	if isOnlyTemporary {
 		return false, nil
 	}
-	name := tombstoneName(t.handle.Image, id)
-	if err := t.pool.Rename(t.handle.Image, name); err != nil && !isMissing(err) {
-		return false, fmt.Errorf("cannot rename image %s to %s: %w", t.handle, name, err)
+	if err := t.rename(id); err != nil && !isMissing(err) {
+		return false, err
 	}
 	if err := t.checkGone(); err != nil {
 		return false, err
 	}
 	// The last snapshot may have been removed since it was read.
 	return true, s.removeUnused(ctx, t.handle.Location, id)
+}
+
+// rename gives the image the name of a tombstone. ENOENT.
+func (t target) rename(id string) error {
+	name := tombstoneName(t.handle.Image, id)
+	err := t.pool.Rename(t.handle.Image, name)
+	if errors.Is(err, unix.EEXIST) {
+		// librbd makes the object with the id under the new name, changes the directory, and removes the
+		// object under the old name. No other image can have this new name: it has the id.
+		err = t.finishRename(id, name)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot rename image %s to %s: %w", t.handle, name, err)
+	}
+	return nil
+}
+
+// finishRename completes a rename that was interrupted.
+func (t target) finishRename(id, name string) error {
+	present, err := imageNameOf(t.pool, id)
+	switch {
+	case err != nil:
+		return err
+	case present == name:
+		return t.pool.RemoveObject(header.IDObject(t.handle.Image))
+	}
+	if err := t.pool.RemoveObject(header.IDObject(name)); err != nil && !isMissing(err) {
+		return err
+	}
+	return t.pool.Rename(t.handle.Image, name)
 }
 
 // inUseError is the error for an image that clients have open.

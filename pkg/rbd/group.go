@@ -10,6 +10,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
 	"github.com/growvol/growvol/pkg/rbd/internal/grouprecord"
+	"github.com/growvol/growvol/pkg/rbd/internal/snapname"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -51,7 +52,7 @@ func (b *Backend) CreateGroupSnapshot(
 func (s *session) createGroup(ctx context.Context, req volume.GroupSnapshotRequest) (volume.GroupSnapshot, error) {
 	first, err := s.resolve(req.VolumeIDs[0])
 	if err != nil {
-		return volume.GroupSnapshot{}, err
+		return volume.GroupSnapshot{}, fmt.Errorf("volume %s: %w", req.VolumeIDs[0], err)
 	}
 	handle := grouprecord.New(first.handle.Location, req.Name)
 	record, err := readGroupRecord(first.pool, handle)
@@ -84,7 +85,11 @@ func (s *session) newGroup(
 	for _, id := range req.VolumeIDs {
 		m, err := s.openMember(id, req.Name)
 		if err != nil {
-			return volume.GroupSnapshot{}, fmt.Errorf("volume %s: %w", id, err)
+			err = fmt.Errorf("volume %s: %w", id, err)
+			if volume.KindOf(err).IsFinal() { // an earlier call may have left snapshots of the others
+				s.undoGroup(ctx, req)
+			}
+			return volume.GroupSnapshot{}, err
 		}
 		members = append(members, m)
 	}
@@ -93,7 +98,8 @@ func (s *session) newGroup(
 		err = pool.CreateObject(handle.Object(), record.Encode())
 	}
 	if err != nil {
-		return volume.GroupSnapshot{}, s.undoGroup(ctx, members, err)
+		s.undoGroup(ctx, req)
+		return volume.GroupSnapshot{}, err
 	}
 	return s.readGroup(ctx, handle, record)
 }
@@ -131,16 +137,44 @@ func (s *session) takeGroup(ctx context.Context, name string, members []*groupMe
 	return record, nil
 }
 
-// undoGroup removes the snapshots of a creation that failed with err, and returns err. What
-// cannot be removed now is removed by the next creation of this name.
-func (s *session) undoGroup(ctx context.Context, members []*groupMember, err error) error {
-	for _, m := range members {
-		if undoErr := s.removeLeftover(ctx, m); undoErr != nil {
+// undoGroup removes the snapshots of a creation that failed. What cannot be removed now is removed
+// by the next creation of this name.
+func (s *session) undoGroup(ctx context.Context, req volume.GroupSnapshotRequest) {
+	for _, id := range req.VolumeIDs {
+		if err := s.undoMember(ctx, memberClaim(id, req.Name)); err != nil {
 			s.log.WarnContext(ctx, "cannot remove a snapshot of a failed group snapshot; the retry removes it",
-				"image", m.target.spec(), "snapshot", m.claim.Object(), "error", undoErr)
+				"volume", id, "error", err)
 		}
 	}
-	return err
+}
+
+// undoMember removes the snapshot of a member, also if its volume was deleted since: the image has
+// another name then, and is removed if nothing else needs it.
+func (s *session) undoMember(ctx context.Context, claim snapname.Claim) error {
+	t, err := s.resolve(claim.VolumeID)
+	if volume.IsKind(err, volume.KindNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	claimed, err := s.readClaim(t.pool, claim.Object())
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	r, err := s.readRelatives(ctx, t.pool, claimed.ImageID)
+	if ignoreMissing(err) != nil {
+		return err
+	}
+	if _, isTaken := findSnapshot(r.snapshots, claim.Object()); isTaken {
+		if err := s.removeSnapshotByName(ctx, t.pool, claimed.ImageID, claim.Object()); err != nil {
+			return err
+		}
+	}
+	if err := s.removeUnused(ctx, t.handle.Location, claimed.ImageID); err != nil {
+		return err
+	}
+	return s.dropClaim(t.pool, claimed.ImageID, claim.Object())
 }
 
 // existingGroup returns the group snapshot if it is of the requested volumes. Kind AlreadyExists.

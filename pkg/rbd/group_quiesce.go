@@ -62,8 +62,14 @@ func (s *session) openMember(id, groupName string) (*groupMember, error) {
 	if err != nil {
 		return nil, volume.Join(err, im.Close())
 	}
-	claim := snapname.Claim{Name: "group " + groupName + " " + id, VolumeID: id, ImageID: info.ID}
+	claim := memberClaim(id, groupName)
+	claim.ImageID = info.ID
 	return &groupMember{target: t, image: im, info: info, claim: claim}, nil
+}
+
+// memberClaim returns the name of a member's snapshot. It has no id of an image.
+func memberClaim(id, groupName string) snapname.Claim {
+	return snapname.Claim{Name: "group " + groupName + " " + id, VolumeID: id}
 }
 
 // prepareMember removes the snapshot that an interrupted creation has left, and claims its name.

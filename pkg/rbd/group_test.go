@@ -161,6 +161,40 @@ func TestFailedMemberLeavesNoGroupSnapshot(t *testing.T) {
 	}
 }
 
+// A volume may be deleted between two calls for a group snapshot, the first of which was
+// interrupted.
+func TestGroupSnapshotOfADeletedVolumeLeavesNothing(t *testing.T) {
+	t.Parallel()
+	for _, call := range []string{"", "Image.TakeQuiescedSnapshot", "Pool.CreateObject"} {
+		for _, deleted := range groupRequest().VolumeIDs {
+			r := newRig(t)
+			prepareGroup(t, r)
+			if call != "" {
+				nth := map[string]int{"Pool.CreateObject": 3}[call] // after those of the snapshot names
+				r.server.Inject(fakeceph.Fault{Call: call, Nth: nth, Errno: unix.ETIMEDOUT, IsLate: true, IsLast: true})
+				r.server.Inject(fakeceph.Fault{Call: "Image.RemoveSnapshot", Errno: unix.ETIMEDOUT})
+				_, err := r.CreateGroupSnapshot(t.Context(), groupRequest())
+				volumetest.WantKind(t, err, volume.KindUnavailable)
+				r.server.ClearFaults()
+			}
+			check(t, r.Delete(t.Context(), deleted))
+			_, err := r.CreateGroupSnapshot(t.Context(), groupRequest())
+			if call == "Pool.CreateObject" { // the group snapshot was made
+				check(t, err)
+				continue
+			}
+			volumetest.WantKind(t, err, volume.KindNotFound, deleted)
+			want := []string{"volumes//csi-vol-one"}
+			if deleted == "a/volumes/csi-vol-one" {
+				want = []string{"other//csi-vol-two"}
+			}
+			if got := r.server.Contents(); !slices.Equal(got, want) {
+				t.Errorf("%s: the cluster has %q, want %q", call, got, want)
+			}
+		}
+	}
+}
+
 func TestGroupSnapshotIsRefusedWithoutExclusiveLock(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

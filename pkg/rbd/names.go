@@ -28,6 +28,23 @@ func imageNameOf(pool ceph.Pool, imageID string) (string, error) {
 	return name, nil
 }
 
+// removingNameOf returns the former name of the image of that id if it is in the trash because of a
+// removal that was interrupted. ENOENT: it is not.
+func removingNameOf(pool ceph.Pool, imageID string) (string, error) {
+	key := header.TrashKey(imageID)
+	values, err := pool.OmapValues(header.Trash, key)
+	if err != nil {
+		return "", fmt.Errorf("cannot read the trash for image id %s: %w", imageID, err)
+	}
+	if value, ok := values[key]; ok {
+		trashed, err := header.ReadTrashed(value)
+		if err != nil || trashed.IsRemoving {
+			return trashed.Name, err
+		}
+	}
+	return "", fmt.Errorf("no removal of image id %s was begun: %w", imageID, unix.ENOENT)
+}
+
 // readDirectory reads a name or an id from the pool's directory of images. ENOENT: it has no such
 // key.
 func readDirectory(pool ceph.Pool, key string) (string, error) {

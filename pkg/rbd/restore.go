@@ -38,23 +38,23 @@ func (o *snapshotCopy) resolve(s *session, clusterID string) (snapshotTarget, er
 
 // make implements origin.
 func (o *snapshotCopy) make(
-	ctx context.Context, s *session, pool ceph.Pool, _ creation, h rbdcsi.VolumeHandle, options ceph.ImageOptions,
+	ctx context.Context, s *session, pool ceph.Pool, c creation, h rbdcsi.VolumeHandle, options ceph.ImageOptions,
 ) error {
 	source, err := o.resolve(s, h.Cluster)
 	if err != nil {
 		return err
 	}
-	err = o.clone(ctx, s, pool, source, h, options)
+	err = o.clone(ctx, s, c, pool, source, h, options)
 	if volume.IsKind(err, volume.KindNotFound) {
 		// The image may have been renamed since its name was read, because its volume was deleted.
-		err = o.clone(ctx, s, pool, source, h, options)
+		err = o.clone(ctx, s, c, pool, source, h, options)
 	}
 	return err
 }
 
 // clone clones the snapshot by the present names.
 func (o *snapshotCopy) clone(
-	ctx context.Context, s *session, pool ceph.Pool, source snapshotTarget, h rbdcsi.VolumeHandle,
+	ctx context.Context, s *session, c creation, pool ceph.Pool, source snapshotTarget, h rbdcsi.VolumeHandle,
 	options ceph.ImageOptions,
 ) error {
 	image, snapshot, imageID, err := s.sourceNames(ctx, source)
@@ -67,7 +67,7 @@ func (o *snapshotCopy) clone(
 			return err
 		}
 	}
-	if o.depth, err = s.checkSourceImage(ctx, source.pool, imageID, spec); err != nil {
+	if o.depth, err = s.checkSourceImage(ctx, c, source.pool, imageID, spec); err != nil {
 		return err
 	}
 	return s.cloneSnapshot(pool, source.pool, image, snapshot, h, options)
@@ -106,14 +106,17 @@ func (o *snapshotCopy) complete(ctx context.Context, s *session, pool ceph.Pool,
 		return err
 	}
 	h := source.handle
-	isSource := f.hasParent && isAt(f.parent, h.Location)
+	isSource := isAt(f.parent, h.Location)
 	if h.ImageID != "" {
 		isSource = isSource && f.parent.ID == h.ImageID && f.parent.SnapshotID == h.SnapshotID
 	} else {
 		isSource = isSource && f.parent.Image == h.Image && f.parent.Snapshot == h.Snapshot
 	}
-	if !isSource {
+	if f.hasParent && !isSource {
 		return notCloneError(f, o.source)
+	}
+	if err := s.checkCloned(ctx, source.pool, f); err != nil {
+		return err
 	}
 	return s.completeClone(ctx, pool, source.pool, c, f, o.depth)
 }

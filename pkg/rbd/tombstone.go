@@ -69,14 +69,14 @@ func (s *session) recordParent(
 	if err != nil {
 		return err
 	}
-	err = pool.CreateObject(object, content)
+	err = pool.ForceObject(object, content)
 	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	if err := s.finishRemoval(ctx, pool, at, object); err != nil {
 		return err
 	}
-	return pool.CreateObject(object, content)
+	return pool.ForceObject(object, content)
 }
 
 // dropRemoval removes the object of an image that was not removed after all.
@@ -126,6 +126,9 @@ func (s *session) removeUnused(ctx context.Context, at rbdcsi.Location, imageID 
 func (s *session) removeTombstone(ctx context.Context, pool ceph.Pool, at rbdcsi.Location, imageID string) error {
 	object := removalByID + imageID
 	name, err := imageNameOf(pool, imageID)
+	if isMissing(err) {
+		name, err = removingNameOf(pool, imageID)
+	}
 	switch {
 	case isMissing(err):
 		return s.removeDiscarded(ctx, pool, at, imageID)
@@ -139,7 +142,7 @@ func (s *session) removeTombstone(ctx context.Context, pool ceph.Pool, at rbdcsi
 	case err != nil && !isMissing(err):
 		return err
 	case len(r.snapshots) > 0:
-		isRemovable, err := s.removeLeftSnapshots(ctx, pool, imageID, r.snapshots)
+		isRemovable, err := s.removeLeftSnapshots(ctx, pool, at, imageID, name, r.snapshots)
 		if err != nil || !isRemovable {
 			return err
 		}
@@ -158,6 +161,14 @@ func (s *session) removeTombstone(ctx context.Context, pool ceph.Pool, at rbdcsi
 	case err != nil && !isMissing(err):
 		return fmt.Errorf("cannot remove image %s: %w", name, err)
 	}
+	if _, err := imageNameOf(pool, imageID); !isMissing(err) {
+		if err != nil {
+			return err
+		}
+		if err := s.finishInterrupted(ctx, pool, at, name); err != nil {
+			return err
+		}
+	}
 	return s.finishRemoval(ctx, pool, at, object)
 }
 
@@ -165,7 +176,7 @@ func (s *session) removeTombstone(ctx context.Context, pool ceph.Pool, at rbdcsi
 // more. Ceph removes them with their last clone, but does not report it if that fails, as when a
 // client that was killed has the lock of the tombstone. It reports whether no snapshot is left.
 func (s *session) removeLeftSnapshots(
-	ctx context.Context, pool ceph.Pool, imageID string, snapshots []ceph.Snapshot,
+	ctx context.Context, pool ceph.Pool, at rbdcsi.Location, imageID, name string, snapshots []ceph.Snapshot,
 ) (isRemovable bool, err error) {
 	if slices.ContainsFunc(snapshots, func(s ceph.Snapshot) bool { return !s.IsRemoved }) {
 		return false, nil
@@ -182,7 +193,7 @@ func (s *session) removeLeftSnapshots(
 	for _, snapshot := range snapshots {
 		err := im.RemoveSnapshotByID(snapshot.ID)
 		if errors.Is(err, unix.EBUSY) {
-			return false, nil // it has a clone, whose deletion will try again
+			return false, s.tombstoneInUseError(ctx, pool, at, name, imageID)
 		}
 		if err := ignoreMissing(err); err != nil {
 			return false, fmt.Errorf("cannot remove snapshot %d of image id %s: %w", snapshot.ID, imageID, err)

@@ -75,9 +75,13 @@ type Pool interface {
 	// no watcher and takes no lock.
 	Open(name string, readOnly bool) (Image, error)
 	OpenID(id string, readOnly bool) (Image, error)
-	Rename(name, newName string) error // ENOENT, EEXIST; also while the image is in use
-	// Remove removes an image. ENOENT; EBUSY: it has a watcher; ENOTEMPTY: it has snapshots, among
-	// them those that were removed while clones of them exist, or is in a group.
+	// Rename renames an image, also while it is in use or the pool is full, in steps: the object with
+	// the id under the new name, the directory, the object under the old name. ENOENT, EEXIST.
+	Rename(name, newName string) error
+	// Remove removes an image, also while the pool is full, in steps: it moves the image to the trash
+	// and removes it from there. If the object with its id is missing, it continues a removal that was
+	// interrupted, or removes the name. ENOENT; EBUSY: it has a watcher; ENOTEMPTY: it has snapshots,
+	// among them those that were removed while clones of them exist, or is in a group.
 	Remove(name string) error
 	// RemoveFromTrash removes the image of that id from the trash. Errors are those of Remove.
 	RemoveFromTrash(imageID string) error
@@ -98,6 +102,9 @@ type Pool interface {
 	// CreateObject makes a RADOS object with the content. EEXIST. ReadObject and RemoveObject:
 	// ENOENT.
 	CreateObject(name string, content []byte) error
+	// ForceObject is CreateObject also while the pool is full, for what a deletion needs: it makes
+	// space.
+	ForceObject(name string, content []byte) error
 	ReadObject(name string) ([]byte, error)
 	RemoveObject(name string) error
 	// OmapValues returns the values of those keys that exist; no keys: of all. ENOENT.

@@ -3,6 +3,7 @@ package fakeceph
 import (
 	"fmt"
 	"maps"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,10 @@ type Fault struct {
 	Errno unix.Errno // the answer; zero: that of the call
 	// IsLate: the call takes effect, and Errno replaces its answer, as when an answer is lost.
 	IsLate bool
+	// Steps, unless zero: the call stops after that many of its steps, and Errno is its answer, as
+	// when its program is killed in the middle. Calls of librbd with several steps are Pool.Create,
+	// Pool.Clone, Pool.Rename and Pool.Remove; others have one.
+	Steps int
 	// IsFencing: the client of the call is fenced before it.
 	IsFencing bool
 	// Wait, unless nil: the call waits until the channel is closed. Entered, unless nil, gets a
@@ -64,18 +69,27 @@ func (s *Server) CountCalls() int {
 	return sum
 }
 
+// Steps returns how many steps each call had since ResetCalls, in the order of the calls.
+func (s *Server) Steps() []int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.steps)
+}
+
 // ResetCalls sets the counts to zero.
 func (s *Server) ResetCalls() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.calls)
+	s.steps = nil
 }
 
 // enter counts a call and returns the faults that change it.
-func (s *Server) enter(name string) []*Fault {
+func (s *Server) enter(name string, steps int) []*Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.calls[name]++
+	s.steps = append(s.steps, steps)
 	var out []*Fault
 	for _, f := range s.faults {
 		if f.Call != "" && f.Call != name {
@@ -89,9 +103,10 @@ func (s *Server) enter(name string) []*Fault {
 	return out
 }
 
-// call runs one call of a client. writes is the pool that the call writes to, nil for none.
-func (c *client) call(name string, writes *pool, f func() error) error {
-	faults := c.server.enter(name)
+// call runs one call of a client. writes is the pool that the call writes to, nil for none. The
+// steps are those between which a program can be killed.
+func (c *client) call(name string, writes *pool, steps ...func() error) error {
+	faults := c.server.enter(name, len(steps))
 	for _, fault := range faults {
 		fault.wait()
 	}
@@ -102,15 +117,22 @@ func (c *client) call(name string, writes *pool, f func() error) error {
 		if fault.IsFencing {
 			c.isFenced = true
 		}
-		if fault.Errno != 0 && !fault.IsLate {
+		if fault.Errno != 0 && !fault.IsLate && fault.Steps == 0 {
 			return fmt.Errorf("%s: %w", name, fault.Errno)
 		}
 	}
 	if err := c.check(writes); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	if err := f(); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+	for _, fault := range faults {
+		if fault.Steps > 0 {
+			steps = steps[:min(len(steps), fault.Steps)]
+		}
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
 	}
 	for _, fault := range faults {
 		if fault.Errno != 0 {

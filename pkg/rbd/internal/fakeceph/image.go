@@ -40,7 +40,8 @@ type image struct {
 	group              string
 	isObjectMapInvalid bool
 	isGone             bool
-	isNameOnly         bool // see Server.LoseHeader
+	hasNoHeader        bool // see Server.LoseHeader
+	isRemoving         bool // in the trash by Pool.Remove
 }
 
 // snapshot is the state of one snapshot.

@@ -14,14 +14,21 @@ import (
 
 // CreateObject implements ceph.Pool.
 func (p *openPool) CreateObject(name string, content []byte) error {
-	return p.call("Pool.CreateObject", p.pool, func() error {
-		objects := p.objects()
-		if objects[name] != nil {
-			return unix.EEXIST
-		}
-		objects[name] = &object{content: slices.Clone(content), omap: make(map[string]string)}
-		return nil
-	})
+	return p.call("Pool.CreateObject", p.pool, func() error { return p.createObject(name, content) })
+}
+
+// ForceObject implements ceph.Pool.
+func (p *openPool) ForceObject(name string, content []byte) error {
+	return p.call("Pool.ForceObject", nil, func() error { return p.createObject(name, content) })
+}
+
+func (p *openPool) createObject(name string, content []byte) error {
+	objects := p.objects()
+	if objects[name] != nil {
+		return unix.EEXIST
+	}
+	objects[name] = &object{content: slices.Clone(content), omap: make(map[string]string)}
+	return nil
 }
 
 func (p *openPool) ReadObject(name string) ([]byte, error) {
@@ -39,6 +46,13 @@ func (p *openPool) ReadObject(name string) ([]byte, error) {
 
 func (p *openPool) RemoveObject(name string) error {
 	return p.call("Pool.RemoveObject", p.pool, func() error {
+		if image, ok := strings.CutPrefix(name, "rbd_id."); ok {
+			n, _, err := p.image(image)
+			if err == nil {
+				delete(n.ids, image)
+			}
+			return err
+		}
 		if p.objects()[name] == nil {
 			return unix.ENOENT
 		}
@@ -81,7 +95,7 @@ func (p *openPool) omap(name string) (map[string]string, error) {
 	}
 	if name == "rbd_trash" {
 		for _, im := range n.trash {
-			out["id_"+im.id] = "\x02\x01" + encodeText("\x00"+encodeText(im.name)+strings.Repeat("\x00", 17))
+			out["id_"+im.id] = im.encodeTrash()
 		}
 		return out, nil
 	}
@@ -133,6 +147,17 @@ func (im *image) encodeParent() string {
 	body = le.AppendUint64(body, im.parent.id)
 	body = le.AppendUint64(append(body, 1), im.overlap)
 	return "\x02\x02" + encodeText(string(body))
+}
+
+// encodeTrash encodes an image in the trash as librbd does (TrashImageSpec of Ceph 16).
+func (im *image) encodeTrash() string {
+	source := byte(0) // the user's
+	if im.isRemoving {
+		source = 3
+	}
+	body := append([]byte{source}, encodeText(im.name)...)
+	body = append(body, make([]byte, 20)...) // times, state
+	return "\x02\x01" + encodeText(string(body))
 }
 
 // encodeText encodes a text as Ceph does: its length, little-endian, and its bytes.

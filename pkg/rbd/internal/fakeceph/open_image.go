@@ -122,7 +122,11 @@ func (o *openImage) CreateSnapshot(name string) error {
 }
 
 func (o *openImage) RemoveSnapshot(name string) error {
-	return o.write("RemoveSnapshot", func() error {
+	// Also on an image that is open read-only: librbd opens it again.
+	return o.run("Image.RemoveSnapshot", o.image.pool, func() error {
+		if err := o.image.takeLock(o.client); err != nil {
+			return err
+		}
 		snap := o.image.snapshotByName(name)
 		if snap == nil {
 			return unix.ENOENT
@@ -133,7 +137,6 @@ func (o *openImage) RemoveSnapshot(name string) error {
 }
 
 func (o *openImage) RemoveSnapshotByID(id uint64) error {
-	// Also on an image that is open read-only: librbd opens it again.
 	return o.run("Image.RemoveSnapshotByID", o.image.pool, func() error {
 		if err := o.image.takeLock(o.client); err != nil {
 			return err

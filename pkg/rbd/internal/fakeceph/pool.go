@@ -38,13 +38,13 @@ func (p *openPool) find() (*namespace, error) {
 	return nil, unix.ENOENT
 }
 
-// image returns the image of that name. ENOENT.
+// image returns the image of that name, also one without a header. ENOENT.
 func (p *openPool) image(name string) (*namespace, *image, error) {
 	n, err := p.find()
 	if err != nil {
 		return nil, nil, err
 	}
-	if im := n.images[name]; im != nil {
+	if im := n.ids[name]; im != nil {
 		return n, im, nil
 	}
 	return nil, nil, unix.ENOENT
@@ -57,29 +57,31 @@ func (p *openPool) imageByID(id string) (*image, error) {
 		return nil, err
 	}
 	for _, im := range n.images {
-		if im.id == id && !im.isNameOnly {
+		if im.id == id && !im.hasNoHeader {
 			return im, nil
 		}
 	}
-	if im := n.trash[id]; im != nil {
+	if im := n.trash[id]; im != nil && !im.hasNoHeader {
 		return im, nil
 	}
 	return nil, unix.ENOENT
 }
 
 func (p *openPool) Create(name string, size uint64, options ceph.ImageOptions) error {
-	return p.call("Pool.Create", p.pool, func() error {
-		_, err := p.create(name, size, options)
+	var im *image
+	return p.call("Pool.Create", p.pool, func() (err error) {
+		im, err = p.create(name, size, options)
 		return err
-	})
+	}, func() error { im.hasNoHeader = false; return nil })
 }
 
+// create makes the name of an image.
 func (p *openPool) create(name string, size uint64, options ceph.ImageOptions) (*image, error) {
 	n, err := p.find()
 	if err != nil {
 		return nil, err
 	}
-	if n.images[name] != nil {
+	if n.images[name] != nil || n.ids[name] != nil {
 		return nil, unix.EEXIST
 	}
 	features, err := checkOptions(name, size, options)
@@ -94,12 +96,12 @@ func (p *openPool) create(name string, size uint64, options ceph.ImageOptions) (
 		pool: p.pool, namespaceName: p.namespace, namespace: n, name: name, number: p.server.imageIDs,
 		id: fmt.Sprintf("%x%08x", 0x10, 0x51d00000+p.server.imageIDs), size: size, features: features,
 		objectSize: max(options.ObjectSize, 1<<12), dataPool: options.DataPool, created: time.Now(),
-		metadata: make(map[string]string), blocks: make(map[uint64]uint64),
+		metadata: make(map[string]string), blocks: make(map[uint64]uint64), hasNoHeader: true,
 	}
 	if options.ObjectSize == 0 {
 		im.objectSize = defaultObjectSize
 	}
-	n.images[name] = im
+	n.ids[name], n.images[name] = im, im
 	return im, nil
 }
 
@@ -133,6 +135,8 @@ func checkOptions(name string, size uint64, options ceph.ImageOptions) ([]string
 }
 
 func (p *openPool) Clone(parent ceph.Pool, imageName, snapshotName, name string, options ceph.ImageOptions) error {
+	var im *image
+	var snap *snapshot
 	return p.call("Pool.Clone", p.pool, func() error {
 		from, ok := parent.(*openPool)
 		if !ok || from.server != p.server {
@@ -142,19 +146,25 @@ func (p *openPool) Clone(parent ceph.Pool, imageName, snapshotName, name string,
 		if err != nil {
 			return err
 		}
-		snap := source.snapshotByName(snapshotName)
-		if snap == nil {
+		if snap = source.snapshotByName(snapshotName); snap == nil {
 			return unix.ENOENT
 		}
 		if !slices.Contains(source.features, "layering") {
 			return unix.ENOSYS
 		}
-		im, err := p.create(name, snap.size, options)
-		if err != nil {
-			return err
-		}
-		im.attach(snap)
-		im.metadata = maps.Clone(source.metadata) // librbd copies the metadata of the parent
+		im, err = p.create(name, snap.size, options)
+		return err
+	}, func() error {
+		im.hasNoHeader = false
+		return nil
+	}, func() error {
+		im.parent, im.overlap = snap, snap.size
+		return nil
+	}, func() error {
+		snap.children = append(snap.children, im)
+		return nil
+	}, func() error {
+		im.metadata = maps.Clone(snap.image.metadata) // librbd copies the metadata of the parent
 		return nil
 	})
 }
@@ -162,7 +172,7 @@ func (p *openPool) Clone(parent ceph.Pool, imageName, snapshotName, name string,
 func (p *openPool) Open(name string, readOnly bool) (ceph.Image, error) {
 	return p.open("Pool.Open", readOnly, func() (*image, error) {
 		_, im, err := p.image(name)
-		if err == nil && im.isNameOnly {
+		if err == nil && im.hasNoHeader {
 			err = unix.ENOENT
 		}
 		return im, err
@@ -196,35 +206,86 @@ func (p *openPool) open(name string, readOnly bool, find func() (*image, error))
 }
 
 func (p *openPool) Rename(name, newName string) error {
-	return p.call("Pool.Rename", p.pool, func() error {
-		n, im, err := p.image(name)
-		if err != nil {
+	var n *namespace
+	var im *image
+	return p.call("Pool.Rename", p.pool, func() (err error) {
+		if n, im, err = p.image(name); err != nil {
 			return err
 		}
-		if n.images[newName] != nil {
+		if n.ids[newName] != nil {
 			return unix.EEXIST
+		}
+		n.ids[newName] = im
+		return nil
+	}, func() error {
+		if n.images[name] != im {
+			return unix.ENOENT
 		}
 		delete(n.images, name)
 		im.name = newName
 		n.images[newName] = im
 		return nil
+	}, func() error {
+		delete(n.ids, name)
+		return nil
 	})
 }
 
+// Remove moves the image to the trash and removes it from there. If the object with its id is
+// missing, it continues a removal that was interrupted, or removes the name.
 func (p *openPool) Remove(name string) error {
-	return p.call("Pool.Remove", p.pool, func() error {
-		n, im, err := p.image(name)
-		if err == nil {
-			err = im.checkRemovable()
-		}
-		if err != nil {
+	var n *namespace
+	var im *image
+	isMoved := false
+	return p.call("Pool.Remove", p.pool, func() (err error) {
+		if n, err = p.find(); err != nil {
 			return err
 		}
-		delete(n.images, name)
-		im.isGone = true
+		if im = n.ids[name]; im == nil {
+			im, isMoved = n.interrupted(name)
+		}
+		if im == nil {
+			return unix.ENOENT
+		}
+		if err := im.checkRemovable(); err != nil {
+			return err
+		}
+		im.isRemoving = true
+		n.trash[im.id] = im
+		return nil
+	}, func() error {
+		delete(n.ids, name)
+		return nil
+	}, func() error {
+		if !isMoved {
+			delete(n.images, name)
+		}
+		return nil
+	}, func() error {
 		im.detach()
 		return nil
+	}, func() error {
+		im.hasNoHeader = true
+		return nil
+	}, func() error {
+		delete(n.trash, im.id)
+		im.isGone = true
+		return nil
 	})
+}
+
+// interrupted returns an image whose removal was interrupted: one in the trash, of which librbd
+// then leaves the name in the directory, or one of which the name is left.
+func (n *namespace) interrupted(name string) (im *image, isMoved bool) {
+	for _, im := range n.trash {
+		if im.name == name && im.isRemoving {
+			return im, true
+		}
+	}
+	if im := n.images[name]; im != nil && im.hasNoHeader {
+		return im, false
+	}
+	return nil, false
 }
 
 // checkRemovable returns why Ceph does not remove the image.

@@ -47,6 +47,7 @@ type Server struct {
 	isFormatUnknown bool
 	faults          []*Fault
 	calls           map[string]int
+	steps           []int // of each call
 }
 
 // New returns a cluster with empty pools. Their ids are 1, 2, ...
@@ -80,14 +81,16 @@ type pool struct {
 
 // namespace is the state of one RADOS namespace of a pool.
 type namespace struct {
-	images  map[string]*image // by name
+	ids     map[string]*image // by name: the objects rbd_id.NAME
+	images  map[string]*image // by name: the object rbd_directory
 	trash   map[string]*image // by id
 	objects map[string]*object
 }
 
 func newNamespace() *namespace {
 	return &namespace{
-		images: make(map[string]*image), trash: make(map[string]*image), objects: make(map[string]*object),
+		ids: make(map[string]*image), images: make(map[string]*image), trash: make(map[string]*image),
+		objects: make(map[string]*object),
 	}
 }
 
@@ -173,7 +176,7 @@ func (s *Server) SetObjectMapInvalid(poolName, namespaceName, imageName string, 
 func (s *Server) LoseHeader(poolName, namespaceName, imageName string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pools[poolName].namespaces[namespaceName].images[imageName].isNameOnly = true
+	s.pools[poolName].namespaces[namespaceName].images[imageName].hasNoHeader = true
 }
 
 // KeepRemovedSnapshots makes the last clone of a removed snapshot of the pool leave the snapshot,
@@ -192,6 +195,7 @@ func (s *Server) MoveToTrash(poolName, namespaceName, imageName string) {
 	n := s.pools[poolName].namespaces[namespaceName]
 	n.trash[n.images[imageName].id] = n.images[imageName]
 	delete(n.images, imageName)
+	delete(n.ids, imageName)
 }
 
 // SetOmap writes an object with those keys, such as the journal of ceph-csi.
@@ -239,6 +243,11 @@ func (s *Server) Contents() []string {
 
 func (n *namespace) contents(prefix string) []string {
 	var out []string
+	for name := range n.ids {
+		if n.images[name] == nil {
+			out = append(out, prefix+name+" (id only)")
+		}
+	}
 	for _, im := range n.images {
 		out = append(out, prefix+im.name)
 		for _, snap := range im.snapshots {
@@ -267,7 +276,9 @@ func (s *Server) all() []*image {
 				out = append(out, im)
 			}
 			for _, im := range n.trash {
-				out = append(out, im)
+				if n.images[im.name] != im { // its removal was interrupted
+					out = append(out, im)
+				}
 			}
 		}
 	}

@@ -23,25 +23,20 @@ var ErrFormat = errors.New("unknown format of an image header")
 // Directory is the object that has the names of images by their ids, and their ids by their names.
 const Directory = "rbd_directory"
 
+// Trash is the object that has the images in the trash, by their ids (TrashKey).
+const Trash = "rbd_trash"
+
+// TrashKey is the key of the trash with the image of that id.
+func TrashKey(imageID string) string { return "id_" + imageID }
+
 // NameKey is the key of the directory with the name of the image of that id.
 func NameKey(imageID string) string { return "id_" + imageID }
 
 // IDKey is the key of the directory with the id of the image of that name.
 func IDKey(name string) string { return "name_" + name }
 
-// Trash is the object that has the former names of the images in the trash, by NameKey.
-const Trash = "rbd_trash"
-
-// TrashName decodes the former name of an image, a value of Trash (src/cls/rbd/cls_rbd_types.h,
-// TrashImageSpec).
-func TrashName(value string) (string, error) {
-	const version = 1
-	r := reader{rest: value}
-	r.begin(version)
-	r.skip(1) // who has moved it: a user, or Ceph
-	name := r.text()
-	return name, r.err
-}
+// IDObject is the object with the id of the image of that name.
+func IDObject(name string) string { return "rbd_id." + name }
 
 // Object is the header object of an image.
 func Object(imageID string) string { return "rbd_header." + imageID }
@@ -68,6 +63,23 @@ func Text(value string) (string, error) {
 	r := reader{rest: value}
 	text := r.text()
 	return text, r.err
+}
+
+// Trashed is an image in the trash.
+type Trashed struct {
+	Name string // its former one
+	// IsRemoving: a removal has moved it there, not a user.
+	IsRemoving bool
+}
+
+// ReadTrashed decodes an image in the trash, a value of the trash (src/cls/rbd/cls_rbd_types.h,
+// TrashImageSpec).
+func ReadTrashed(value string) (Trashed, error) {
+	const version, sourceRemoving = 1, 3
+	r := reader{rest: value}
+	r.begin(version)
+	source := r.skip(1)
+	return Trashed{IsRemoving: source == string(rune(sourceRemoving)), Name: r.text()}, r.err
 }
 
 // Snapshots decodes the snapshots among the values of a header, oldest first.

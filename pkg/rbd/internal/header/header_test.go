@@ -33,10 +33,10 @@ func decode(t *testing.T, text string) string {
 
 func TestNameOfAnImageInTheTrash(t *testing.T) {
 	t.Parallel()
-	if name, err := TrashName(decode(t, trashedImage)); err != nil || name != "trashed-name" {
-		t.Errorf("got %q, %v", name, err)
+	if trashed, err := ReadTrashed(decode(t, trashedImage)); err != nil || trashed.Name != "trashed-name" {
+		t.Errorf("got %+v, %v", trashed, err)
 	}
-	if _, err := TrashName("\x03\x03" + decode(t, trashedImage)[2:]); !errors.Is(err, ErrFormat) {
+	if _, err := ReadTrashed("\x03\x03" + decode(t, trashedImage)[2:]); !errors.Is(err, ErrFormat) {
 		t.Errorf("got %v, want ErrFormat", err)
 	}
 }

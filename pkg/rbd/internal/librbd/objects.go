@@ -11,13 +11,27 @@ import (
 
 // CreateObject implements ceph.Pool.
 func (p *pool) CreateObject(name string, content []byte) error {
+	return wrap(create(p.failing, name, content, rados.OperationNoFlag), "create object %s", p.path(name))
+}
+
+// ForceObject implements ceph.Pool.
+func (p *pool) ForceObject(name string, content []byte) error {
+	return wrap(p.force(name, content), "create object %s", p.path(name))
+}
+
+// force makes an object also in a full pool.
+func (p *pool) force(name string, content []byte) error {
+	return toErrno(create(p.io, name, content, rados.OperationFullForce))
+}
+
+func create(io *rados.IOContext, name string, content []byte, flags rados.OperationFlags) error {
 	op := rados.CreateWriteOp()
 	defer op.Release()
 	op.Create(rados.CreateExclusive)
 	if len(content) > 0 {
 		op.WriteFull(content)
 	}
-	return wrap(op.Operate(p.failing, name, rados.OperationNoFlag), "create object %s", p.path(name))
+	return op.Operate(io, name, flags)
 }
 
 // ReadObject implements ceph.Pool.

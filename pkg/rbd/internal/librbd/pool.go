@@ -145,22 +145,54 @@ func (p *pool) OpenID(id string, readOnly bool) (ceph.Image, error) {
 	return &image{pool: p, id: id, readOnly: readOnly}, nil
 }
 
-// Rename implements ceph.Pool.
+// Rename implements ceph.Pool. A full pool refuses librbd's new object with the id.
 func (p *pool) Rename(name, newName string) error {
-	return wrap(rbd.GetImage(p.failing, name).Rename(newName), "rename image %s to %s", p.path(name), newName)
+	err := toErrno(rbd.GetImage(p.failing, name).Rename(newName))
+	if errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.ENOSPC) {
+		err = p.forceRename(name, newName)
+	}
+	return wrap(err, "rename image %s to %s", p.path(name), newName)
+}
+
+// forceRename renames an image, also in a full pool, by the steps of librbd
+// (src/librbd/operation/RenameRequest.cc).
+func (p *pool) forceRename(name, newName string) error {
+	id, err := p.ImageID(name)
+	if err != nil {
+		return err
+	}
+	if err := p.force("rbd_id."+newName, appendText(nil, id)); err != nil {
+		return err
+	}
+	in := appendText(appendText(appendText(nil, name), newName), id)
+	if err := p.change("rbd_directory", "dir_rename_image", in); err != nil {
+		return err
+	}
+	return p.failing.Delete("rbd_id." + name)
 }
 
 // Remove implements ceph.Pool. librbd reports ENOENT also if it cannot make its trash object, in a
-// full pool in which no image was ever removed. ENOENT would mean success to callers: it is EIO
-// then.
+// full pool in which no image was ever removed. Remove then makes the object, and removes again.
 func (p *pool) Remove(name string) error {
+	err := p.remove(name)
+	if errors.Is(err, unix.EIO) {
+		if errTrash := p.force("rbd_trash", nil); errTrash == nil || errors.Is(errTrash, unix.EEXIST) {
+			err = p.remove(name)
+		}
+	}
+	return wrap(err, "remove image %s", p.path(name))
+}
+
+// remove removes an image. EIO: it exists, although librbd reports ENOENT, which would mean success
+// to callers.
+func (p *pool) remove(name string) error {
 	err := toErrno(rbd.RemoveImage(p.failing, name))
 	if errors.Is(err, unix.ENOENT) {
 		if _, idErr := p.ImageID(name); !errors.Is(idErr, unix.ENOENT) {
 			err = volume.Join(unix.EIO, idErr)
 		}
 	}
-	return wrap(err, "remove image %s", p.path(name))
+	return err
 }
 
 // RemoveFromTrash implements ceph.Pool.
