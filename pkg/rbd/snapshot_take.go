@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -81,5 +80,6 @@ func (s *session) readNodeWithLock(im ceph.Image, t target, imageID string) (cep
 	if err != nil {
 		return holder, false, fmt.Errorf("cannot list the fenced clients: %w", err)
 	}
-	return holder, !slices.Contains(fenced, holder.Address), nil
+	_, isFenced := fenced[holder.Address]
+	return holder, !isFenced, nil
 }

@@ -141,22 +141,118 @@ func TestDetachFailsWithoutTheAPIServer(t *testing.T) {
 	r.wantNodes("locked", "n1")
 }
 
-// An entry of the list that others have made is not removed with the node's return.
-func TestFenceOfOthersStays(t *testing.T) {
+// A fence that others have made, and that ends before a node is lost for good, is replaced by one of
+// this driver, which goes when the node is back.
+func TestShortFenceOfOthersIsReplaced(t *testing.T) {
 	r, m := attached(t, "locked")
 	r.ceph.Fence(m.Address)
 	r.kill("n1", m)
 	volumetest.WantKind(t, r.detach("locked", "n1"), volume.KindPrecondition, m.Address) // it may end in an hour
 	r.taint("n1")
 	must.Succeed(t, r.detach("locked", "n1"))
+	r.wantFenced("n1", m.Address)
+	if end := must.Value(r.cluster.Blocklist())(t)[m.Address]; time.Until(end) < fenceDuration-time.Hour {
+		t.Errorf("the fence ends at %s, want it to last %s", end, fenceDuration)
+	}
 	if !strings.Contains(r.log.String(), "by others than this driver") {
 		t.Errorf("the log has no warning:\n%s", r.log.String())
 	}
 	r.restore("n1")
 	r.unmap("n1", m)
 	must.Succeed(t, r.attach("locked", "n1", writer()))
-	if got := must.Value(r.cluster.Blocklist())(t); len(got) != 1 {
-		t.Errorf("the clients %v are fenced, want the one that others have fenced", got)
+	r.wantFenced("n1")
+}
+
+// A fence of others that lasts long enough is used, and is not removed with the node's return.
+func TestLongFenceOfOthersStays(t *testing.T) {
+	r, m := attached(t, "locked")
+	must.Succeed(t, r.cluster.Fence(m.Address, 2*fenceDuration))
+	r.kill("n1", m)
+	volumetest.WantKind(t, r.detach("locked", "n1"), volume.KindPrecondition, m.Address)
+	r.taint("n1")
+	r.ceph.ResetCalls()
+	must.Succeed(t, r.detach("locked", "n1"))
+	if calls := r.ceph.Calls(); calls["Cluster.Unfence"]+calls["Cluster.Fence"] > 0 || calls["Pool.AwaitMap"] == 0 {
+		t.Errorf("made the calls %v, want the fence unchanged and verified", calls)
+	}
+	r.restore("n1")
+	r.unmap("n1", m)
+	must.Succeed(t, r.attach("locked", "n1", writer()))
+	r.wantListed(m.Address)
+}
+
+// A fence that this driver made may have been removed, and another made by others: it stays.
+func TestFenceThatOthersMadeSinceStays(t *testing.T) {
+	r, m := attached(t, "locked")
+	r.kill("n1", m)
+	r.taint("n1")
+	must.Succeed(t, r.detach("locked", "n1"))
+	must.Succeed(t, r.cluster.Unfence(m.Address))
+	r.ceph.Fence(m.Address)
+	r.restore("n1")
+	r.unmap("n1", m)
+	must.Succeed(t, r.attach("locked", "n1", writer()))
+	r.wantListed(m.Address)
+	if text := r.api.Annotation("n1", noderecord.FencedAnnotation); text != "" {
+		t.Errorf("the Node remembers the fences %s, want none", text)
+	}
+}
+
+// Replacing a fence leaves the client without one for a moment: not while others use what it could
+// write to.
+func TestFenceOfOthersIsNotReplacedWhileItProtectsSomebody(t *testing.T) {
+	for name, use := range map[string]func(*rig){
+		"attached": func(r *rig) { must.Succeed(r.t, r.attach("plain", "n2", writer())) },
+		"watched":  func(r *rig) { r.ceph.Map("rbd", "", "plain", fakeceph.MapOptions{}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, m := attached(t, "locked")
+			record := r.records["n1"]
+			record.Clients[0].Images = append(record.Clients[0].Images, noderecord.Image{
+				PoolID: r.pool.ID(), ID: must.Value(r.pool.ImageID("plain"))(t), Name: "rbd/plain",
+			})
+			r.write("n1")
+			r.ceph.Fence(m.Address)
+			use(r)
+			r.kill("n1", m)
+			r.taint("n1")
+			r.ceph.ResetCalls()
+			volumetest.WantKind(t, r.detach("locked", "n1"), volume.KindPrecondition, "rbd/plain",
+				"ceph osd blocklist rm "+m.Address)
+			if n := r.ceph.Calls()["Cluster.Unfence"]; n > 0 {
+				t.Error("the fence was removed")
+			}
+			r.wantNodes("locked", "n1")
+			must.Succeed(t, r.cluster.Unfence(m.Address)) // what the message says
+			must.Succeed(t, r.detach("locked", "n1"))
+			r.wantFenced("n1", m.Address)
+		})
+	}
+}
+
+// A node counts as fenced when no storage daemon serves it, not when the monitors list it.
+func TestDetachWaitsUntilNoStorageDaemonServesTheNode(t *testing.T) {
+	for _, image := range []string{"plain", "data"} {
+		r, m := attached(t, image)
+		r.ceph.DelayMaps()
+		r.kill("n1", m)
+		r.taint("n1")
+		pools := 1
+		if image == "data" {
+			pools = 2
+		}
+		for nth := 1; nth <= pools; nth++ {
+			r.ceph.Inject(fakeceph.Fault{Call: "Pool.AwaitMap", Nth: nth, Errno: unix.ETIMEDOUT, IsLast: true})
+			volumetest.WantKind(t, r.detach(image, "n1"), volume.KindUnavailable, m.Address, "storage daemons", "ceph osd tree")
+			r.wantNodes(image, "n1")
+			r.wantFenced("n1", m.Address)
+			r.ceph.ClearFaults()
+		}
+		must.Succeed(t, r.detach(image, "n1")) // although the client is listed since the first attempt
+		if !m.IsFenced() {
+			t.Errorf("%s: the answer came while the client was served", image)
+		}
+		r.wantNodes(image)
 	}
 }
 
@@ -323,8 +419,8 @@ func TestRemovalOfAFenceIsVerified(t *testing.T) {
 	must.Succeed(t, r.detach("locked", "n1"))
 	r.restore("n1")
 	r.unmap("n1", m)
-	r.ceph.Inject(fakeceph.Fault{Call: "Cluster.Blocklist", IsLast: true, Do: func() {
-		must.Succeed(t, r.cluster.Fence(m.Address, time.Hour))
+	r.ceph.Inject(fakeceph.Fault{Call: "Cluster.Blocklist", Nth: 2, IsLast: true, Do: func() {
+		must.Succeed(t, r.cluster.Fence(m.Address, fenceDuration))
 	}})
 	must.Succeed(t, r.attach("locked", "n1", writer()))
 	r.wantFenced("n1", m.Address)
