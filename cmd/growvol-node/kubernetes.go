@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"github.com/growvol/growvol/pkg/kubeapi"
 	"github.com/growvol/growvol/pkg/rbd/krbd"
 	"github.com/growvol/growvol/pkg/rbd/noderecord"
+	"github.com/growvol/growvol/pkg/rbdcsi"
 )
 
 // This file holds what the rbd backend does with the Node of this machine in Kubernetes: it records
@@ -44,7 +46,9 @@ func openKubernetesNode(ctx context.Context, c config, log *slog.Logger) (kubern
 		api.Dir = c.serviceAccountDir
 	}
 	n := kubernetesNode{
-		recorder: noderecord.NewRecorder(noderecord.Options{API: api, Node: c.kubernetesNode, Log: log}),
+		recorder: noderecord.NewRecorder(noderecord.Options{
+			API: api, Node: c.kubernetesNode, Driver: cmp.Or(c.DriverName, rbdcsi.DriverName), Log: log,
+		}),
 	}
 	if c.crushLabels != "" {
 		n.location = readLocation(ctx, api, c, log)
