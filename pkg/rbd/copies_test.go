@@ -387,6 +387,23 @@ func TestSnapshotIsRefusedWhileTheNodeIsCutOff(t *testing.T) {
 	r.snapshot(t, "s", v.ID)
 }
 
+// The node can be cut off while librbd waits for its lock: what librbd took then is no snapshot.
+func TestSnapshotIsRefusedWhenTheNodeIsCutOffDuringTheWaitForItsLock(t *testing.T) {
+	r := newRig(t)
+	r.withNodes(t)
+	v := r.create(t, request("pvc-1"))
+	_, err := r.Attach(t.Context(), attachRequest(v.ID, "n1"))
+	check(t, err)
+	m := r.server.Map("volumes", "", "csi-vol-pvc-1", fakeceph.MapOptions{})
+	before := slices.DeleteFunc(r.server.Contents(), isClaim)
+	r.server.Inject(fakeceph.Fault{Call: "Image.CreateQuiescedSnapshot", Do: m.Lose})
+	_, err = r.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: v.ID})
+	volumetest.WantKind(t, err, volume.KindUnavailable, m.Address, "does not answer")
+	if got := slices.DeleteFunc(r.server.Contents(), isClaim); !slices.Equal(got, before) {
+		t.Errorf("a refused snapshot has changed %v to %v", before, got)
+	}
+}
+
 // isClaim reports whether an entry of the fake is the object of a snapshot name.
 func isClaim(entry string) bool {
 	return strings.Contains(entry, "growvol.snapshot.s") && !strings.Contains(entry, "@")

@@ -366,6 +366,37 @@ func TestDetachFromANodeWithoutARecord(t *testing.T) {
 	r.wantFenced("n1")
 }
 
+// A node without a record is fenced by the lock of the image; its Node remembers that, so that the
+// fence goes when the node is back.
+func TestFenceOfTheLockHolderIsRemembered(t *testing.T) {
+	r, m := attached(t, "locked")
+	r.api.Change("n1", func(n *kubeapitest.Node) { delete(n.Annotations, noderecord.ClientsAnnotation) })
+	r.kill("n1", m)
+	r.taint("n1")
+	r.ceph.DelayMaps()
+	must.Succeed(t, r.detach("locked", "n1"))
+	r.wantFenced("n1", m.Address)
+	if !m.IsFenced() {
+		t.Error("the answer came while the client was served")
+	}
+	r.restore("n1")
+	r.unmap("n1", m)
+	must.Succeed(t, r.attach("locked", "n1", writer()))
+	r.wantFenced("n1")
+}
+
+// A short fence of others is not replaced if no record tells what else the client has.
+func TestFenceOfTheLockHolderIsNotReplacedWithoutARecord(t *testing.T) {
+	r, m := attached(t, "locked")
+	r.ceph.Fence(m.Address)
+	r.api.RemoveNode("n1")
+	m.Lose()
+	volumetest.WantKind(t, r.detach("locked", "n1"), volume.KindPrecondition, "ceph osd blocklist rm "+m.Address)
+	must.Succeed(t, r.cluster.Unfence(m.Address))
+	must.Succeed(t, r.detach("locked", "n1"))
+	r.wantListed(m.Address)
+}
+
 // The watcher of a node that shares the image is not taken for the one that is gone.
 func TestDetachFromADeletedNodeOfASharedImage(t *testing.T) {
 	r := newRig(t)
