@@ -19,8 +19,7 @@ const retryRemedy = "no action needed: Kubernetes retries this automatically"
 
 // userCaps are the capabilities of the controller's user, in arguments of `ceph auth`, as the
 // documentation has them. `profile rbd` may make and list fences; removing one is an extra command.
-const userCaps = `mon 'profile rbd, allow command "osd blocklist" with blocklistop=rm' ` +
-	`mgr 'profile rbd pool=POOL' osd 'profile rbd pool=POOL'`
+const userCaps = `mon 'profile rbd, allow command "osd blocklist" with blocklistop=rm' osd 'profile rbd pool=POOL'`
 
 // meaning is the kind and the next step of an errno.
 type meaning struct {
