@@ -117,27 +117,27 @@ func (r *rig) testFencedNode(t *testing.T) {
 	}
 }
 
-// testLateStage cuts a node off that has a volume attached, but not mapped yet. When it is back, the
-// volume is in use on another node: the late NodeStageVolume maps nothing.
+// testLateStage cuts a node off that has a volume attached, but not mapped yet. When it is back,
+// the volume is in use on another node: NodeStageVolume maps nothing.
 func (k *kubernetes) testLateStage(t *testing.T, features string) { //nolint:thelper // a test, no helper
-	late, other, ctx := k.nodes[1], k.nodes[0], testContext(t)
-	v := must.Value(late.CreateWithParameters(ctx, class(map[string]string{"imageFeatures": features}), testName(t), gib,
+	back, other, ctx := k.nodes[1], k.nodes[0], testContext(t)
+	v := must.Value(back.CreateWithParameters(ctx, class(map[string]string{"imageFeatures": features}), testName(t), gib,
 		csiclient.MountCapability("ext4"), nil))(t)
-	must.Succeed(t, late.Attach(ctx, v))
-	k.setAttached(late, v, true)
-	late.guest.Cut()
-	t.Cleanup(late.guest.Restore)
-	k.setDown(late, true)
-	must.Succeed(t, late.Detach(ctx, v))
-	k.setAttached(late, v, false)
+	must.Succeed(t, back.Attach(ctx, v))
+	k.setAttached(back, v, true)
+	back.guest.Cut()
+	t.Cleanup(back.guest.Restore)
+	k.setDown(back, true)
+	must.Succeed(t, back.Detach(ctx, v))
+	k.setAttached(back, v, false)
 	taken := *v
 	must.Succeed(t, other.Use(ctx, &taken))
 	w := other.startWriter(t, &taken)
-	late.guest.Restore()
-	k.Change(late.NodeID, func(object *kubeapitest.Node) { object.IsReady, object.Taints = true, nil })
-	must.FailWith(t, late.Stage(ctx, v), codes.FailedPrecondition, "not attached", late.NodeID)
+	back.guest.Restore()
+	k.Change(back.NodeID, func(object *kubeapitest.Node) { object.IsReady, object.Taints = true, nil })
+	must.FailWith(t, back.Stage(ctx, v), codes.FailedPrecondition, "not attached", back.NodeID)
 	_, name, _ := strings.Cut(imageOf(v.ID), "/")
-	if names := late.runScript(t, "cat /sys/bus/rbd/devices/*/name || true"); slices.Contains(strings.Fields(names), name) {
+	if names := back.runScript(t, "cat /sys/bus/rbd/devices/*/name || true"); slices.Contains(strings.Fields(names), name) {
 		t.Errorf("the node has mapped %s, among %s", name, names)
 	}
 	w.stop(t)

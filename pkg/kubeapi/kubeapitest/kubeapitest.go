@@ -1,5 +1,5 @@
-// Package kubeapitest is a Kubernetes API server in memory that has Nodes and VolumeAttachments, for
-// tests.
+// Package kubeapitest is a Kubernetes API server in memory for tests. It has Nodes and
+// VolumeAttachments.
 package kubeapitest
 
 import (

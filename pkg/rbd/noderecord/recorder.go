@@ -60,10 +60,11 @@ func (r *Recorder) Mapped(ctx context.Context, volumeID, fsid, clientAddress str
 }
 
 // CheckAttached checks that Kubernetes has the volume attached to this node. After Mapped, its
-// success proves that the node may use the mapping: Kubernetes marks the VolumeAttachment as deleted
-// before the controller reads the record, so a node that finds it unmarked has written the record
-// first, and the controller does not detach the volume from the node, or fences the node. Kinds:
-// Precondition (it is not attached), Unavailable, Denied.
+// success proves that the node may use the mapping: Kubernetes marks the VolumeAttachment as
+// deleted before the controller reads the record, so a node that finds it unmarked has written the
+// record first, and the controller does not detach the volume from the node, or fences the node.
+// That holds while only Kubernetes calls the controller. Kinds: Precondition (it is not attached),
+// Unavailable, Denied.
 func (r *Recorder) CheckAttached(ctx context.Context, volumeID string) error {
 	isAttached, err := r.options.API.IsAttached(ctx, r.options.Driver, volumeID, r.options.Node)
 	const what = "cannot read whether the volume is attached to the node %s: %w"

@@ -141,8 +141,8 @@ func TestDetachFailsWithoutTheAPIServer(t *testing.T) {
 	r.wantNodes("locked", "n1")
 }
 
-// A fence that others have made, and that ends before a node is lost for good, is replaced by one of
-// this driver, which goes when the node is back.
+// A fence that others have made, and that ends soon, is replaced by one of this driver, which goes
+// when the node is back.
 func TestShortFenceOfOthersIsReplaced(t *testing.T) {
 	r, m := attached(t, "locked")
 	r.ceph.Fence(m.Address)
@@ -200,7 +200,7 @@ func TestFenceThatOthersMadeSinceStays(t *testing.T) {
 
 // Replacing a fence leaves the client without one for a moment: not while others use what it could
 // write to.
-func TestFenceOfOthersIsNotReplacedWhileItProtectsSomebody(t *testing.T) {
+func TestFenceOfOthersIsNotReplacedWhileItProtectsAnotherNode(t *testing.T) {
 	for name, use := range map[string]func(*rig){
 		"attached": func(r *rig) { must.Succeed(r.t, r.attach("plain", "n2", writer())) },
 		"watched":  func(r *rig) { r.ceph.Map("rbd", "", "plain", fakeceph.MapOptions{}) },

@@ -23,8 +23,8 @@ import (
 )
 
 // This file is the set-up of the tests: a cluster with the images "locked" (with exclusive-lock),
-// "plain" (without) and "data" (in a data pool), and the Nodes n1 and n2, whose plugins have written that nothing is
-// mapped.
+// "plain" (without) and "data" (in a data pool), and the Nodes n1 and n2, whose plugins have
+// written that nothing is mapped.
 
 type rig struct {
 	t       *testing.T
