@@ -383,8 +383,15 @@ func TestSnapshotIsRefusedWhileTheNodeIsCutOff(t *testing.T) {
 	cluster, err := fakeceph.Dialer{"a": r.server}.Connect(r.config["a"])
 	check(t, err)
 	t.Cleanup(cluster.Close)
+	r.server.DelayMaps()
 	check(t, cluster.Fence(m.Address, time.Hour))
+	r.server.Inject(fakeceph.Fault{Call: "Pool.AwaitMap", Errno: unix.ETIMEDOUT, IsLast: true})
+	_, err = r.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: v.ID})
+	volumetest.WantKind(t, err, volume.KindUnavailable, m.Address, "storage daemons")
 	r.snapshot(t, "s", v.ID)
+	if !m.IsFenced() {
+		t.Error("the snapshot was taken while the client was served")
+	}
 }
 
 // The node can be cut off while librbd waits for its lock: what librbd took then is no snapshot.

@@ -207,25 +207,15 @@ func (a Attachment) whatIsNotFenced(ctx context.Context, clients []string) (foun
 // awaitMap returns when no placement group of the pools of the image serves the clients, which the
 // cluster lists as fenced. Kind Unavailable: a placement group has not answered.
 func (a Attachment) awaitMap(name string, clients []string, dataPool string) error {
-	pools := []ceph.Pool{a.Pool}
-	if dataPool != "" {
-		data, err := a.Cluster.Pool(dataPool, a.Namespace)
-		if err != nil {
-			return fmt.Errorf("cannot open the data pool %s of image %s: %w", dataPool, a.Name, err)
-		}
-		pools = append(pools, data)
+	err := ceph.AwaitMap(a.Cluster, a.Pool, a.Namespace, dataPool)
+	if errors.Is(err, unix.ETIMEDOUT) {
+		return volume.Errorf(volume.KindUnavailable, "the client %s of node %s is on the blocklist, but nothing proves that all "+
+			"storage daemons know it and refuse its writes to image %s: %w", strings.Join(clients, ", "), name, a.Name, err).
+			WithRemedy(retryRemedy + "; if it lasts, start the stopped OSDs: ceph health detail; ceph osd tree")
 	}
-	for _, p := range pools {
-		err := p.AwaitMap()
-		if errors.Is(err, unix.ETIMEDOUT) {
-			return volume.Errorf(volume.KindUnavailable, "the client %s of node %s is on the blocklist, but nothing proves that all "+
-				"storage daemons know it and refuse its writes to image %s: %w", strings.Join(clients, ", "), name, a.Name, err).
-				WithRemedy(retryRemedy + "; if it lasts, start the stopped OSDs: ceph health detail; ceph osd tree")
-		}
-		if err != nil {
-			return fmt.Errorf("cannot verify that all storage daemons refuse the client %s of node %s: %w",
-				strings.Join(clients, ", "), name, err)
-		}
+	if err != nil {
+		return fmt.Errorf("cannot verify that all storage daemons refuse the client %s of node %s: %w",
+			strings.Join(clients, ", "), name, err)
 	}
 	return nil
 }

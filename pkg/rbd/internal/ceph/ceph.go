@@ -112,6 +112,19 @@ type Pool interface {
 	RemoveOmapKeys(object string, keys ...string) error
 }
 
+// AwaitMap is Pool.AwaitMap of all pools that have data of an image: pool, and the data pool if
+// dataPool is not empty.
+func AwaitMap(c Cluster, pool Pool, namespace, dataPool string) error {
+	if err := pool.AwaitMap(); err != nil || dataPool == "" {
+		return err
+	}
+	data, err := c.Pool(dataPool, namespace)
+	if err != nil {
+		return err
+	}
+	return data.AwaitMap()
+}
+
 // Image is an open image. Size changes that others make are visible in it.
 type Image interface {
 	Info() (ImageInfo, error)
