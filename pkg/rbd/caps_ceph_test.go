@@ -69,16 +69,13 @@ func TestOnCephCapabilitiesOfTheDocumentation(t *testing.T) {
 	v := r.create(t, r.request("v"))
 	other := r.create(t, r.request("o"))
 	for what, call := range map[string]func() error{
-		"check":  func() error { return r.CheckHealth(ctx) },
-		"get":    func() error { _, err := r.Get(ctx, v.ID); return err },
-		"list":   func() error { _, _, err := r.ListVolumes(ctx, volume.Page{}); return err },
-		"health": func() error { _, err := r.Health(ctx, v.ID); return err },
-		"expand": func() error { _, err := r.Expand(ctx, v.ID, 2*volume.GiB); return err },
-		"modify": func() error { return r.Modify(ctx, v.ID, map[string]string{"maxWriteIops": "100"}) },
-		"capacity": func() error {
-			_, err := r.Capacity(ctx, volume.CapacityRequest{Parameters: r.request("").Parameters})
-			return err
-		},
+		"check":    func() error { return r.CheckHealth(ctx) },
+		"get":      func() error { _, err := r.Get(ctx, v.ID); return err },
+		"list":     func() error { _, _, err := r.ListVolumes(ctx, volume.Page{}); return err },
+		"health":   func() error { _, err := r.Health(ctx, v.ID); return err },
+		"expand":   func() error { _, err := r.Expand(ctx, v.ID, 2*volume.GiB); return err },
+		"modify":   func() error { return r.Modify(ctx, v.ID, map[string]string{"maxWriteIops": "100"}) },
+		"capacity": func() error { return r.readCapacity(ctx) },
 	} {
 		if err := call(); err != nil {
 			t.Errorf("%s: %v", what, err)
@@ -90,6 +87,11 @@ func TestOnCephCapabilitiesOfTheDocumentation(t *testing.T) {
 	if strings.Contains(log.String(), "cannot remove the fence") {
 		t.Errorf("the fence could not be removed:\n%s", log)
 	}
+}
+
+func (r *cephRig) readCapacity(ctx context.Context) error {
+	_, err := r.Capacity(ctx, volume.CapacityRequest{Parameters: r.request("").Parameters})
+	return err
 }
 
 // copyWithCaps makes a snapshot, reads its blocks, restores and clones, and deletes everything.
@@ -107,11 +109,11 @@ func (r *cephRig) copyWithCaps(t *testing.T, v volume.Volume) {
 		req.Source, req.Size, req.Range.Required = source, 3*volume.GiB, 3*volume.GiB
 		_, _, err := r.Find(ctx, req)
 		check(t, err)
-		make := r.Restore
+		create := r.Restore
 		if source.VolumeID != "" {
-			make = r.CloneVolume
+			create = r.CloneVolume
 		}
-		c, err := make(ctx, req)
+		c, err := create(ctx, req)
 		check(t, err)
 		defer func() { check(t, r.Delete(context.WithoutCancel(ctx), c.ID)) }()
 	}

@@ -29,8 +29,8 @@ type meaning struct {
 
 // meanings returns what errnos mean for a client of that user.
 func meanings(user string) map[unix.Errno]meaning {
-	denied := meaning{volume.KindDenied, "give the user the capabilities that the driver needs, for each pool POOL of its " +
-		"volumes: ceph auth caps client." + user + " " + userCaps}
+	denied := meaning{volume.KindDenied, "give the user the capabilities that the driver needs, for each pool POOL of " +
+		"its volumes: ceph auth caps client." + user + " " + userCaps}
 	unreachable := meaning{volume.KindUnavailable, retryRemedy + "; if it lasts, check the cluster: ceph -s"}
 	full := meaning{
 		volume.KindOutOfRange, "request less storage, or ask the administrator of the cluster for more: ceph df",

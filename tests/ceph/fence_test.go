@@ -137,7 +137,8 @@ func (k *kubernetes) testLateStage(t *testing.T, features string) { //nolint:the
 	k.Change(back.NodeID, func(object *kubeapitest.Node) { object.IsReady, object.Taints = true, nil })
 	must.FailWith(t, back.Stage(ctx, v), codes.FailedPrecondition, "not attached", back.NodeID)
 	_, name, _ := strings.Cut(imageOf(v.ID), "/")
-	if names := back.runScript(t, "cat /sys/bus/rbd/devices/*/name || true"); slices.Contains(strings.Fields(names), name) {
+	names := back.runScript(t, "cat /sys/bus/rbd/devices/*/name || true")
+	if slices.Contains(strings.Fields(names), name) {
 		t.Errorf("the node has mapped %s, among %s", name, names)
 	}
 	w.stop(t)

@@ -209,8 +209,8 @@ func (a Attachment) whatIsNotFenced(ctx context.Context, clients []string) (foun
 func (a Attachment) awaitMap(name string, clients []string, dataPool string) error {
 	err := ceph.AwaitMap(a.Cluster, a.Pool, a.Namespace, dataPool)
 	if errors.Is(err, unix.ETIMEDOUT) {
-		return volume.Errorf(volume.KindUnavailable, "the client %s of node %s is on the blocklist, but nothing proves that all "+
-			"storage daemons know it and refuse its writes to image %s: %w", strings.Join(clients, ", "), name, a.Name, err).
+		return volume.Errorf(volume.KindUnavailable, "the client %s of node %s is on the blocklist, but nothing proves that "+
+			"all storage daemons know it and refuse its writes to image %s: %w", strings.Join(clients, ", "), name, a.Name, err).
 			WithRemedy(retryRemedy + "; if it lasts, start the stopped OSDs: ceph health detail; ceph osd tree")
 	}
 	if err != nil {

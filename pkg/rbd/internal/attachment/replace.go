@@ -41,8 +41,8 @@ func (a Attachment) checkReplaceable(ctx context.Context, name string, n node, a
 	if reason == "" {
 		return nil
 	}
-	return volume.Errorf(volume.KindPrecondition, "the client %s of node %s was fenced by others than this driver, until %s: "+
-		"this is too short, and a longer fence would need a moment without any: %s",
+	return volume.Errorf(volume.KindPrecondition, "the client %s of node %s was fenced by others than this driver, "+
+		"until %s: this is too short, and a longer fence would need a moment without any: %s",
 		address, name, end.UTC().Format(time.RFC3339), reason).
 		WithRemedy(fmt.Sprintf("make sure that the machine of the node is switched off, then: ceph osd blocklist rm %s; "+
 			"Kubernetes then retries, and the client is fenced for long", address))
