@@ -58,8 +58,8 @@ func (s *session) takeImageSnapshot(ctx context.Context, im ceph.Image, t target
 }
 
 // readNodeWithLock returns the client that holds the exclusive lock of an image that is attached to
-// a node. It reports false for a client that no storage daemon serves any more, and for an image that is not attached: then the
-// holder is one that has died, and has no writes on their way.
+// a node. It reports false for a client that no storage daemon serves any more, and for an image
+// that is not attached: then the holder is one that has died, and has no writes on their way.
 func (s *session) readNodeWithLock(im ceph.Image, t target, imageID string) (ceph.Watcher, bool, error) {
 	holder, isHeld, err := im.LockHolder()
 	if err != nil {
