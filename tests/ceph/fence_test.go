@@ -97,14 +97,10 @@ func (k *kubernetes) setDown(n *node, isOutOfService bool) {
 	})
 }
 
-// setAttached makes the VolumeAttachment of a volume and a node, as Kubernetes does around
-// ControllerPublishVolume, or removes it.
+// setAttached makes the VolumeAttachment of a volume and a node what Kubernetes makes it around
+// ControllerPublishVolume and ControllerUnpublishVolume.
 func (k *kubernetes) setAttached(n *node, v *csiclient.Volume, isAttached bool) {
-	if isAttached {
-		k.SetAttached(rbdcsi.DriverName, v.ID, n.NodeID, true)
-	} else {
-		k.RemoveAttachment(rbdcsi.DriverName, v.ID, n.NodeID)
-	}
+	k.SetAttached(rbdcsi.DriverName, v.ID, n.NodeID, isAttached)
 }
 
 // testFencedNode tests images with the exclusive lock, which the kernel moves, and without.
