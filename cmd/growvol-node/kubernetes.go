@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,7 +49,9 @@ func openKubernetesNode(ctx context.Context, c config, log *slog.Logger) (kubern
 	}
 	var n kubernetesNode
 	if c.recordClients {
-		n.recorder = noderecord.NewRecorder(noderecord.Options{API: api, Node: c.kubernetesNode, Log: log})
+		n.recorder = noderecord.NewRecorder(noderecord.Options{
+			API: api, Node: c.kubernetesNode, Driver: cmp.Or(c.DriverName, rbdcsi.DriverName), Log: log,
+		})
 	}
 	if c.crushLabels != "" {
 		n.location = readLocation(ctx, api, c, log)

@@ -43,6 +43,17 @@ func TestRecordIsWrittenAtTheStart(t *testing.T) {
 	stop()
 }
 
+// The VolumeAttachments are those of the name under which kubelet knows the driver.
+func TestAttachmentsAreThoseOfTheDriver(t *testing.T) {
+	s, c := inPod(t)
+	for name, flag := range map[string]string{"rbd.csi.ceph.com": "", "rbd.example.com": "rbd.example.com"} {
+		c.DriverName = flag
+		n := must.Value(openKubernetesNode(t.Context(), c, slog.New(slog.DiscardHandler)))(t)
+		s.SetAttached(name, "v-"+name, "n", true)
+		must.Succeed(t, n.krbdRecorder().CheckAttached(t.Context(), "v-"+name))
+	}
+}
+
 func TestNodeIsReadForTheCRUSHLocation(t *testing.T) {
 	s, c := inPod(t)
 	s.Change("n", func(n *kubeapitest.Node) { n.Labels["topology.kubernetes.io/zone"] = "eu.1" })

@@ -93,6 +93,22 @@ func TestErrorsAreToldApart(t *testing.T) {
 	}
 }
 
+// The name is the one that Kubernetes gives: sha256sum of "handle", "driver" and "node".
+func TestVolumeAttachmentHasTheNameOfKubernetes(t *testing.T) {
+	const want = "csi-fdef298eb16db6fa42906ef1ff09a93a7f3028f8290cc9d71628ff91c237bfa7"
+	if got := kubeapi.VolumeAttachmentName("driver", "handle", "node"); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestAnswerAboutAnotherAttachmentIsAnError(t *testing.T) {
+	s := kubeapitest.New(t)
+	s.AttachEverything("driver", "other")
+	if isAttached, err := s.API().IsAttached(t.Context(), "driver", "handle", "node"); err == nil {
+		t.Errorf("got %t, want an error", isAttached)
+	}
+}
+
 // isConflict reports whether another client changed the object since it was read.
 func isConflict(err error) bool {
 	e, ok := errors.AsType[*kubeapi.Error](err)

@@ -34,7 +34,7 @@ func (b *Backend) Attach(ctx context.Context, req volume.AttachRequest) (map[str
 		if err != nil {
 			return nil, err
 		}
-		published := s.publishContext(im, info, req.Access)
+		published := s.publishContext(im, info)
 		return published, addLimits(published, im.pool, info.ID)
 	})
 	return published, volume.Wrap(err, "attach volume", req.VolumeID)
@@ -84,11 +84,11 @@ func (s *session) attachSnapshot(ctx context.Context, t target, access volume.Ac
 	if info.Size, err = t.snapshotSize(im); err != nil {
 		return nil, err
 	}
-	return s.publishContext(t, info, access), nil
+	return s.publishContext(t, info), nil
 }
 
 // publishContext returns what the node needs to know about the image.
-func (s *session) publishContext(t target, info ceph.ImageInfo, access volume.Access) map[string]string {
+func (s *session) publishContext(t target, info ceph.ImageInfo) map[string]string {
 	published := map[string]string{
 		rbdcsi.ContextCluster: t.handle.Cluster, rbdcsi.ContextFSID: s.cluster.FSID(),
 		rbdcsi.ContextPool: t.handle.Pool, rbdcsi.ContextPoolID: strconv.FormatInt(t.pool.ID(), 10),
@@ -96,9 +96,6 @@ func (s *session) publishContext(t target, info ceph.ImageInfo, access volume.Ac
 		rbdcsi.ContextImage:     t.handle.Image, rbdcsi.ContextImageID: info.ID,
 		rbdcsi.ContextSnapshot: t.handle.Snapshot,
 		rbdcsi.ContextSize:     strconv.FormatUint(info.Size, 10),
-	}
-	if access.IsShared() {
-		published[rbdcsi.ContextShared] = "true"
 	}
 	for key, value := range published {
 		if value == "" {

@@ -57,11 +57,6 @@ func TestAttachTellsTheNodeWhichImageItIs(t *testing.T) {
 	if got := must.Value(r.Get(t.Context(), v.ID))(t); len(got.Nodes) != 0 {
 		t.Errorf("got the nodes %v, want none", got.Nodes)
 	}
-	request := attachRequest(v.ID, "n2")
-	request.Access = volume.Access{Mode: volume.AccessMultiNodeMultiWriter, Block: true}
-	if got := must.Value(r.Attach(t.Context(), request))(t); got["shared"] != "true" {
-		t.Errorf("got the context %v, want that it is shared", got)
-	}
 }
 
 // A volume whose node is lost moves to another node after the taint, and the first node is taken
@@ -98,7 +93,7 @@ func TestStaticSnapshotIsAttachedForReading(t *testing.T) {
 	volumetest.WantKind(t, err, volume.KindPrecondition, "volumes/csi-vol-pvc-1@monday", "ReadOnlyMany")
 	req.Access.Mode = volume.AccessMultiNodeReaderOnly
 	published := must.Value(r.Attach(t.Context(), req))(t)
-	if published["snapshot"] != "monday" || published["size"] != "1073741824" || published["shared"] != "true" {
+	if published["snapshot"] != "monday" || published["size"] != "1073741824" {
 		t.Errorf("got the context %v, want the snapshot with its size", published)
 	}
 	must.Succeed(t, r.Detach(t.Context(), req.VolumeID, "n1"))

@@ -429,8 +429,32 @@ func TestSnapshotIsRefusedWhileTheNodeIsCutOff(t *testing.T) {
 	cluster, err := fakeceph.Dialer{"a": r.server}.Connect(r.config["a"])
 	check(t, err)
 	t.Cleanup(cluster.Close)
+	r.server.DelayMaps()
 	check(t, cluster.Fence(m.Address, time.Hour))
+	r.server.Inject(fakeceph.Fault{Call: "Pool.AwaitMap", Errno: unix.ETIMEDOUT, IsLast: true})
+	_, err = r.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: v.ID})
+	volumetest.WantKind(t, err, volume.KindUnavailable, m.Address, "storage daemons")
 	r.snapshot(t, "s", v.ID)
+	if !m.IsFenced() {
+		t.Error("the snapshot was taken while the client was served")
+	}
+}
+
+// The node can be cut off while librbd waits for its lock: what librbd took then is no snapshot.
+func TestSnapshotIsRefusedWhenTheNodeIsCutOffDuringTheWaitForItsLock(t *testing.T) {
+	r := newRig(t)
+	r.withNodes(t)
+	v := r.create(t, request("pvc-1"))
+	_, err := r.Attach(t.Context(), attachRequest(v.ID, "n1"))
+	check(t, err)
+	m := r.server.Map("volumes", "", "csi-vol-pvc-1", fakeceph.MapOptions{})
+	before := slices.DeleteFunc(r.server.Contents(), isClaim)
+	r.server.Inject(fakeceph.Fault{Call: "Image.CreateQuiescedSnapshot", Do: m.Lose})
+	_, err = r.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: v.ID})
+	volumetest.WantKind(t, err, volume.KindUnavailable, m.Address, "does not answer")
+	if got := slices.DeleteFunc(r.server.Contents(), isClaim); !slices.Equal(got, before) {
+		t.Errorf("a refused snapshot has changed %v to %v", before, got)
+	}
 }
 
 // isClaim reports whether an entry of the fake is the object of a snapshot name.

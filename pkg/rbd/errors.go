@@ -17,6 +17,10 @@ import (
 // retryRemedy is the next step when Kubernetes calls again anyway.
 const retryRemedy = "no action needed: Kubernetes retries this automatically"
 
+// userCaps are the capabilities of the controller's user, in arguments of `ceph auth`, as the
+// documentation has them. `profile rbd` may make and list fences; removing one is an extra command.
+const userCaps = `mon 'profile rbd, allow command "osd blocklist" with blocklistop=rm' osd 'profile rbd pool=POOL'`
+
 // meaning is the kind and the next step of an errno.
 type meaning struct {
 	kind   volume.Kind
@@ -25,8 +29,8 @@ type meaning struct {
 
 // meanings returns what errnos mean for a client of that user.
 func meanings(user string) map[unix.Errno]meaning {
-	denied := meaning{volume.KindDenied, "give the user the capabilities that the driver needs: ceph auth caps client." +
-		user + ` mon 'profile rbd, allow command "osd blocklist"' osd 'profile rbd' mgr 'profile rbd'`}
+	denied := meaning{volume.KindDenied, "give the user the capabilities that the driver needs, for each pool POOL of " +
+		"its volumes: ceph auth caps client." + user + " " + userCaps}
 	unreachable := meaning{volume.KindUnavailable, retryRemedy + "; if it lasts, check the cluster: ceph -s"}
 	full := meaning{
 		volume.KindOutOfRange, "request less storage, or ask the administrator of the cluster for more: ceph df",

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -59,8 +58,8 @@ func (s *session) takeImageSnapshot(ctx context.Context, im ceph.Image, t target
 }
 
 // readNodeWithLock returns the client that holds the exclusive lock of an image that is attached to
-// a node. It reports false for a fenced client, and for an image that is not attached: then the
-// holder is one that has died, and has no writes on their way.
+// a node. It reports false for a client that no storage daemon serves any more, and for an image
+// that is not attached: then the holder is one that has died, and has no writes on their way.
 func (s *session) readNodeWithLock(im ceph.Image, t target, imageID string) (ceph.Watcher, bool, error) {
 	holder, isHeld, err := im.LockHolder()
 	if err != nil {
@@ -81,5 +80,16 @@ func (s *session) readNodeWithLock(im ceph.Image, t target, imageID string) (cep
 	if err != nil {
 		return holder, false, fmt.Errorf("cannot list the fenced clients: %w", err)
 	}
-	return holder, !slices.Contains(fenced, holder.Address), nil
+	if _, isFenced := fenced[holder.Address]; !isFenced {
+		return holder, true, nil
+	}
+	info, err := im.Info()
+	if err == nil {
+		err = ceph.AwaitMap(s.cluster, t.pool, t.handle.Namespace, info.DataPool)
+	}
+	if err != nil {
+		return holder, false, fmt.Errorf("cannot verify that all storage daemons refuse the fenced client %s of image %s: %w",
+			holder.Address, t.spec(), err)
+	}
+	return holder, false, nil
 }

@@ -28,8 +28,6 @@ const (
 	ContextImageID   = "imageID"
 	ContextSnapshot  = "snapshot" // name; absent: the image itself
 	ContextSize      = "size"     // bytes, in decimal, at the time of the attachment
-	// ContextShared is "true" if other nodes may have the image mapped at the same time.
-	ContextShared = "shared"
 )
 
 // Keys of the volume context (and of the StorageClass) that the node reads; ceph-csi's names.

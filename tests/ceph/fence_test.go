@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/kubeapi"
 	"github.com/growvol/growvol/pkg/kubeapi/kubeapitest"
+	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/tests/ceph"
 	"github.com/growvol/growvol/tests/csiclient"
 	"github.com/growvol/growvol/tests/must"
@@ -52,6 +54,7 @@ func (r *rig) startKubernetes(t *testing.T) (k *kubernetes, stop func()) {
 		plugin.Kill()
 		logOnFailure(t, log.Name())
 	})
+	k.AttachEverything(rbdcsi.DriverName, r.nodes[0].NodeID) // for csi-sanity, and for the node that stays
 	for _, n := range r.nodes {
 		k.AddNode(n.NodeID)
 		for _, name := range []string{"ca.crt", "token"} {
@@ -90,13 +93,51 @@ func (k *kubernetes) setDown(n *node, isOutOfService bool) {
 	})
 }
 
+// setAttached makes the VolumeAttachment of a volume and a node what Kubernetes makes it around
+// ControllerPublishVolume and ControllerUnpublishVolume.
+func (k *kubernetes) setAttached(n *node, v *csiclient.Volume, isAttached bool) {
+	k.SetAttached(rbdcsi.DriverName, v.ID, n.NodeID, isAttached)
+}
+
 // testFencedNode tests images with the exclusive lock, which the kernel moves, and without.
 func (r *rig) testFencedNode(t *testing.T) {
 	k, stop := r.startKubernetes(t)
 	defer stop()
 	for _, features := range []string{"layering,exclusive-lock", "layering"} {
 		t.Run(features, func(t *testing.T) { k.testFencedNode(t, features) })
+		t.Run(features+" detached before it was mapped", func(t *testing.T) { k.testLateStage(t, features) })
 	}
+}
+
+// testLateStage cuts a node off that has a volume attached, but not mapped yet. When it is back,
+// the volume is in use on another node: NodeStageVolume maps nothing.
+func (k *kubernetes) testLateStage(t *testing.T, features string) { //nolint:thelper // a test, no helper
+	back, other, ctx := k.nodes[1], k.nodes[0], testContext(t)
+	v := must.Value(back.CreateWithParameters(ctx, class(map[string]string{"imageFeatures": features}), testName(t), gib,
+		csiclient.MountCapability("ext4"), nil))(t)
+	must.Succeed(t, back.Attach(ctx, v))
+	k.setAttached(back, v, true)
+	back.guest.Cut()
+	t.Cleanup(back.guest.Restore)
+	k.setDown(back, true)
+	must.Succeed(t, back.Detach(ctx, v))
+	k.setAttached(back, v, false)
+	taken := *v
+	must.Succeed(t, other.Use(ctx, &taken))
+	w := other.startWriter(t, &taken)
+	back.guest.Restore()
+	k.Change(back.NodeID, func(object *kubeapitest.Node) { object.IsReady, object.Taints = true, nil })
+	must.FailWith(t, back.Stage(ctx, v), codes.FailedPrecondition, "not attached", back.NodeID)
+	_, name, _ := strings.Cut(imageOf(v.ID), "/")
+	names := back.runScript(t, "cat /sys/bus/rbd/devices/*/name || true")
+	if slices.Contains(strings.Fields(names), name) {
+		t.Errorf("the node has mapped %s, among %s", name, names)
+	}
+	w.stop(t)
+	w.verify(t, &taken)
+	must.Succeed(t, other.Release(ctx, &taken))
+	other.wantCleanFilesystem(t, &taken)
+	must.Succeed(t, other.Delete(ctx, &taken))
 }
 
 func (k *kubernetes) testFencedNode(t *testing.T, features string) { //nolint:thelper // a test, no helper
@@ -107,6 +148,8 @@ func (k *kubernetes) testFencedNode(t *testing.T, features string) { //nolint:th
 			csiclient.MountCapability("ext4"), nil))(t)
 	}
 	v, idle := create("-written"), create("-idle")
+	k.setAttached(lost, v, true)
+	k.setAttached(lost, idle, true)
 	must.Succeed(t, lost.Use(ctx, v))
 	must.Succeed(t, lost.Use(ctx, idle))
 	reporter := lost.startReporter(t, v)
@@ -125,6 +168,7 @@ func (k *kubernetes) testFencedNode(t *testing.T, features string) { //nolint:th
 		t.Errorf("the client %s is not fenced", address)
 	}
 	t.Logf("fenced after %s", time.Since(start).Round(time.Millisecond))
+	k.setAttached(lost, v, false)
 	taken := *v
 	must.Succeed(t, other.Use(ctx, &taken))
 	t.Logf("the other node has the volume after %s", time.Since(start).Round(time.Millisecond))
@@ -136,6 +180,7 @@ func (k *kubernetes) testFencedNode(t *testing.T, features string) { //nolint:th
 		isRunning, err := reporter.process.IsRunning(ctx)
 		return !isRunning, err
 	}))
+	must.FailWith(t, lost.Stage(ctx, v), codes.FailedPrecondition, "not attached")
 	w.stop(t)
 	w.verify(t, &taken)
 	other.wantReported(t, &taken, reports)

@@ -1,4 +1,5 @@
-// Package kubeapitest is a Kubernetes API server in memory that has Nodes, for tests.
+// Package kubeapitest is a Kubernetes API server in memory for tests. It has Nodes and
+// VolumeAttachments.
 package kubeapitest
 
 import (
@@ -29,9 +30,11 @@ import (
 type Server struct {
 	api kubeapi.API
 
-	mu    sync.Mutex
-	nodes map[string]*Node
-	calls []string
+	mu          sync.Mutex
+	nodes       map[string]*Node
+	attachments map[string]*attachment // by name
+	everything  *attachment            // nil, or what attachments lacks
+	calls       []string
 	// Before, unless nil, sees every request first and may answer it. Set it before the first
 	// request; it is called with the lock held, so it may change nodes but not call methods.
 	Before func(w http.ResponseWriter, r *http.Request) (answered bool)
@@ -56,7 +59,7 @@ func New(tb testing.TB) *Server {
 // Listen is New for another address of this machine.
 func Listen(tb testing.TB, ip string) *Server {
 	tb.Helper()
-	s := &Server{nodes: make(map[string]*Node)}
+	s := &Server{nodes: make(map[string]*Node), attachments: make(map[string]*attachment)}
 	s.api = Serve(tb, ip, s)
 	return s
 }
@@ -169,6 +172,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case s.Before != nil && s.Before(w, r):
 	case r.Header.Get("Authorization") != "Bearer good":
 		Refuse(w, http.StatusUnauthorized, "Unauthorized")
+	case strings.HasPrefix(r.URL.Path, kubeapi.VolumeAttachmentsPath):
+		s.serveAttachment(w, r)
 	case n == nil:
 		Refuse(w, http.StatusNotFound, `nodes "`+name+`" not found`)
 	case r.Method == http.MethodGet:

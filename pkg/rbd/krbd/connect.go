@@ -35,6 +35,9 @@ func (c *Connector) Connect(ctx context.Context, req volume.ConnectRequest) (con
 		return volume.Connection{}, err
 	}
 	lease.Add(image.Release)
+	if err := c.checkAttached(ctx, req.ID); err != nil {
+		return volume.Connection{}, err
+	}
 	what := fmt.Sprintf("mapping the image %s", r.target)
 	m, err := operation.RunOnDevice(ctx, lease, what, func(ctx context.Context) (mapping, error) {
 		return c.ensureMapped(ctx, req.ID, r)
@@ -45,7 +48,32 @@ func (c *Connector) Connect(ctx context.Context, req volume.ConnectRequest) (con
 	if err := c.recordClient(ctx, req.ID, m); err != nil {
 		return volume.Connection{}, err
 	}
+	if err := c.checkAttached(ctx, req.ID); err != nil {
+		return volume.Connection{}, volume.Join(err, c.withdraw(ctx, lease, req.ID, err))
+	}
 	return c.connection(m, r.target.size)
+}
+
+// checkAttached returns an error of kind Precondition if the volume is not attached to this node.
+func (c *Connector) checkAttached(ctx context.Context, id string) error {
+	if c.opts.Recorder == nil {
+		return nil
+	}
+	return c.opts.Recorder.CheckAttached(ctx, id)
+}
+
+// withdraw ends the mapping of a volume that, according to reason, was detached while this call
+// mapped it. The mapping of another volume stays, and one that is in use.
+func (c *Connector) withdraw(ctx context.Context, lease *operation.Lease, id string, reason error) error {
+	if !volume.IsKind(reason, volume.KindPrecondition) {
+		return nil // nothing says that it was detached
+	}
+	_, err := operation.RunOnDevice(ctx, lease, "unmapping the volume's image",
+		func(ctx context.Context) (bool, error) { return c.unmapVolume(ctx, id) })
+	if err != nil {
+		return err
+	}
+	return c.recordUnmapped(ctx, id)
 }
 
 // newMapRequest returns what a request is to map, and how.

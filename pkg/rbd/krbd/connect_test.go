@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -395,6 +396,17 @@ type fakeRecorder struct {
 	err      error
 	mapped   map[string]string
 	unmapped []string
+	// detached, unless nil, reports whether the volume is detached at that check, from 1.
+	detached func(check int) bool
+	checks   int
+}
+
+func (r *fakeRecorder) CheckAttached(context.Context, string) error {
+	r.checks++
+	if r.detached != nil && r.detached(r.checks) {
+		return volume.Errorf(volume.KindPrecondition, "detached")
+	}
+	return nil
 }
 
 func (r *fakeRecorder) Mapped(_ context.Context, id, fsid, client string) error {
@@ -436,4 +448,47 @@ func TestClientIsRecordedBeforeConnectSucceeds(t *testing.T) {
 		t.Errorf("Unmapped was called for %v, want once", r.unmapped)
 	}
 	wantNoRecords(t, c)
+}
+
+// A node that comes back after its volume was given to another node maps nothing, although the
+// volume's publish context is still at hand.
+func TestDetachedVolumeIsNotMapped(t *testing.T) {
+	m := newFakeMachine(t)
+	r := &fakeRecorder{mapped: map[string]string{}, detached: func(int) bool { return true }}
+	c := m.newConnector(t.TempDir(), func(o *Options) { o.Recorder = r })
+	_, err := c.Connect(t.Context(), published())
+	volumetest.WantKind(t, err, volume.KindPrecondition, "detached")
+	m.wantMapped()
+	if m.addCount() != 0 || len(r.mapped) != 0 {
+		t.Errorf("mapped %d times and recorded %v, want nothing", m.addCount(), r.mapped)
+	}
+	wantNoRecords(t, c)
+}
+
+// A volume that is detached while it is mapped is unmapped, and the record says so.
+func TestVolumeThatIsDetachedMeanwhileIsUnmapped(t *testing.T) {
+	m := newFakeMachine(t)
+	r := &fakeRecorder{mapped: map[string]string{}, detached: func(check int) bool { return check > 1 }}
+	c := m.newConnector(t.TempDir(), func(o *Options) { o.Recorder = r })
+	_, err := c.Connect(t.Context(), published())
+	volumetest.WantKind(t, err, volume.KindPrecondition, "detached")
+	m.wantMapped()
+	if m.addCount() != 1 || len(r.mapped) != 1 || !slices.Equal(r.unmapped, []string{volumeID}) {
+		t.Errorf("mapped %d times, recorded %v and %v; want the mapping and its end", m.addCount(), r.mapped, r.unmapped)
+	}
+	wantNoRecords(t, c)
+}
+
+// A mapping that is in use stays: nothing proves that the data may be lost.
+func TestDetachedVolumeInUseStaysMapped(t *testing.T) {
+	m := newFakeMachine(t)
+	r := &fakeRecorder{mapped: map[string]string{}}
+	c := m.newConnector(t.TempDir(), func(o *Options) { o.Recorder = r })
+	mustConnect(t, c, published())
+	r.detached = func(int) bool { return true }
+	_, err := c.Connect(t.Context(), published())
+	volumetest.WantKind(t, err, volume.KindPrecondition, "detached")
+	if len(r.unmapped) != 0 {
+		t.Errorf("unmapped %v, want the mapping unchanged", r.unmapped)
+	}
 }

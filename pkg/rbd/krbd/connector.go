@@ -50,6 +50,9 @@ type Recorder interface {
 	// Mapped returns once it is stored that the volume is mapped by the client, which has the form
 	// ip:port/nonce.
 	Mapped(ctx context.Context, volumeID, fsid, clientAddress string) error
+	// CheckAttached returns an error of kind Precondition if the volume is no longer attached to this
+	// node. Success after Mapped means that it stays so until the node has unmapped it or is fenced.
+	CheckAttached(ctx context.Context, volumeID string) error
 	// Unmapped is called after the volume was unmapped.
 	Unmapped(ctx context.Context, volumeID string) error
 }

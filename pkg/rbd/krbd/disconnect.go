@@ -38,6 +38,11 @@ func (c *Connector) Disconnect(ctx context.Context, id string) (err error) {
 	if err != nil || !exists && !unmapped {
 		return err
 	}
+	return c.recordUnmapped(ctx, id)
+}
+
+// recordUnmapped passes the end of the mapping to the recorder, and removes the record.
+func (c *Connector) recordUnmapped(ctx context.Context, id string) error {
 	if c.opts.Recorder != nil {
 		if err := c.opts.Recorder.Unmapped(ctx, id); err != nil {
 			return volume.Errorf(volume.KindUnavailable, "the image is unmapped, but this could not be recorded: %w", err).

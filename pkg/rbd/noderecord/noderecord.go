@@ -86,15 +86,21 @@ func (r Record) MappedBy(fsid string, image Image) []string {
 // Has reports whether the address is a client of the node that has images mapped.
 func (r Record) Has(fsid, address string) bool { return len(r.Names(fsid, address)) > 0 }
 
+// Images returns all images that the client has mapped.
+func (r Record) Images(fsid, address string) []Image {
+	for _, c := range r.Clients {
+		if c.FSID == fsid && c.Address == address {
+			return c.Images
+		}
+	}
+	return nil
+}
+
 // Names returns the names of all images that the client has mapped.
 func (r Record) Names(fsid, address string) []string {
 	var out []string
-	for _, c := range r.Clients {
-		if c.FSID == fsid && c.Address == address {
-			for _, i := range c.Images {
-				out = append(out, i.String())
-			}
-		}
+	for _, i := range r.Images(fsid, address) {
+		out = append(out, i.String())
 	}
 	return out
 }

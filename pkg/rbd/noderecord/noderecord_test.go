@@ -46,7 +46,7 @@ func newRecorder(t *testing.T) (r *Recorder, s *kubeapitest.Server, sysfs string
 	t.Helper()
 	s, sysfs = kubeapitest.New(t), t.TempDir()
 	s.AddNode("n")
-	return NewRecorder(Options{API: s.API(), Node: "n", Sysfs: sysfs}), s, sysfs
+	return NewRecorder(Options{API: s.API(), Node: "n", Driver: "d", Sysfs: sysfs}), s, sysfs
 }
 
 // recorded returns the record as the controller reads it.
@@ -214,5 +214,28 @@ func TestFencesAreKept(t *testing.T) {
 		if err := parse("{"); err == nil || !strings.Contains(err.Error(), "growvol.io/rbd-") {
 			t.Errorf("got %v, want an error that names the annotation", err)
 		}
+	}
+}
+
+// A volume counts as attached only while nobody has begun to detach it from this node.
+func TestCheckAttachedReadsTheVolumeAttachment(t *testing.T) {
+	r, s, _ := newRecorder(t)
+	check := func() error { return r.CheckAttached(t.Context(), "v") }
+	volumetest.WantKind(t, check(), volume.KindPrecondition, "not attached", "n", "v")
+	s.SetAttached("d", "v", "other", true)
+	volumetest.WantKind(t, check(), volume.KindPrecondition)
+	s.SetAttached("d", "v", "n", false) // the controller has not answered yet
+	volumetest.WantKind(t, check(), volume.KindPrecondition)
+	s.SetAttached("d", "v", "n", true)
+	must.Succeed(t, check())
+	s.BeginDetaching("d", "v", "n")
+	volumetest.WantKind(t, check(), volume.KindPrecondition)
+	s.RemoveAttachment("d", "v", "n")
+	volumetest.WantKind(t, check(), volume.KindPrecondition)
+	for code, kind := range map[int]volume.Kind{
+		http.StatusForbidden: volume.KindDenied, http.StatusServiceUnavailable: volume.KindUnavailable,
+	} {
+		s.Before = func(w http.ResponseWriter, _ *http.Request) bool { kubeapitest.Refuse(w, code, "refused"); return true }
+		volumetest.WantKind(t, check(), kind, "refused")
 	}
 }

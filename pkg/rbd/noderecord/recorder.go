@@ -16,6 +16,8 @@ const (
 	// again, and for mappings that other programs make. retryInterval is the wait after a failure.
 	refreshInterval = 5 * time.Minute
 	retryInterval   = 5 * time.Second
+
+	retryRemedy = "no action needed: Kubernetes retries this automatically"
 )
 
 // Recorder keeps the record of its node. It writes the whole list of the kernel each time: no
@@ -26,12 +28,13 @@ type Recorder struct {
 	last    string        // the record as last written; guarded by writing
 }
 
-// Options configure a Recorder. API and Node are required.
+// Options configure a Recorder. API, Node and Driver are required.
 type Options struct {
-	API   kubeapi.API
-	Node  string       // name of the Node object
-	Sysfs string       // empty: /sys
-	Log   *slog.Logger // nil: no log
+	API    kubeapi.API
+	Node   string       // name of the Node object
+	Driver string       // name of the CSI driver
+	Sysfs  string       // empty: /sys
+	Log    *slog.Logger // nil: no log
 }
 
 // NewRecorder returns a Recorder.
@@ -54,6 +57,28 @@ func (r *Recorder) Mapped(ctx context.Context, volumeID, fsid, clientAddress str
 		return nil
 	})
 	return volume.Wrap(err, "record the mapping of", volumeID)
+}
+
+// CheckAttached checks that Kubernetes has the volume attached to this node. After Mapped, its
+// success proves that the node may use the mapping: Kubernetes marks the VolumeAttachment as
+// deleted before the controller reads the record, so a node that finds it unmarked has written the
+// record first, and the controller does not detach the volume from the node, or fences the node.
+// That holds while only Kubernetes calls the controller. Kinds: Precondition (it is not attached),
+// Unavailable, Denied.
+func (r *Recorder) CheckAttached(ctx context.Context, volumeID string) error {
+	isAttached, err := r.options.API.IsAttached(ctx, r.options.Driver, volumeID, r.options.Node)
+	const what = "cannot read whether the volume is attached to the node %s: %w"
+	switch {
+	case kubeapi.IsDenied(err):
+		err = volume.Errorf(volume.KindDenied, what, r.options.Node, err).
+			WithRemedy("let the node plugin get VolumeAttachments, as the chart does with rbac.create")
+	case err != nil:
+		err = volume.Errorf(volume.KindUnavailable, what, r.options.Node, err).WithRemedy(retryRemedy)
+	case !isAttached:
+		err = volume.Errorf(volume.KindPrecondition, "the volume is not attached to the node %s: another node may use it",
+			r.options.Node).WithRemedy("no action needed: Kubernetes attaches the volume again if a pod on this node needs it")
+	}
+	return volume.Wrap(err, "check the attachment of", volumeID)
 }
 
 // Unmapped writes the record after the end of a mapping, also if there was none. Until it succeeds,
@@ -104,7 +129,7 @@ func (r *Recorder) toError(err error) error {
 			WithRemedy("let the node plugin patch its Node, as the chart does with rbac.create")
 	}
 	return volume.Errorf(volume.KindUnavailable, what, r.options.Node, err).
-		WithRemedy("no action needed: Kubernetes retries this automatically")
+		WithRemedy(retryRemedy)
 }
 
 // Run writes the record now and every five minutes until ctx ends. It logs failures, each once.

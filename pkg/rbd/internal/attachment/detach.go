@@ -125,20 +125,16 @@ func (a Attachment) fenceHolder(ctx context.Context, s state, name string, n nod
 		return err
 	}
 	listed, err := a.blocklist()
-	if err != nil || slices.Contains(listed, holder.Address) {
+	if err != nil {
 		return err
 	}
-	if !n.isAbsent {
-		if err := a.rememberFences(ctx, n, []string{holder.Address}); err != nil {
+	address := []string{holder.Address}
+	if !isLasting(listed[holder.Address]) {
+		if err := a.addFences(ctx, name, n, listed, address); err != nil {
 			return err
 		}
 	}
-	a.Log.WarnContext(ctx, "fencing the client that holds the lock of an image of a lost node",
-		"node", name, "client", holder.Address, "image", a.Name)
-	if err := a.Cluster.Fence(holder.Address, fenceDuration); err != nil {
-		return fmt.Errorf("cannot fence the client %s of node %s: %w", holder.Address, name, err)
-	}
-	return nil
+	return a.awaitFenced(ctx, name, address)
 }
 
 // unknownClients returns those of the clients that are none of the other nodes to which the image

@@ -2,10 +2,13 @@ package attachment
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/kubeapi"
 	"github.com/growvol/growvol/pkg/operation"
@@ -29,40 +32,71 @@ func (n node) hasFenced(fsid, address string) bool {
 	return slices.ContainsFunc(n.fences, func(f noderecord.Fence) bool { return f.FSID == fsid && f.Address == address })
 }
 
-// fence fences those clients of the node, unless they are fenced, and returns when the cluster
-// lists them and none of them watches the image. It fences only if an administrator has declared
+// isLasting reports whether a fence lasts about as long as this driver's. The end comes from the
+// monitors' clocks, which may differ from this one.
+func isLasting(end time.Time) bool { return time.Until(end) > fenceDuration/2 }
+
+// isOwn reports whether the fence that the cluster lists with that end is the one that this driver
+// has made: another driver or an administrator may have removed it and made another.
+func isOwn(f noderecord.Fence, end time.Time) bool {
+	since, err := time.Parse(time.RFC3339, f.Since)
+	return err == nil && end.Sub(since.Add(fenceDuration)).Abs() < 24*time.Hour
+}
+
+// fence fences those clients of the node, unless they are fenced for long enough, and returns when
+// no storage daemon serves them: see awaitFenced. It fences only if an administrator has declared
 // that the node is shut down: a client that is fenced loses all its images.
 func (a Attachment) fence(ctx context.Context, name string, n node, clients []string) error {
-	fsid := a.Cluster.FSID()
 	listed, err := a.blocklist()
 	if err != nil {
 		return err
 	}
-	isFenced := func(address string) bool { return n.hasFenced(fsid, address) && slices.Contains(listed, address) }
-	if !slices.ContainsFunc(clients, func(address string) bool { return !isFenced(address) }) {
-		return nil
+	isFenced := func(address string) bool { return isLasting(listed[address]) }
+	isForeign := func(address string) bool { return !isFenced(address) || !n.hasFenced(a.Cluster.FSID(), address) }
+	if slices.ContainsFunc(clients, isForeign) {
+		if err := a.checkDown(name, n, clients); err != nil {
+			return err
+		}
 	}
-	if err := a.checkDown(name, n, clients); err != nil {
-		return err
+	if due := slices.DeleteFunc(slices.Clone(clients), isFenced); len(due) > 0 {
+		if err := a.addFences(ctx, name, n, listed, due); err != nil {
+			return err
+		}
 	}
-	if err := a.rememberFences(ctx, n, slices.DeleteFunc(slices.Clone(clients), func(address string) bool {
-		// An entry that others have made is not this driver's to remove.
-		return n.hasFenced(fsid, address) || slices.Contains(listed, address)
-	})); err != nil {
+	return a.awaitFenced(ctx, name, clients)
+}
+
+// addFences fences clients of a node that is declared down, and remembers on the Node, if there is
+// one, that it is about to. Ceph does not change the end of a fence, so a shorter one of others is
+// replaced: it becomes this driver's. Kind Precondition: checkReplaceable.
+func (a Attachment) addFences(
+	ctx context.Context, name string, n node, listed map[string]time.Time, clients []string,
+) error {
+	for _, address := range clients {
+		if end, isListed := listed[address]; isListed {
+			if err := a.checkReplaceable(ctx, name, n, address, end); err != nil {
+				return err
+			}
+		}
+	}
+	if err := a.rememberFences(ctx, n, clients); err != nil {
 		return err
 	}
 	for _, address := range clients {
-		a.Log.WarnContext(ctx, "fencing a client of a lost node: it loses all its images",
-			"node", name, "client", address, "images", strings.Join(n.record.Names(fsid, address), ", "))
-		if slices.Contains(listed, address) {
-			a.Log.WarnContext(ctx, "the client was fenced already, by others than this driver: Ceph keeps the end of that "+
-				"entry (an hour after its beginning, by default)", "node", name, "client", address)
+		a.Log.WarnContext(ctx, "fencing a client of a lost node: it loses all its images", "image", a.Name,
+			"node", name, "client", address, "images", strings.Join(n.record.Names(a.Cluster.FSID(), address), ", "))
+		if end, isListed := listed[address]; isListed {
+			a.Log.WarnContext(ctx, "the client was fenced already, by others than this driver: replacing their fence, "+
+				"which ends sooner", "node", name, "client", address, "end", end)
+			if err := a.Cluster.Unfence(address); err != nil {
+				return fmt.Errorf("cannot replace the fence of the client %s of node %s: %w", address, name, err)
+			}
 		}
 		if err := a.Cluster.Fence(address, fenceDuration); err != nil {
 			return fmt.Errorf("cannot fence the client %s of node %s: %w", address, name, err)
 		}
 	}
-	return a.awaitFenced(ctx, name, clients)
+	return nil
 }
 
 // checkDown checks that the node may be fenced.
@@ -82,15 +116,18 @@ func (a Attachment) checkDown(name string, n node, clients []string) error {
 }
 
 // rememberFences writes on the Node which clients are about to be fenced, so that they are known
-// as this driver's whatever happens next.
+// as this driver's whatever happens next. A Node that does not exist remembers nothing.
 func (a Attachment) rememberFences(ctx context.Context, n node, clients []string) error {
-	if len(clients) == 0 {
+	if n.isAbsent {
 		return nil
 	}
-	fences := slices.Clone(n.fences)
+	fsid := a.Cluster.FSID()
+	fences := slices.DeleteFunc(slices.Clone(n.fences), func(f noderecord.Fence) bool {
+		return f.FSID == fsid && slices.Contains(clients, f.Address) // of an earlier attempt
+	})
 	for _, address := range clients {
 		fences = append(fences, noderecord.Fence{
-			FSID: a.Cluster.FSID(), Address: address, Since: time.Now().UTC().Format(time.RFC3339),
+			FSID: fsid, Address: address, Since: time.Now().UTC().Format(time.RFC3339),
 		})
 	}
 	return a.writeFences(ctx, n, fences)
@@ -104,7 +141,8 @@ func (a Attachment) writeFences(ctx context.Context, n node, fences []noderecord
 	return nil
 }
 
-func (a Attachment) blocklist() ([]string, error) {
+// blocklist returns the end of the fence of each fenced client.
+func (a Attachment) blocklist() (map[string]time.Time, error) {
 	listed, err := a.Cluster.Blocklist()
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the fenced clients: %w", err)
@@ -112,8 +150,9 @@ func (a Attachment) blocklist() ([]string, error) {
 	return listed, nil
 }
 
-// awaitFenced waits until the cluster lists the clients as fenced and the image has no watch of
-// theirs: its OSD then refuses their writes.
+// awaitFenced returns when the cluster lists the clients as fenced, the image has no watch of
+// theirs, and no storage daemon that has data of the image serves them. Kind Unavailable: that is
+// not so after a wait.
 func (a Attachment) awaitFenced(ctx context.Context, name string, clients []string) error {
 	wait := a.Wait
 	if wait == 0 {
@@ -121,9 +160,12 @@ func (a Attachment) awaitFenced(ctx context.Context, name string, clients []stri
 	}
 	deadline := time.Now().Add(wait)
 	for {
-		found, err := a.whatIsNotFenced(ctx, clients)
-		if err != nil || found == "" {
+		found, dataPool, err := a.whatIsNotFenced(ctx, clients)
+		if err != nil {
 			return err
+		}
+		if found == "" {
+			return a.awaitMap(name, clients, dataPool)
 		}
 		if time.Now().After(deadline) {
 			return volume.Errorf(volume.KindUnavailable, "the client of node %s was fenced %s ago, but %s", name, wait, found).
@@ -135,26 +177,47 @@ func (a Attachment) awaitFenced(ctx context.Context, name string, clients []stri
 	}
 }
 
-// whatIsNotFenced returns what contradicts that the clients are fenced; empty: nothing.
-func (a Attachment) whatIsNotFenced(ctx context.Context, clients []string) (string, error) {
+// whatIsNotFenced returns what contradicts that the clients are fenced; empty: nothing. It also
+// returns the data pool of the image, which is empty if that is the pool of the image.
+func (a Attachment) whatIsNotFenced(ctx context.Context, clients []string) (found, dataPool string, err error) {
 	listed, err := a.blocklist()
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	for _, address := range clients {
-		if !slices.Contains(listed, address) {
-			return "the cluster does not list " + address + " as fenced", nil
+		end, isListed := listed[address]
+		switch {
+		case !isListed:
+			return "the cluster does not list " + address + " as fenced", "", nil
+		case !isLasting(end):
+			return "the fence of " + address + " ends at " + end.UTC().Format(time.RFC3339), "", nil
 		}
 	}
 	s, err := a.read(ctx)
 	if volume.IsKind(err, volume.KindNotFound) {
-		return "", nil
+		return "", "", nil
 	}
 	isClient := func(w ceph.Watcher) bool { return slices.Contains(clients, w.Address) }
 	if i := slices.IndexFunc(s.watchers, isClient); err == nil && i >= 0 {
-		return "image " + a.Name + " still has its watcher " + s.watchers[i].Address, nil
+		return "image " + a.Name + " still has its watcher " + s.watchers[i].Address, "", nil
 	}
-	return "", err
+	return "", s.info.DataPool, err
+}
+
+// awaitMap returns when no placement group of the pools of the image serves the clients, which the
+// cluster lists as fenced. Kind Unavailable: a placement group has not answered.
+func (a Attachment) awaitMap(name string, clients []string, dataPool string) error {
+	err := ceph.AwaitMap(a.Cluster, a.Pool, a.Namespace, dataPool)
+	if errors.Is(err, unix.ETIMEDOUT) {
+		return volume.Errorf(volume.KindUnavailable, "the client %s of node %s is on the blocklist, but nothing proves that "+
+			"all storage daemons know it and refuse its writes to image %s: %w", strings.Join(clients, ", "), name, a.Name, err).
+			WithRemedy(retryRemedy + "; if it lasts, start the stopped OSDs: ceph health detail; ceph osd tree")
+	}
+	if err != nil {
+		return fmt.Errorf("cannot verify that all storage daemons refuse the client %s of node %s: %w",
+			strings.Join(clients, ", "), name, err)
+	}
+	return nil
 }
 
 // removeFences removes the fences of clients of a node that is back and has unmapped what they had.
@@ -189,19 +252,33 @@ func (a Attachment) removeFences(ctx context.Context, name string, n node) error
 	return nil
 }
 
-// unfence removes fences of this driver, and their record after reading the list without them.
+// unfence removes fences of this driver, and their record after reading the list without them. A
+// fence that others have made since stays, and its record goes.
 func (a Attachment) unfence(ctx context.Context, n node, fences []noderecord.Fence) error {
+	before, err := a.blocklist()
+	if err != nil {
+		return err
+	}
+	foreign := func(f noderecord.Fence) bool {
+		end, isListed := before[f.Address]
+		return isListed && !isOwn(f, end)
+	}
 	for _, f := range fences {
+		if foreign(f) {
+			a.Log.WarnContext(ctx, "the fence of a client that no longer exists stays: others than this driver have made it",
+				"node", n.Metadata.Name, "client", f.Address, "end", before[f.Address])
+			continue
+		}
 		if err := a.Cluster.Unfence(f.Address); err != nil {
 			return fmt.Errorf("cannot remove the fence of %s: %w", f.Address, err)
 		}
 	}
-	listed, err := a.blocklist()
+	after, err := a.blocklist()
 	if err != nil {
 		return err
 	}
 	for _, f := range fences {
-		if slices.Contains(listed, f.Address) {
+		if _, isListed := after[f.Address]; isListed && !foreign(f) {
 			return volume.Errorf(volume.KindUnavailable, "the cluster still lists %s as fenced after the removal", f.Address)
 		}
 	}

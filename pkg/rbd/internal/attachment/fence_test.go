@@ -141,22 +141,29 @@ func TestDetachFailsWithoutTheAPIServer(t *testing.T) {
 	r.wantNodes("locked", "n1")
 }
 
-// An entry of the list that others have made is not removed with the node's return.
-func TestFenceOfOthersStays(t *testing.T) {
-	r, m := attached(t, "locked")
-	r.ceph.Fence(m.Address)
-	r.kill("n1", m)
-	volumetest.WantKind(t, r.detach("locked", "n1"), volume.KindPrecondition, m.Address) // it may end in an hour
-	r.taint("n1")
-	must.Succeed(t, r.detach("locked", "n1"))
-	if !strings.Contains(r.log.String(), "by others than this driver") {
-		t.Errorf("the log has no warning:\n%s", r.log.String())
-	}
-	r.restore("n1")
-	r.unmap("n1", m)
-	must.Succeed(t, r.attach("locked", "n1", writer()))
-	if got := must.Value(r.cluster.Blocklist())(t); len(got) != 1 {
-		t.Errorf("the clients %v are fenced, want the one that others have fenced", got)
+// A node counts as fenced when no storage daemon serves it, not when the monitors list it.
+func TestDetachWaitsUntilNoStorageDaemonServesTheNode(t *testing.T) {
+	for _, image := range []string{"plain", "data"} {
+		r, m := attached(t, image)
+		r.ceph.DelayMaps()
+		r.kill("n1", m)
+		r.taint("n1")
+		pools := 1
+		if image == "data" {
+			pools = 2
+		}
+		for nth := 1; nth <= pools; nth++ {
+			r.ceph.Inject(fakeceph.Fault{Call: "Pool.AwaitMap", Nth: nth, Errno: unix.ETIMEDOUT, IsLast: true})
+			volumetest.WantKind(t, r.detach(image, "n1"), volume.KindUnavailable, m.Address, "storage daemons", "ceph osd tree")
+			r.wantNodes(image, "n1")
+			r.wantFenced("n1", m.Address)
+			r.ceph.ClearFaults()
+		}
+		must.Succeed(t, r.detach(image, "n1")) // although the client is listed since the first attempt
+		if !m.IsFenced() {
+			t.Errorf("%s: the answer came while the client was served", image)
+		}
+		r.wantNodes(image)
 	}
 }
 
@@ -270,6 +277,25 @@ func TestDetachFromANodeWithoutARecord(t *testing.T) {
 	r.wantFenced("n1")
 }
 
+// A node without a record is fenced by the lock of the image; its Node remembers that, so that the
+// fence goes when the node is back.
+func TestFenceOfTheLockHolderIsRemembered(t *testing.T) {
+	r, m := attached(t, "locked")
+	r.api.Change("n1", func(n *kubeapitest.Node) { delete(n.Annotations, noderecord.ClientsAnnotation) })
+	r.kill("n1", m)
+	r.taint("n1")
+	r.ceph.DelayMaps()
+	must.Succeed(t, r.detach("locked", "n1"))
+	r.wantFenced("n1", m.Address)
+	if !m.IsFenced() {
+		t.Error("the answer came while the client was served")
+	}
+	r.restore("n1")
+	r.unmap("n1", m)
+	must.Succeed(t, r.attach("locked", "n1", writer()))
+	r.wantFenced("n1")
+}
+
 // The watcher of a node that shares the image is not taken for the one that is gone.
 func TestDetachFromADeletedNodeOfASharedImage(t *testing.T) {
 	r := newRig(t)
@@ -323,8 +349,8 @@ func TestRemovalOfAFenceIsVerified(t *testing.T) {
 	must.Succeed(t, r.detach("locked", "n1"))
 	r.restore("n1")
 	r.unmap("n1", m)
-	r.ceph.Inject(fakeceph.Fault{Call: "Cluster.Blocklist", IsLast: true, Do: func() {
-		must.Succeed(t, r.cluster.Fence(m.Address, time.Hour))
+	r.ceph.Inject(fakeceph.Fault{Call: "Cluster.Blocklist", Nth: 2, IsLast: true, Do: func() {
+		must.Succeed(t, r.cluster.Fence(m.Address, fenceDuration))
 	}})
 	must.Succeed(t, r.attach("locked", "n1", writer()))
 	r.wantFenced("n1", m.Address)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"testing"
@@ -21,9 +22,9 @@ import (
 	"github.com/growvol/growvol/tests/must"
 )
 
-// This file is the set-up of the tests: a cluster with the images "locked" (with exclusive-lock)
-// and "plain" (without), and the Nodes n1 and n2, whose plugins have written that nothing is
-// mapped.
+// This file is the set-up of the tests: a cluster with the images "locked" (with exclusive-lock),
+// "plain" (without) and "data" (in a data pool), and the Nodes n1 and n2, whose plugins have
+// written that nothing is mapped.
 
 type rig struct {
 	t       *testing.T
@@ -49,6 +50,7 @@ func newRig(t *testing.T) *rig {
 	r.pool = must.Value(r.cluster.Pool("rbd", ""))(t)
 	must.Succeed(t, r.pool.Create("locked", 1<<30, ceph.ImageOptions{Features: []string{"layering", "exclusive-lock"}}))
 	must.Succeed(t, r.pool.Create("plain", 1<<30, ceph.ImageOptions{Features: []string{"layering"}}))
+	must.Succeed(t, r.pool.Create("data", 1<<30, ceph.ImageOptions{Features: []string{"layering"}, DataPool: "other"}))
 	for _, name := range []string{"n1", "n2"} {
 		r.api.AddNode(name)
 		r.write(name)
@@ -148,12 +150,18 @@ func (r *rig) wantNodes(image string, want ...string) {
 	}
 }
 
+// wantListed checks the list of the cluster.
+func (r *rig) wantListed(want ...string) {
+	r.t.Helper()
+	if got := slices.Sorted(maps.Keys(must.Value(r.cluster.Blocklist())(r.t))); !slices.Equal(got, want) {
+		r.t.Errorf("the clients %v are fenced, want %v", got, want)
+	}
+}
+
 // wantFenced checks the list of the cluster, and that the Node remembers the same.
 func (r *rig) wantFenced(node string, want ...string) {
 	r.t.Helper()
-	if got := must.Value(r.cluster.Blocklist())(r.t); !slices.Equal(got, want) {
-		r.t.Errorf("the clients %v are fenced, want %v", got, want)
-	}
+	r.wantListed(want...)
 	var remembered []string
 	for _, f := range must.Value(noderecord.ParseFences(r.api.Annotation(node, noderecord.FencedAnnotation)))(r.t) {
 		remembered = append(remembered, f.Address)

@@ -36,9 +36,11 @@ type Cluster interface {
 	// Health returns nil if the cluster answers; it costs one request to a monitor.
 	Health() error
 
-	// Blocklist lists the fenced clients; Fence adds one until the duration has passed, and
-	// Unfence removes one. The address is ip:port/nonce, exactly as Watcher.Address.
-	Blocklist() ([]string, error)
+	// Blocklist returns the fenced clients with the end of their fences; Fence adds one until the
+	// duration has passed, and Unfence removes one. The address is ip:port/nonce, exactly as
+	// Watcher.Address. Fence does not change the end of a fence that the client has: Ceph keeps it
+	// and reports success. The storage daemons learn of a change later; see Pool.AwaitMap.
+	Blocklist() (map[string]time.Time, error)
 	Fence(address string, duration time.Duration) error
 	Unfence(address string) error
 
@@ -89,6 +91,12 @@ type Pool interface {
 	// Namespaces returns the RADOS namespaces of the pool, without the default one.
 	Namespaces() ([]string, error)
 
+	// AwaitMap returns when every placement group of the pool uses the map of the cluster that the
+	// monitors have now, or a later one: from then on, none serves a client that the map lists as
+	// fenced. It reads once from each placement group. ETIMEDOUT: one of them, which the error
+	// names, has not answered: its storage daemon is stopped, unreachable, or down without another.
+	AwaitMap() error
+
 	// ImageID returns the id of an image: one operation, without opening it. ENOENT.
 	ImageID(name string) (string, error)
 	// Metadata reads the metadata of the image of that id; SetMetadata and RemoveMetadata change one
@@ -111,6 +119,19 @@ type Pool interface {
 	// RemoveOmapKeys removes keys.
 	OmapValues(object string, keys ...string) (map[string]string, error)
 	RemoveOmapKeys(object string, keys ...string) error
+}
+
+// AwaitMap is Pool.AwaitMap of all pools that have data of an image: pool, and the data pool if
+// dataPool is not empty.
+func AwaitMap(c Cluster, pool Pool, namespace, dataPool string) error {
+	if err := pool.AwaitMap(); err != nil || dataPool == "" {
+		return err
+	}
+	data, err := c.Pool(dataPool, namespace)
+	if err != nil {
+		return err
+	}
+	return data.AwaitMap()
 }
 
 // Image is an open image. Size changes that others make are visible in it.

@@ -22,9 +22,11 @@ type client struct {
 	name     string
 	cookies  uint64
 	isFenced bool // for ever, as librados has it
-	isClosed bool
-	isNode   bool // a mapping
-	isSilent bool // it answers no notification
+	// isFencePending: the storage daemons may not have the map with the fence.
+	isFencePending bool
+	isClosed       bool
+	isNode         bool // a mapping
+	isSilent       bool // it answers no notification
 }
 
 func (s *Server) connect(c cluster.Cluster) (ceph.Cluster, error) {
@@ -114,15 +116,14 @@ func (c *client) Health() error {
 	return c.call("Cluster.Health", nil, func() error { return nil })
 }
 
-func (c *client) Blocklist() ([]string, error) {
-	var out []string
+func (c *client) Blocklist() (map[string]time.Time, error) {
+	out := make(map[string]time.Time)
 	err := c.call("Cluster.Blocklist", nil, func() error {
 		for address, until := range c.server.blocklist {
 			if time.Now().Before(until) {
-				out = append(out, address)
+				out[address] = until
 			}
 		}
-		slices.Sort(out)
 		return nil
 	})
 	return out, err

@@ -413,16 +413,19 @@ func sequences() map[string]func(*world) {
 			}
 			address := watchers[0].Address
 			w.step("fence", "", w.cluster.Fence(address, 1<<40))
-			list, err := w.cluster.Blocklist()
-			w.step("listed", slices.Contains(list, address), err)
-			// A daemon learns of the fence from a client that knows it, before it answers that one.
-			_, err = w.pool.ImageID(w.name("a"))
-			w.step("call of the other client", "", err)
+			ends, err := w.cluster.Blocklist()
+			end, isListed := ends[address]
+			w.step("listed", isListed, err)
+			w.step("fence for longer", "", w.cluster.Fence(address, 1<<42))
+			ends, err = w.cluster.Blocklist()
+			w.step("end is kept", ends[address].Equal(end), err)
+			w.step("await the map", "", w.pool.AwaitMap())
 			_, err = w.second.ImageID(w.name("a"))
 			w.step("call of the fenced client", "", err)
 			w.step("unfence", "", w.cluster.Unfence(address))
-			list, err = w.cluster.Blocklist()
-			w.step("listed", slices.Contains(list, address), err)
+			ends, err = w.cluster.Blocklist()
+			_, isListed = ends[address]
+			w.step("listed", isListed, err)
 		},
 	}
 }

@@ -339,6 +339,16 @@ func (p *openPool) Namespaces() ([]string, error) {
 	return out, err
 }
 
+// AwaitMap implements ceph.Pool: clients whose fence has waited for the map are fenced.
+func (p *openPool) AwaitMap() error {
+	return p.call("Pool.AwaitMap", nil, func() error {
+		for _, c := range p.client.server.live {
+			c.isFenced = c.isFenced || c.isFencePending
+		}
+		return nil
+	})
+}
+
 func (p *openPool) ImageID(name string) (string, error) {
 	id := ""
 	err := p.call("Pool.ImageID", nil, func() error {

@@ -43,6 +43,8 @@ type Server struct {
 	blocklist map[string]time.Time
 	live      map[string]*client
 	isPaused  bool
+	// isMapDelayed: see Server.DelayMaps.
+	isMapDelayed bool
 	// isFormatUnknown: snapshots and parents in the headers of images cannot be decoded.
 	isFormatUnknown bool
 	faults          []*Fault
@@ -211,18 +213,30 @@ func (s *Server) SetOmap(poolName, namespaceName, objectName string, values map[
 	}
 }
 
-// Fence fences a client, as another client of the cluster would.
+// Fence fences a client for an hour, as another client of the cluster would.
 func (s *Server) Fence(address string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fence(address, time.Now().Add(time.Hour))
 }
 
+// fence does not change the end of a fence that the client has (OSDMap::apply_incremental).
 func (s *Server) fence(address string, until time.Time) {
-	s.blocklist[address] = until
-	if c := s.live[address]; c != nil {
-		c.isFenced = true
+	if s.blocklist[address].Before(time.Now()) {
+		s.blocklist[address] = until
 	}
+	if c := s.live[address]; c != nil {
+		c.isFenced = c.isFenced || !s.isMapDelayed
+		c.isFencePending = true
+	}
+}
+
+// DelayMaps makes the storage daemons go on serving clients that are fenced from now on, until
+// Pool.AwaitMap.
+func (s *Server) DelayMaps() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.isMapDelayed = true
 }
 
 // Contents names every image and every RADOS object of the cluster, for tests that check that

@@ -53,27 +53,33 @@ func (c *connection) Health() error {
 	return err
 }
 
+// blocklistTime is the form of the times in the blocklist.
+const blocklistTime = "2006-01-02T15:04:05.999999-0700"
+
 // Blocklist implements ceph.Cluster.
-func (c *connection) Blocklist() ([]string, error) {
+func (c *connection) Blocklist() (map[string]time.Time, error) {
 	const name = "osd blocklist ls"
 	decoder, err := c.command(map[string]any{"prefix": name})
 	if err != nil {
 		return nil, err
 	}
-	var addresses []string
+	ends := make(map[string]time.Time)
 	for { // the answer is two lists, one after the other: addresses, and ranges of addresses
 		var entries []struct {
-			Addr string `json:"addr"`
+			Addr  string `json:"addr"`
+			Until string `json:"until"`
 		}
 		err := decoder.Decode(&entries)
 		if errors.Is(err, io.EOF) {
-			return addresses, nil
+			return ends, nil
+		}
+		for _, e := range entries {
+			if err == nil {
+				ends[plainAddress(e.Addr)], err = time.Parse(blocklistTime, e.Until)
+			}
 		}
 		if err != nil {
 			return nil, wrap(err, "read the answer to %q of Ceph cluster %s", name, c.id)
-		}
-		for _, e := range entries {
-			addresses = append(addresses, plainAddress(e.Addr))
 		}
 	}
 }
@@ -92,7 +98,7 @@ func (c *connection) Unfence(address string) error {
 }
 
 // changeBlocklist adds an address or removes it, and reads the list back. Afterward this connection
-// has the new map of the cluster: storage daemons that it talks to have it too.
+// has the new map of the cluster.
 func (c *connection) changeBlocklist(change, address string, arguments map[string]any) error {
 	if !regexp.MustCompile(`^([0-9.]+|\[[0-9a-fA-F:]+\]):[0-9]+/[0-9]+$`).MatchString(address) {
 		return wrap(unix.EINVAL, "%q is not the address of a client of Ceph, such as 10.0.0.1:0/1234", address)
@@ -105,7 +111,7 @@ func (c *connection) changeBlocklist(change, address string, arguments map[strin
 	if err != nil {
 		return err
 	}
-	if slices.Contains(listed, address) != (change == "add") {
+	if _, isListed := listed[address]; isListed != (change == "add") {
 		return wrap(unix.EIO, "osd blocklist %s %s of Ceph cluster %s was accepted, but the blocklist does not show it",
 			change, address, c.id)
 	}
@@ -126,22 +132,33 @@ type poolDetail struct {
 	Name     string `json:"pool_name"`
 	QuotaMax uint64 `json:"quota_max_bytes"`
 	Flags    string `json:"flags_names"` // separated by commas
+	Groups   uint32 `json:"pg_num"`
+	Hash     int    `json:"object_hash"`
+}
+
+// poolDetail reads a pool. ENOENT.
+func (c *connection) poolDetail(name string) (poolDetail, error) {
+	var details []poolDetail
+	if err := c.query("osd pool ls", "detail", &details); err != nil {
+		return poolDetail{}, err
+	}
+	index := slices.IndexFunc(details, func(p poolDetail) bool { return p.Name == name })
+	if index < 0 {
+		return poolDetail{}, wrap(unix.ENOENT, "find pool %s of Ceph cluster %s", name, c.id)
+	}
+	return details[index], nil
 }
 
 // PoolUsage implements ceph.Cluster, by three requests. Flags also has those of the whole cluster
 // that stop writes: pausewr, full.
 func (c *connection) PoolUsage(name string) (ceph.PoolUsage, error) {
-	var details []poolDetail
-	if err := c.query("osd pool ls", "detail", &details); err != nil {
+	detail, err := c.poolDetail(name)
+	if err != nil {
 		return ceph.PoolUsage{}, err
 	}
-	index := slices.IndexFunc(details, func(p poolDetail) bool { return p.Name == name })
-	if index < 0 {
-		return ceph.PoolUsage{}, wrap(unix.ENOENT, "find pool %s of Ceph cluster %s", name, c.id)
-	}
-	usage := ceph.PoolUsage{QuotaBytes: details[index].QuotaMax}
+	usage := ceph.PoolUsage{QuotaBytes: detail.QuotaMax}
 	stops := []string{"full", "full_quota"}
-	for flag := range strings.SplitSeq(details[index].Flags, ",") {
+	for flag := range strings.SplitSeq(detail.Flags, ",") {
 		if slices.Contains(stops, flag) {
 			usage.Flags = append(usage.Flags, flag)
 		}

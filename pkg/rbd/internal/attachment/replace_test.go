@@ -1,0 +1,116 @@
+package attachment
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/rbd/internal/fakeceph"
+	"github.com/growvol/growvol/pkg/rbd/noderecord"
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
+	"github.com/growvol/growvol/tests/must"
+)
+
+// This file tests fences that others than this driver have made.
+
+// A fence that others have made, and that ends soon, is replaced by one of this driver, which goes
+// when the node is back.
+func TestShortFenceOfOthersIsReplaced(t *testing.T) {
+	r, m := attached(t, "locked")
+	r.ceph.Fence(m.Address)
+	r.kill("n1", m)
+	volumetest.WantKind(t, r.detach("locked", "n1"), volume.KindPrecondition, m.Address) // it may end in an hour
+	r.taint("n1")
+	must.Succeed(t, r.detach("locked", "n1"))
+	r.wantFenced("n1", m.Address)
+	if end := must.Value(r.cluster.Blocklist())(t)[m.Address]; time.Until(end) < fenceDuration-time.Hour {
+		t.Errorf("the fence ends at %s, want it to last %s", end, fenceDuration)
+	}
+	if !strings.Contains(r.log.String(), "by others than this driver") {
+		t.Errorf("the log has no warning:\n%s", r.log.String())
+	}
+	r.restore("n1")
+	r.unmap("n1", m)
+	must.Succeed(t, r.attach("locked", "n1", writer()))
+	r.wantFenced("n1")
+}
+
+// A fence of others that lasts long enough is used, and is not removed with the node's return.
+func TestLongFenceOfOthersStays(t *testing.T) {
+	r, m := attached(t, "locked")
+	must.Succeed(t, r.cluster.Fence(m.Address, 2*fenceDuration))
+	r.kill("n1", m)
+	volumetest.WantKind(t, r.detach("locked", "n1"), volume.KindPrecondition, m.Address)
+	r.taint("n1")
+	r.ceph.ResetCalls()
+	must.Succeed(t, r.detach("locked", "n1"))
+	if calls := r.ceph.Calls(); calls["Cluster.Unfence"]+calls["Cluster.Fence"] > 0 || calls["Pool.AwaitMap"] == 0 {
+		t.Errorf("made the calls %v, want the fence unchanged and verified", calls)
+	}
+	r.restore("n1")
+	r.unmap("n1", m)
+	must.Succeed(t, r.attach("locked", "n1", writer()))
+	r.wantListed(m.Address)
+}
+
+// A fence that this driver made may have been removed, and another made by others: it stays.
+func TestFenceThatOthersMadeSinceStays(t *testing.T) {
+	r, m := attached(t, "locked")
+	r.kill("n1", m)
+	r.taint("n1")
+	must.Succeed(t, r.detach("locked", "n1"))
+	must.Succeed(t, r.cluster.Unfence(m.Address))
+	r.ceph.Fence(m.Address)
+	r.restore("n1")
+	r.unmap("n1", m)
+	must.Succeed(t, r.attach("locked", "n1", writer()))
+	r.wantListed(m.Address)
+	if text := r.api.Annotation("n1", noderecord.FencedAnnotation); text != "" {
+		t.Errorf("the Node remembers the fences %s, want none", text)
+	}
+}
+
+// Replacing a fence leaves the client without one for a moment: not while others use what it could
+// write to.
+func TestFenceOfOthersIsNotReplacedWhileItProtectsAnotherNode(t *testing.T) {
+	for name, use := range map[string]func(*rig){
+		"attached": func(r *rig) { must.Succeed(r.t, r.attach("plain", "n2", writer())) },
+		"watched":  func(r *rig) { r.ceph.Map("rbd", "", "plain", fakeceph.MapOptions{}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, m := attached(t, "locked")
+			record := r.records["n1"]
+			record.Clients[0].Images = append(record.Clients[0].Images, noderecord.Image{
+				PoolID: r.pool.ID(), ID: must.Value(r.pool.ImageID("plain"))(t), Name: "rbd/plain",
+			})
+			r.write("n1")
+			r.ceph.Fence(m.Address)
+			use(r)
+			r.kill("n1", m)
+			r.taint("n1")
+			r.ceph.ResetCalls()
+			volumetest.WantKind(t, r.detach("locked", "n1"), volume.KindPrecondition, "rbd/plain",
+				"ceph osd blocklist rm "+m.Address)
+			if n := r.ceph.Calls()["Cluster.Unfence"]; n > 0 {
+				t.Error("the fence was removed")
+			}
+			r.wantNodes("locked", "n1")
+			must.Succeed(t, r.cluster.Unfence(m.Address)) // what the message says
+			must.Succeed(t, r.detach("locked", "n1"))
+			r.wantFenced("n1", m.Address)
+		})
+	}
+}
+
+// A short fence of others is not replaced if no record tells what else the client has.
+func TestFenceOfTheLockHolderIsNotReplacedWithoutARecord(t *testing.T) {
+	r, m := attached(t, "locked")
+	r.ceph.Fence(m.Address)
+	r.api.RemoveNode("n1")
+	m.Lose()
+	volumetest.WantKind(t, r.detach("locked", "n1"), volume.KindPrecondition, "ceph osd blocklist rm "+m.Address)
+	must.Succeed(t, r.cluster.Unfence(m.Address))
+	must.Succeed(t, r.detach("locked", "n1"))
+	r.wantListed(m.Address)
+}
