@@ -5,6 +5,7 @@ package librbd
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -68,6 +69,32 @@ func TestConnectFailsInTime(t *testing.T) {
 			t.Errorf("%s: got the error %v after %s, want it within 15 s", name, err, duration)
 		}
 		t.Logf("%s: %v after %s", name, err, time.Since(start))
+	}
+}
+
+// A connection that fences a node when it breaks its lock, or that waits for ever, looks right until
+// a node or the cluster does not answer: so the test reads back what Ceph has taken.
+func TestConnectionIsSafeForNodesAndEnds(t *testing.T) {
+	c := connect(t, rigConfig(t))
+	read := func(name string) string {
+		value, err := c.conn.GetConfigOption(name)
+		check(t, err)
+		return value
+	}
+	if got := read("rbd_blocklist_on_break_lock"); got != "false" {
+		t.Errorf("rbd_blocklist_on_break_lock is %s, want false", got)
+	}
+	// A resize may take 28 s.
+	for name, limits := range map[string][2]time.Duration{
+		"rados_osd_op_timeout": {30 * time.Second, time.Minute},
+		"rados_mon_op_timeout": {5 * time.Second, time.Minute},
+		"client_mount_timeout": {5 * time.Second, 30 * time.Second},
+	} {
+		got, err := strconv.ParseFloat(read(name), 64)
+		check(t, err)
+		if d := time.Duration(got * float64(time.Second)); d < limits[0] || d > limits[1] {
+			t.Errorf("%s is %s, want %s to %s", name, d, limits[0], limits[1])
+		}
 	}
 }
 
