@@ -92,7 +92,9 @@ func (r *rig) purge(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)
 	defer cancel()
 	must.Value(r.Tool(ctx, "ceph", "osd", "unpause"))(t)
-	must.Value(r.Tool(ctx, "ceph", "osd", "pool", "set-quota", ceph.SmallPool, "max_bytes", "0"))(t)
+	for _, pool := range []string{ceph.Pool, ceph.OtherPool, ceph.SmallPool} {
+		must.Value(r.Tool(ctx, "ceph", "osd", "pool", "set-quota", pool, "max_bytes", "0"))(t)
+	}
 	for _, pool := range []string{
 		ceph.Pool, ceph.OtherPool, ceph.SmallPool, ceph.SanityPool, ceph.Pool + "/" + ceph.Namespace,
 	} {

@@ -5,6 +5,8 @@ package librbd
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -71,6 +73,32 @@ func TestConnectFailsInTime(t *testing.T) {
 	}
 }
 
+// A connection that fences a node when it breaks its lock, or that waits for ever, looks right until
+// a node or the cluster does not answer: so the test reads back what Ceph has taken.
+func TestConnectionIsSafeForNodesAndEnds(t *testing.T) {
+	c := connect(t, rigConfig(t))
+	read := func(name string) string {
+		value, err := c.conn.GetConfigOption(name)
+		check(t, err)
+		return value
+	}
+	if got := read("rbd_blocklist_on_break_lock"); got != "false" {
+		t.Errorf("rbd_blocklist_on_break_lock is %s, want false", got)
+	}
+	// A resize may take 28 s.
+	for name, limits := range map[string][2]time.Duration{
+		"rados_osd_op_timeout": {30 * time.Second, time.Minute},
+		"rados_mon_op_timeout": {5 * time.Second, time.Minute},
+		"client_mount_timeout": {5 * time.Second, 30 * time.Second},
+	} {
+		got, err := strconv.ParseFloat(read(name), 64)
+		check(t, err)
+		if d := time.Duration(got * float64(time.Second)); d < limits[0] || d > limits[1] {
+			t.Errorf("%s is %s, want %s to %s", name, d, limits[0], limits[1])
+		}
+	}
+}
+
 // The largest number of metadata keys that are read by one operation is passed.
 func TestMetadataOfManyKeys(t *testing.T) {
 	p, prefix := testPool(t, connect(t, rigConfig(t)))
@@ -121,6 +149,23 @@ func TestConcurrentGrowthNeverShrinks(t *testing.T) {
 	}
 }
 
+// A client that has the image open, as the kernel of a node, is told of the growth.
+func TestGrowTellsTheClients(t *testing.T) {
+	p, prefix := testPool(t, connect(t, rigConfig(t)))
+	grown := mustCreate(t, p, prefix+"a", 1<<30, layering(), false)
+	opened, err := connect(t, rigConfig(t)).Pool("volumes", "")
+	check(t, err)
+	open, err := opened.Open(prefix+"a", false)
+	check(t, err)
+	other, err := open.(*image).open() //nolint:forcetypeassert,errcheck // of this package
+	check(t, err)
+	check(t, grown.Grow(2<<30))
+	if size, err := other.GetSize(); err != nil || size != 2<<30 {
+		t.Errorf("another client has the size %d (%v) when Grow has returned, want 2 GiB", size, err)
+	}
+	check(t, open.Close())
+}
+
 // An image with an object map grows through librbd, also while another client has it open.
 func TestGrowWithObjectMap(t *testing.T) {
 	p, prefix := testPool(t, connect(t, rigConfig(t)))
@@ -135,6 +180,11 @@ func TestGrowWithObjectMap(t *testing.T) {
 	if err != nil || info.Size != 3<<30 || info.IsObjectMapInvalid || info.DataPool != "ecdata" ||
 		info.ObjectSize != 8<<20 {
 		t.Errorf("got %+v (%v)", info, err)
+	}
+	// The kernel panics if the map is too short. It has two bits for each object of 8 MiB.
+	stat, err := p.io.Stat("rbd_object_map." + info.ID)
+	if want := uint64(3 << 30 / (8 << 20) / 4); err != nil || stat.Size < want {
+		t.Errorf("the object map has %d bytes (%v), want at least %d", stat.Size, err, want)
 	}
 	readOnly, err := p.Open(prefix+"a", true)
 	check(t, err)
@@ -186,8 +236,9 @@ func TestFence(t *testing.T) {
 		t.Errorf("closing the image of a fenced client took %s", duration)
 	}
 	check(t, admin.Unfence(holder.Address))
-	if listed, err := admin.Blocklist(); err != nil || len(listed) != 0 {
-		t.Errorf("got the blocklist %v (%v), want it empty", listed, err)
+	// Other tests fence clients too.
+	if listed, err := admin.Blocklist(); err != nil || slices.Contains(listed, holder.Address) {
+		t.Errorf("got the blocklist %v (%v), want it without %s", listed, err, holder.Address)
 	}
 }
 
