@@ -170,8 +170,8 @@ func (c *cephCluster) bootNodes(t *testing.T, images []string) {
 	}
 }
 
-// makeNodeDir makes an empty directory for the disk of a node. It is in the state of Ceph, so that a
-// killed run leaves it where the next run or the end of Ceph removes it.
+// makeNodeDir makes an empty directory for the disk of a node. It is in the state of Ceph, so that
+// a killed run leaves it where the next run or the end of Ceph removes it.
 func (c *cephCluster) makeNodeDir(t *testing.T, name string) string {
 	t.Helper()
 	dir := filepath.Join(c.Dir, "node-"+name)
