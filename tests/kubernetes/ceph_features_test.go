@@ -170,13 +170,17 @@ func (s cephNamespace) wantLimits(pod, want string) {
 // of the pod's node, may be used only there, and the node reads from the replicas of its zone.
 func (c cephCluster) testTopology(t *testing.T) {
 	s := c.newNamespace(t)
-	for node, pool := range map[string]string{firstCephNode: ceph.Pool, secondCephNode: ceph.OtherPool} {
+	pools := map[string]string{firstCephNode: ceph.Pool, secondCephNode: ceph.OtherPool}
+	for node := range pools {
 		s.host = node
 		zone := cephZone(node)
-		name := "data-" + zone
-		s.createClaim(claim{name: name, class: "rbd-zones", size: "1Gi", pending: true})
-		s.startWriter("writer-"+zone, name, false)
-		s.wantPlace(name, pool, zone)
+		s.createClaim(claim{name: "data-" + zone, class: "rbd-zones", size: "1Gi", pending: true})
+		s.apply(s.podManifest("writer-"+zone, "data-"+zone, false, "write"))
+	}
+	for node, pool := range pools {
+		zone := cephZone(node)
+		s.awaitReady("writer-" + zone)
+		s.wantPlace("data-"+zone, pool, zone)
 		s.wantLocalReads(node, pool, zone)
 		s.wantSize("writer-"+zone, mountPath, volume.GiB)
 		s.wantData("writer-" + zone)

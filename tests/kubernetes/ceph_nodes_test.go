@@ -66,19 +66,38 @@ func connectCeph(t *testing.T, images ...string) cephCluster {
 		Rig:   ceph.Open(dir, filepath.Join(moduleRoot(t), "tests", "ceph")),
 		nodes: map[string]*cephNode{},
 	}
-	// A killed run may have left its growvol, its nodes and its images.
-	_, err := runInCluster(t.Context(), "",
-		"helm", "uninstall", cephRelease, "--namespace", cephRelease, "--ignore-not-found", "--wait")
-	must.Succeed(t, err)
-	limited, cancel := context.WithTimeout(t.Context(), waitTimeout)
-	defer cancel()
-	must.Succeed(t, c.Purge(limited))
+	must.Succeed(t, c.removeRemainders(t.Context())) // of a killed run
+	progress("the remainders of an earlier run are removed")
+	t.Cleanup(func() {
+		if err := c.removeRemainders(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
 	linkNetworks(t)
 	c.bootNodes(t, images)
 	progress("the nodes are ready")
 	c.install(t)
 	progress("growvol is installed")
 	return c
+}
+
+// removeRemainders removes growvol for Ceph with its namespace, the nodes and the images. The nodes
+// are removed before the namespace, which waits for the pods of nodes that have ended.
+func (c *cephCluster) removeRemainders(ctx context.Context) error {
+	_, err := runInCluster(ctx, "",
+		"helm", "uninstall", cephRelease, "--namespace", cephRelease, "--ignore-not-found", "--wait")
+	if err != nil {
+		return err
+	}
+	for _, objects := range [][]string{{"node", firstCephNode, secondCephNode}, {"namespace", cephRelease}} {
+		args := append([]string{"delete", "--ignore-not-found", "--timeout=" + waitTimeout.String()}, objects...)
+		if _, err := kubectl(ctx, args...); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, waitTimeout)
+	defer cancel()
+	return c.Purge(ctx)
 }
 
 // linkNetworks connects the network namespace of the cluster with that of Ceph, in which this
@@ -130,11 +149,10 @@ func (c *cephCluster) bootNodes(t *testing.T, images []string) {
 	t.Helper()
 	programs := filepath.Join(moduleRoot(t), "bin") // TestMain has built them
 	var group errgroup.Group
-	for number := 1; number <= 2; number++ {
-		name := fmt.Sprintf("ceph%d", number)
+	for i, name := range []string{firstCephNode, secondCephNode} {
 		dir := c.makeNodeDir(t, name)
 		node, err := c.Boot(t.Context(), ceph.NodeOptions{
-			Number: number, Programs: programs, Memory: 1536 * volume.MiB,
+			Number: i + 1, Programs: programs, Memory: 1536 * volume.MiB,
 			Shares: []guest.Share{{Host: dir, Writable: true}},
 		})
 		must.Succeed(t, err)
@@ -143,12 +161,7 @@ func (c *cephCluster) bootNodes(t *testing.T, images []string) {
 			if err := c.nodes[name].end(); err != nil {
 				t.Error(err)
 			}
-			if _, err := kubectl(context.WithoutCancel(t.Context()), "delete", "node", name, "--ignore-not-found"); err != nil {
-				t.Error(err)
-			}
 		})
-		_, err = kubectl(t.Context(), "delete", "node", name, "--ignore-not-found") // of a killed run
-		must.Succeed(t, err)
 		group.Go(func() error { return startCephNode(t, node, name, filepath.Join(dir, "disk"), images) })
 	}
 	must.Succeed(t, group.Wait())
@@ -157,8 +170,8 @@ func (c *cephCluster) bootNodes(t *testing.T, images []string) {
 	}
 }
 
-// makeNodeDir makes an empty directory for the disk of a node. It is in the state of Ceph, so that a
-// killed run leaves it where the next run or the end of Ceph removes it.
+// makeNodeDir makes an empty directory for the disk of a node. It is in the state of Ceph, so that
+// a killed run leaves it where the next run or the end of Ceph removes it.
 func (c *cephCluster) makeNodeDir(t *testing.T, name string) string {
 	t.Helper()
 	dir := filepath.Join(c.Dir, "node-"+name)
