@@ -117,7 +117,7 @@ func newOptions(
 	if err != nil {
 		return options, err
 	}
-	options.Node = server
+	options.Node, options.ReclaimSpaceNode = server, server
 	options.Identity, err = csiserver.NewIdentity(
 		driverName, len(info.Topology) > 0, requirements.CheckHealth, backend.services...)
 	if err == nil && c.growOnChange {
