@@ -3,7 +3,7 @@ package csiserver
 import (
 	"context"
 
-	"github.com/csi-addons/spec/lib/go/identity"
+	addons "github.com/csi-addons/spec/lib/go/identity"
 	"github.com/csi-addons/spec/lib/go/reclaimspace"
 	"github.com/golang/protobuf/ptypes/wrappers"
 )
@@ -21,7 +21,7 @@ func (s *server) registerAddons() {
 		reclaimspace.RegisterReclaimSpaceNodeServer(s.grpc, s.ReclaimSpaceNode)
 	}
 	if s.ReclaimSpaceController != nil || s.ReclaimSpaceNode != nil {
-		identity.RegisterIdentityServer(s.grpc, &addonsIdentity{
+		addons.RegisterIdentityServer(s.grpc, &addonsIdentity{
 			Identity: s.Identity, isController: s.ReclaimSpaceController != nil, isNode: s.ReclaimSpaceNode != nil,
 		})
 	}
@@ -29,7 +29,7 @@ func (s *server) registerAddons() {
 
 // addonsIdentity is the Identity service of csi-addons.
 type addonsIdentity struct {
-	identity.UnimplementedIdentityServer
+	addons.UnimplementedIdentityServer
 	*Identity
 
 	isController, isNode bool
@@ -38,9 +38,9 @@ type addonsIdentity struct {
 // GetIdentity returns the name of the driver, which is also that of its PersistentVolumes, and
 // Version.
 func (a *addonsIdentity) GetIdentity(
-	context.Context, *identity.GetIdentityRequest,
-) (*identity.GetIdentityResponse, error) {
-	return &identity.GetIdentityResponse{Name: a.name, VendorVersion: Version()}, nil
+	context.Context, *addons.GetIdentityRequest,
+) (*addons.GetIdentityResponse, error) {
+	return &addons.GetIdentityResponse{Name: a.name, VendorVersion: Version()}, nil
 }
 
 // GetCapabilities returns the services that this plugin serves. OFFLINE means that the plugin serves
@@ -48,30 +48,30 @@ func (a *addonsIdentity) GetIdentity(
 // csi-addons takes as "nothing to do". It fails every ReclaimSpaceJob of a driver whose controller
 // lacks OFFLINE, also for volumes in use (kubernetes-csi-addons, getLeadingRSClient).
 func (a *addonsIdentity) GetCapabilities(
-	context.Context, *identity.GetCapabilitiesRequest,
-) (*identity.GetCapabilitiesResponse, error) {
-	resp := new(identity.GetCapabilitiesResponse)
-	add := func(service identity.Capability_Service_Type, reclaim identity.Capability_ReclaimSpace_Type) {
+	context.Context, *addons.GetCapabilitiesRequest,
+) (*addons.GetCapabilitiesResponse, error) {
+	resp := new(addons.GetCapabilitiesResponse)
+	add := func(service addons.Capability_Service_Type, reclaim addons.Capability_ReclaimSpace_Type) {
 		resp.Capabilities = append(resp.Capabilities,
-			&identity.Capability{Type: &identity.Capability_Service_{Service: &identity.Capability_Service{Type: service}}},
-			&identity.Capability{Type: &identity.Capability_ReclaimSpace_{
-				ReclaimSpace: &identity.Capability_ReclaimSpace{Type: reclaim},
+			&addons.Capability{Type: &addons.Capability_Service_{Service: &addons.Capability_Service{Type: service}}},
+			&addons.Capability{Type: &addons.Capability_ReclaimSpace_{
+				ReclaimSpace: &addons.Capability_ReclaimSpace{Type: reclaim},
 			}})
 	}
 	if a.isController {
-		add(identity.Capability_Service_CONTROLLER_SERVICE, identity.Capability_ReclaimSpace_OFFLINE)
+		add(addons.Capability_Service_CONTROLLER_SERVICE, addons.Capability_ReclaimSpace_OFFLINE)
 	}
 	if a.isNode {
-		add(identity.Capability_Service_NODE_SERVICE, identity.Capability_ReclaimSpace_ONLINE)
+		add(addons.Capability_Service_NODE_SERVICE, addons.Capability_ReclaimSpace_ONLINE)
 	}
 	return resp, nil
 }
 
 // Probe reports whether the plugin works, as Probe of CSI does.
-func (a *addonsIdentity) Probe(ctx context.Context, _ *identity.ProbeRequest) (*identity.ProbeResponse, error) {
+func (a *addonsIdentity) Probe(ctx context.Context, _ *addons.ProbeRequest) (*addons.ProbeResponse, error) {
 	resp, err := a.Identity.Probe(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
-	return &identity.ProbeResponse{Ready: &wrappers.BoolValue{Value: resp.GetReady().GetValue()}}, nil
+	return &addons.ProbeResponse{Ready: &wrappers.BoolValue{Value: resp.GetReady().GetValue()}}, nil
 }
