@@ -62,7 +62,8 @@ func nodeOptions(c config, log *slog.Logger) (node.Options, error) {
 		return node.Options{}, fmt.Errorf("--default-fstype: %w", err)
 	}
 	return node.Options{
-		Devices: node.LocalDevices{System: blockdev.New()}, Mappings: luks.New(luks.Options{Log: log}),
+		Devices:  node.LocalDevices{System: blockdev.New()},
+		Mappings: luks.New(luks.Options{Log: log, AllowDiscards: c.discards}),
 		StateDir: c.stateDir, DefaultFSType: defaultType, RequireShared: c.requireShared,
 		Limiter: cgroup.System{Root: c.cgroupRoot}, Log: log, Detached: new(operation.Tracker),
 	}, nil

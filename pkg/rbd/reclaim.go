@@ -97,7 +97,7 @@ func (s *session) checkReclaimable(t target, info ceph.ImageInfo) error {
 			WithRemedy("reclaim its space while a pod uses it")
 	case info.DataPool != "":
 		// An erasure-coded pool of Ceph 16.2 never answers the requests of librbd (compare and
-		// delete, compare and write), and the objects stay blocked.
+		// delete), and everything behind them waits until the OSD restarts (measured).
 		return volume.Errorf(volume.KindUnsupported,
 			"image %s has the data pool %s: if that is erasure coded, Ceph does not complete the operation",
 			t.spec(), info.DataPool).
