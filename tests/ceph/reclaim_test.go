@@ -70,8 +70,9 @@ func (r *rig) testReclaim(fstype string, parameters map[string]string) func(*tes
 		must.Succeed(t, n.trim(t, v))
 		trimmed := r.usage(t, v)
 		t.Logf("%s in use after writing 64 MiB, %s after deleting and discarding them", sizeText(written), sizeText(trimmed))
-		if freed := written - trimmed; freed < 60*mib {
-			t.Errorf("discarding has freed %s, want about 64 MiB", sizeText(freed))
+		// An object of 4 MiB that also holds something else counts up to its last byte.
+		if freed := written - trimmed; freed < 48*mib {
+			t.Errorf("discarding has freed %s, want about 64 MiB, at least 48 MiB", sizeText(freed))
 		}
 		if resp := must.Value(r.sparsify(t, v))(t); resp.GetPreUsage() != nil || resp.GetPostUsage() != nil {
 			t.Errorf("of a volume in use the controller reports %v, want no usage", resp)
@@ -82,8 +83,8 @@ func (r *rig) testReclaim(fstype string, parameters map[string]string) func(*tes
 		resp := must.Value(r.sparsify(t, v))(t)
 		after := r.usage(t, v)
 		t.Logf("zeros deallocated: from %s to %s, the controller reports %v", sizeText(before), sizeText(after), resp)
-		if before-after < 60*mib {
-			t.Errorf("the zeros have freed %s, want about 64 MiB", sizeText(before-after))
+		if before-after < 48*mib {
+			t.Errorf("the zeros have freed %s, want about 64 MiB, at least 48 MiB", sizeText(before-after))
 		}
 		if pre, post := resp.GetPreUsage().GetUsageBytes(), resp.GetPostUsage().GetUsageBytes(); pre != before || post != after {
 			t.Errorf("the controller reports %s and %s, but rbd du %s and %s",
