@@ -15,7 +15,7 @@ type Metrics struct {
 	bytes   *prometheus.CounterVec
 	growths *prometheus.CounterVec
 	trims   *prometheus.CounterVec
-	freed   prometheus.Counter
+	freed   *prometheus.CounterVec
 }
 
 // The phases of NodeExpandVolume, in order: values of the label "phase".
@@ -35,8 +35,8 @@ const (
 
 // NewMetrics registers growvol_node_expand_phase_seconds{phase,result},
 // growvol_node_grown_bytes_total{method}, growvol_node_growths_total{occasion,result},
-// growvol_node_trims_total{result} and growvol_node_trimmed_bytes_total. The result of a failure is
-// the kind of its error, so "device/deadline" counts the expansions whose device did not grow in
+// growvol_node_trims_total{result} and growvol_node_trimmed_bytes_total{result}. The result of a
+// failure is the kind of its error, so "device/deadline" counts the expansions whose device did not grow in
 // time.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	factory := promauto.With(reg)
@@ -59,10 +59,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "growvol_node_trims_total",
 			Help: "Calls of NodeReclaimSpace by result (ok, or the kind of error).",
 		}, []string{"result"}),
-		freed: factory.NewCounter(prometheus.CounterOpts{
+		freed: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "growvol_node_trimmed_bytes_total",
-			Help: "Free bytes that filesystems discarded for NodeReclaimSpace; the storage system may have gained less.",
-		}),
+			Help: "Free bytes that filesystems discarded for NodeReclaimSpace, by its result; " +
+				"the storage system may have gained less.",
+		}, []string{"result"}),
 	}
 }
 
@@ -73,7 +74,7 @@ func (m *Metrics) trimmed(size volume.Size, err error) {
 		result = volume.KindOf(err).String()
 	}
 	m.trims.WithLabelValues(result).Inc()
-	m.freed.Add(float64(size))
+	m.freed.WithLabelValues(result).Add(float64(size))
 }
 
 // phaseDone records the duration of a phase that began at start and ended with err.

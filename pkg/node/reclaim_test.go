@@ -33,7 +33,7 @@ func TestReclaimSpaceTrimsTheStagedFilesystem(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := metrics()
-	if got["growvol_node_trims_total,ok"] != 2 || got["growvol_node_trimmed_bytes_total"] != float64(4*volume.GiB) {
+	if got["growvol_node_trims_total,ok"] != 2 || got["growvol_node_trimmed_bytes_total,ok"] != float64(4*volume.GiB) {
 		t.Errorf("metrics %v, want 2 calls and 4 GiB", got)
 	}
 	if b.open != 0 || b.trims.get(b.id) != nil {
