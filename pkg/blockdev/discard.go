@@ -9,7 +9,8 @@ import (
 
 // DiscardLimit returns how many bytes one request can discard on a whole disk or a mapping; zero:
 // the device does not discard, so that the space of deleted data stays allocated in the storage
-// below. It reads sysfs only (queue/discard_max_bytes; Linux, Documentation/ABI/stable/sysfs-block).
+// below. It reads sysfs only: queue/discard_max_bytes
+// (Linux, Documentation/ABI/stable/sysfs-block).
 // Kind Internal.
 func (s *System) DiscardLimit(d Device) (volume.Size, error) {
 	path := filepath.Join(s.sysfsDir(d), "queue", "discard_max_bytes")

@@ -43,10 +43,10 @@ func (a *addonsIdentity) GetIdentity(
 	return &addons.GetIdentityResponse{Name: a.name, VendorVersion: Version()}, nil
 }
 
-// GetCapabilities returns the services that this plugin serves. OFFLINE means that the plugin serves
-// ControllerReclaimSpace. That call may refuse the volumes of a backend with UNIMPLEMENTED, which
-// csi-addons takes as "nothing to do". It fails every ReclaimSpaceJob of a driver whose controller
-// lacks OFFLINE, also for volumes in use (kubernetes-csi-addons, getLeadingRSClient).
+// GetCapabilities returns the services that this plugin serves. OFFLINE means that the plugin
+// serves ControllerReclaimSpace. That call may refuse the volumes of a backend with UNIMPLEMENTED,
+// which csi-addons takes as "nothing to do". It fails every ReclaimSpaceJob of a driver whose
+// controller lacks OFFLINE, also for volumes in use (kubernetes-csi-addons, getLeadingRSClient).
 func (a *addonsIdentity) GetCapabilities(
 	context.Context, *addons.GetCapabilitiesRequest,
 ) (*addons.GetCapabilitiesResponse, error) {

@@ -18,20 +18,20 @@ type TrimRequest struct {
 	MountPoint string // of the filesystem on Device; the mount must be writable
 }
 
-// trimPortion is how much of an ext filesystem one request to the kernel trims. It is a multiple of
-// every size that a block group has with blocks of up to 4 KiB.
+// trimPortion is how much of an ext filesystem one request to the kernel trims. It is a multiple
+// of every size that a block group has with blocks of up to 4 KiB.
 const trimPortion = volume.GiB
 
 // Trim discards the free blocks of a mounted filesystem, and returns how many bytes the kernel says
 // that it has discarded. It works in portions, because the kernel cannot be interrupted in one, and
-// ends after the portion in which ctx ends: the error then comes with the bytes of the portions that
-// were done.
+// ends after the portion in which ctx ends: the error then comes with the bytes of the portions
+// that were done.
 //
 // What is discarded is not the same as what the storage gains: XFS discards all free blocks each
 // time, ext4 only those that were freed since the last trim or mount.
 //
-// Kinds: Unsupported (the filesystem is read-only, or its device does not discard), Precondition (as
-// for Grow: not mounted, another device, shut down), Deadline, Canceled, Internal.
+// Kinds: Unsupported (the filesystem is read-only, or its device does not discard), Precondition
+// (as for Grow: not mounted, another device, shut down), Deadline, Canceled, Internal.
 func (s *System) Trim(ctx context.Context, req TrimRequest) (volume.Size, error) {
 	f, g, err := s.openGrower(req.Device, req.MountPoint)
 	if err != nil {

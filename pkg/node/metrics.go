@@ -36,8 +36,8 @@ const (
 // NewMetrics registers growvol_node_expand_phase_seconds{phase,result},
 // growvol_node_grown_bytes_total{method}, growvol_node_growths_total{occasion,result},
 // growvol_node_trims_total{result} and growvol_node_trimmed_bytes_total{result}. The result of a
-// failure is the kind of its error, so "device/deadline" counts the expansions whose device did not grow in
-// time.
+// failure is the kind of its error, so "device/deadline" counts the expansions whose device did not
+// grow in time.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	factory := promauto.With(reg)
 	return &Metrics{

@@ -17,13 +17,14 @@ import (
 
 // NodeReclaimSpace discards the free blocks of a staged filesystem while pods use it, so that the
 // storage system can use them for others (csi-addons, service ReclaimSpaceNode). It answers
-// UNIMPLEMENTED with the reason where that is impossible: csi-addons takes that as "nothing to do".
+// UNIMPLEMENTED with the reason where that is impossible: csi-addons takes that as "nothing to
+// do".
 //
 // The answer has no usage: the kernel knows what was discarded, which the log and a metric report,
 // but not what the storage system has gained by it.
 //
-// It holds the volume's lock only until the filesystem is open, so that an expansion never waits for
-// it. NodeUnstageVolume ends it (stopTrim).
+// It holds the volume's lock only until the filesystem is open, so that an expansion never waits
+// for it. NodeUnstageVolume ends it (stopTrim).
 func (s *Server) NodeReclaimSpace(
 	ctx context.Context, req *reclaimspace.NodeReclaimSpaceRequest,
 ) (*reclaimspace.NodeReclaimSpaceResponse, error) {

@@ -167,7 +167,7 @@ func endedError(outer context.Context, t target) error {
 	if err := outer.Err(); err != nil {
 		return volume.Errorf(volume.KindOf(err), "the zeros of image %s were deallocated in part only: %w",
 			t.spec(), context.Cause(outer)).
-			WithRemedy("allow more time (timeout in the spec of the ReclaimSpaceJob): each call begins anew")
+			WithRemedy("allow more time (timeout in the spec of the ReclaimSpaceJob): each call begins at the first object")
 	}
 	return volume.Errorf(volume.KindInProgress,
 		"the zeros of image %s were deallocated in part only, because another operation on the volume has begun, "+

@@ -14,8 +14,8 @@ import (
 // image implements the optional interface, too.
 var _ ceph.Sparsifier = (*image)(nil)
 
-// sparseSize is the size in bytes of the blocks that are deallocated if they hold zeros: the default
-// and the minimum of `rbd sparsify`.
+// sparseSize is the size in bytes of the blocks that are deallocated if they hold zeros: the
+// default and the minimum of `rbd sparsify`.
 const sparseSize = 4096
 
 // Usage implements ceph.Sparsifier.
