@@ -51,6 +51,7 @@ func newOptions(
 		return options, nil, err
 	}
 	options.Controller, options.GroupController, options.SnapshotMetadata = server, server, server
+	options.ReclaimSpaceController = server
 	options.Detached = backend.detached
 	log.InfoContext(ctx, "growvol-controller starts",
 		"version", csiserver.Version(), "driver", driverName, "backend", c.backend, "endpoint", c.Endpoint)

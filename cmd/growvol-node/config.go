@@ -32,6 +32,7 @@ type config struct {
 	requireShared   bool
 	requireSysRes   bool
 	growOnChange    bool
+	discards        bool   // of encrypted volumes
 	taintedNode     string // empty: no taint is removed
 	cephConfig      string // file with the Ceph clusters
 	cephKeys        string // directory with the keys; empty: the requests have them
@@ -83,6 +84,9 @@ func (c *config) register(fs *flag.FlagSet) {
 			"the default is true in a container")
 	fs.BoolVar(&c.growOnChange, "grow-on-device-change", true,
 		"grow a staged volume as soon as its device becomes larger, before kubelet asks for it")
+	fs.BoolVar(&c.discards, "encrypted-discards", false,
+		"pass discards of encrypted volumes that are staged from now on to the storage system: their space can be "+
+			"reclaimed, and the storage system sees which of their blocks are unused")
 	fs.StringVar(&c.taintedNode, "startup-taint-node", "",
 		"`name` of this node in Kubernetes: remove the taint DRIVER/agent-not-ready from it "+
 			"once kubelet has registered the driver; empty: do not")

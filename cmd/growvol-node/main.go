@@ -62,7 +62,8 @@ func nodeOptions(c config, log *slog.Logger) (node.Options, error) {
 		return node.Options{}, fmt.Errorf("--default-fstype: %w", err)
 	}
 	return node.Options{
-		Devices: node.LocalDevices{System: blockdev.New()}, Mappings: luks.New(luks.Options{Log: log}),
+		Devices:  node.LocalDevices{System: blockdev.New()},
+		Mappings: luks.New(luks.Options{Log: log, AllowDiscards: c.discards}),
 		StateDir: c.stateDir, DefaultFSType: defaultType, RequireShared: c.requireShared,
 		Limiter: cgroup.System{Root: c.cgroupRoot}, Log: log, Detached: new(operation.Tracker),
 	}, nil
@@ -117,7 +118,7 @@ func newOptions(
 	if err != nil {
 		return options, err
 	}
-	options.Node = server
+	options.Node, options.ReclaimSpaceNode = server, server
 	options.Identity, err = csiserver.NewIdentity(
 		driverName, len(info.Topology) > 0, requirements.CheckHealth, backend.services...)
 	if err == nil && c.growOnChange {

@@ -1,5 +1,5 @@
 // Package controller is the CSI Controller, GroupController and SnapshotMetadata services (CSI
-// v1.13) over any volume.Backend.
+// v1.13), and the ReclaimSpaceController service of csi-addons, over any volume.Backend.
 // It validates requests, runs one operation per volume at a time, and never reports a
 // size that the backend has not read back. It derives the advertised capabilities from
 // the interfaces that the backend implements, so that advertised and implemented cannot
@@ -16,6 +16,7 @@ import (
 	"log/slog"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/csi-addons/spec/lib/go/reclaimspace"
 
 	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
@@ -26,12 +27,14 @@ type Options struct {
 	Log *slog.Logger // nil: nothing is logged
 }
 
-// Server is the CSI Controller, GroupController and SnapshotMetadata services of one backend.
+// Server is the CSI Controller, GroupController and SnapshotMetadata services of one backend, and
+// the ReclaimSpaceController service of csi-addons.
 type Server struct {
 	// These answer the RPCs that later specifications add.
 	csi.UnimplementedControllerServer
 	csi.UnimplementedGroupControllerServer
 	csi.UnimplementedSnapshotMetadataServer
+	reclaimspace.UnimplementedReclaimSpaceControllerServer
 
 	backend volume.Backend
 	log     *slog.Logger
@@ -49,6 +52,7 @@ type Server struct {
 	healthLister   volume.HealthLister
 	groups         volume.GroupSnapshotter
 	blocks         volume.BlockTracker
+	reclaimer      volume.SpaceReclaimer
 }
 
 // New returns the service of a backend.
@@ -65,6 +69,7 @@ func New(backend volume.Backend, options Options) *Server {
 	s.healthLister, _ = backend.(volume.HealthLister)
 	s.groups, _ = backend.(volume.GroupSnapshotter)
 	s.blocks, _ = backend.(volume.BlockTracker)
+	s.reclaimer, _ = backend.(volume.SpaceReclaimer)
 	return s
 }
 
@@ -72,6 +77,7 @@ func New(backend volume.Backend, options Options) *Server {
 func nameKey(name string) string         { return "name:" + name }
 func snapshotKey(id string) string       { return "snapshot:" + id }
 func snapshotNameKey(name string) string { return "snapshot-name:" + name }
+func reclaimKey(id string) string        { return "reclaim:" + id }
 func groupKey(id string) string          { return "group:" + id }
 func groupNameKey(name string) string    { return "group-name:" + name }
 

@@ -131,7 +131,7 @@ func callLevel(info *grpc.UnaryServerInfo, code codes.Code) slog.Level {
 	}
 	switch method(info) {
 	case "Probe", "GetPluginInfo", "GetPluginCapabilities", "ControllerGetCapabilities", "NodeGetCapabilities",
-		"NodeGetVolumeStats", "GetCapacity", "ListVolumes":
+		"NodeGetVolumeStats", "GetCapacity", "ListVolumes", "GetIdentity", "GetCapabilities":
 		return slog.LevelDebug
 	}
 	return slog.LevelInfo

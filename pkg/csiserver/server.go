@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/csi-addons/spec/lib/go/reclaimspace"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
@@ -30,6 +31,10 @@ type Options struct {
 	// served.
 	GroupController  csi.GroupControllerServer
 	SnapshotMetadata csi.SnapshotMetadataServer
+	// ReclaimSpaceController and ReclaimSpaceNode serve the services of csi-addons of these names on
+	// the CSI socket, together with its Identity; nil: not served.
+	ReclaimSpaceController reclaimspace.ReclaimSpaceControllerServer
+	ReclaimSpaceNode       reclaimspace.ReclaimSpaceNodeServer
 
 	Log         *slog.Logger  // nil: nothing is logged
 	Metrics     *Metrics      // nil: a new one
@@ -144,6 +149,7 @@ func newServer(options Options) (*server, error) {
 	if options.Node != nil {
 		csi.RegisterNodeServer(s.grpc, options.Node)
 	}
+	s.registerAddons()
 	return s, nil
 }
 

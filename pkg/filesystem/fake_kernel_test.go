@@ -226,6 +226,8 @@ type fakeMount struct {
 	// duringGrowth is called at the start of every growth.
 	duringGrowth  func()
 	ignoresGrowth bool // growth succeeds but changes nothing
+	trims         []trimRange
+	duringTrim    func() // called in every trim; nil: nothing happens
 }
 
 // addMount mounts the filesystem of a fake device.
@@ -264,6 +266,21 @@ func (fm *fakeMount) statfs() (unix.Statfs_t, error) {
 }
 
 func (fm *fakeMount) xfsGeometry() (xfsGeometry, error) { return fm.xfs, fm.k.nextError("xfsGeometry") }
+
+// trim discards a quarter of the range.
+func (fm *fakeMount) trim(start, length uint64) (uint64, error) {
+	if err := fm.k.nextError("trim"); err != nil {
+		return 0, err
+	}
+	if start >= fm.device.bytes {
+		return 0, unix.EINVAL
+	}
+	fm.trims = append(fm.trims, trimRange{start: start, length: length})
+	if fm.duringTrim != nil {
+		fm.duringTrim()
+	}
+	return min(length, fm.device.bytes-start) / 4, nil
+}
 
 func (fm *fakeMount) btrfsInfo() (btrfsInfo, error) { return fm.info, fm.k.nextError("btrfsInfo") }
 

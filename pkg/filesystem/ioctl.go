@@ -16,6 +16,7 @@ const (
 	xfsIOCGrowFSData   = 0x4010586e // XFS_IOC_FSGROWFSDATA, fs/xfs/libxfs/xfs_fs.h: _IOW('X', 110, struct xfs_growfs_data)
 	btrfsIOCResize     = 0x50009403 // BTRFS_IOC_RESIZE, linux/btrfs.h: _IOW(0x94, 3, struct btrfs_ioctl_vol_args)
 	btrfsIOCDevInfo    = 0xd000941e // BTRFS_IOC_DEV_INFO, linux/btrfs.h: _IOWR(0x94, 30, struct btrfs_ioctl_dev_info_args)
+	ioctlTrim          = 0xc0185879 // FITRIM, linux/fs.h: _IOWR('X', 121, struct fstrim_range)
 	btrfsIOCFSInfo     = 0x8400941f // BTRFS_IOC_FS_INFO, linux/btrfs.h: _IOR(0x94, 31, struct btrfs_ioctl_fs_info_args)
 )
 
@@ -62,6 +63,11 @@ type btrfsDevInfoArgs struct {
 	totalBytes uint64
 	_          [379]uint64
 	path       [1024]byte
+}
+
+// trimRange is struct fstrim_range. The kernel sets length to what it has discarded.
+type trimRange struct {
+	start, length, minLength uint64 // in bytes
 }
 
 // ioctl calls ioctl(2) and returns its result, which is zero for most requests. The error

@@ -43,6 +43,9 @@ type mountHandle interface {
 	// xfsGrow requests a total number of filesystem blocks (XFS_IOC_FSGROWFSDATA), and sets
 	// the maximum share of inodes, in percent.
 	xfsGrow(blocks uint64, imaxpct uint32) error
+	// trim discards the free blocks in a range of the filesystem, in bytes (FITRIM). It returns how
+	// many bytes the filesystem has discarded.
+	trim(start, length uint64) (uint64, error)
 	btrfsInfo() (btrfsInfo, error)
 	// btrfsDevice returns ENODEV for an id that is not in use.
 	btrfsDevice(id uint64) (btrfsDevice, error)

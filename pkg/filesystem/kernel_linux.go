@@ -120,6 +120,14 @@ func (d openDir) xfsGrow(blocks uint64, imaxpct uint32) error {
 	return err
 }
 
+func (d openDir) trim(start, length uint64) (uint64, error) {
+	r := trimRange{start: start, length: length}
+	if _, err := ioctl(d.fd(), ioctlTrim, &r); err != nil {
+		return 0, err
+	}
+	return r.length, nil
+}
+
 func (d openDir) btrfsInfo() (info btrfsInfo, err error) {
 	_, err = ioctl(d.fd(), btrfsIOCFSInfo, &info)
 	return info, err

@@ -64,6 +64,9 @@ func (s *System) open(ctx context.Context, req OpenRequest, f *os.File, h Header
 	if req.ReadOnly {
 		args = append(args, "--readonly")
 	}
+	if s.discards {
+		args = append(args, "--allow-discards")
+	}
 	args = append(args, "--key-file", "-", "--", diskPath, name)
 	stderr, runErr := s.cryptsetup(ctx, req.Device, cryptsetupCommand{Args: args, Passphrase: req.Passphrase, Disk: f})
 	m, ok, err := s.Find(ctx, req.ID)

@@ -394,3 +394,25 @@ func TestRealKernelWithoutDeviceMapper(t *testing.T) {
 	_, err := d.Open(t.Context(), d.openRequest(false))
 	wantError(t, err, volume.KindInternal, "no device mapper", "dm-crypt")
 }
+
+func TestRealMappingDiscardsOnlyIfAllowed(t *testing.T) {
+	for _, allowed := range []bool{false, true} {
+		d := newMappable(t)
+		d.discards = allowed
+		d.mustFormat()
+		m := d.mustOpen(false)
+		for range 2 {
+			limit, err := blockdev.New().DiscardLimit(m.Device)
+			if err != nil || (limit > 0) != allowed {
+				t.Errorf("allowed %t: the mapping of %s discards %s at a time, %v", allowed, m.Size, limit, err)
+			}
+			d.resize(96 * volume.MiB) // the table of a mapping that has grown has the flag, too
+			if _, err := d.Grow(t.Context(), m.Device, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := d.Close(t.Context(), d.id); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -24,6 +24,9 @@ type deviceSystem interface {
 // Options configure a System. The zero value is usable.
 type Options struct {
 	Log *slog.Logger // one line per change; default: no log
+	// AllowDiscards opens new mappings so that they pass discards on to the disk: the storage system
+	// can take unused blocks back, and sees which blocks are unused.
+	AllowDiscards bool
 }
 
 // System makes LUKS2 headers and mappings. It keeps no state between calls and is safe for
@@ -35,6 +38,7 @@ type System struct {
 	mapper      deviceMapper
 	nodes       string // directory of the device nodes by name: "/dev/mapper"
 	now         func() time.Time
+	discards    bool          // see Options.AllowDiscards
 	busyTimeout time.Duration // how long Close waits for a program that has the mapping open
 }
 
@@ -50,6 +54,7 @@ func New(o Options) *System {
 			control: "/dev/mapper/control", class: "/sys/class/misc/device-mapper", blocks: "/sys/class/block",
 		},
 		nodes: "/dev/mapper", now: time.Now, busyTimeout: defaultBusyTimeout,
+		discards: o.AllowDiscards,
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -205,6 +205,19 @@ func (f fakeDevices) IsReadOnly(dev blockdev.Device) (bool, error) {
 	return d != nil && d.refusesWrites(dev.Number()), err
 }
 
+func (f fakeDevices) DiscardLimit(dev blockdev.Device) (volume.Size, error) {
+	leave, err := f.startCall("discardLimit")
+	defer leave()
+	if err != nil {
+		return 0, err
+	}
+	d, err := f.diskOfDevice(dev)
+	if err != nil || d.refusesDiscards[dev.Major] {
+		return 0, err
+	}
+	return volume.GiB, nil
+}
+
 func (f fakeDevices) AwaitSize(ctx context.Context, dev blockdev.Device, want volume.Size) (volume.Size, error) {
 	leave, err := f.startCall("await")
 	if at, ok := ctx.Deadline(); ok && err == nil {

@@ -359,6 +359,29 @@ func (f fakeFilesystems) Grow(ctx context.Context, req filesystem.GrowRequest) (
 	return g, nil
 }
 
+// Trim discards 1 GiB, and then another one once holdTrim is closed, unless ctx has ended.
+func (f fakeFilesystems) Trim(ctx context.Context, req filesystem.TrimRequest) (volume.Size, error) {
+	leave, err := f.startCall("trim")
+	hold, started := f.holdTrim, f.trimStarted
+	if err == nil {
+		_, _, err = f.mountedAt(req.Device, req.MountPoint)
+	}
+	leave()
+	if started != nil {
+		close(started)
+	}
+	if hold != nil {
+		<-hold
+	}
+	switch {
+	case err != nil:
+		return 0, err
+	case ctx.Err() != nil:
+		return volume.GiB, volume.Errorf(volume.KindOf(ctx.Err()), "the trim has ended early: %w", ctx.Err())
+	}
+	return 2 * volume.GiB, nil
+}
+
 func (f fakeFilesystems) CheckHealth(ctx context.Context, dev filesystem.Device, path string) error {
 	leave, err := f.startCall("alive")
 	defer leave()

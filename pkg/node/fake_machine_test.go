@@ -89,9 +89,9 @@ type machine struct {
 	fail   map[string]error  // by call
 	hooks  map[string]func() // by call: what happens on the machine right before it
 
-	holdFormat, holdCheck, holdUnmount, holdFindMount, holdGrow chan struct{}
-	holdLUKSFormat, holdLUKSOpen                                chan struct{}
-	growStarted                                                 chan struct{} // closed when a growth begins; nil: not
+	holdFormat, holdCheck, holdUnmount, holdFindMount, holdGrow, holdTrim chan struct{}
+	holdLUKSFormat, holdLUKSOpen                                          chan struct{}
+	growStarted, trimStarted                                              chan struct{} // closed when it begins; nil: not
 
 	mountsArePrivate bool                 // mounts do not propagate
 	mappedDisks      map[string]*fakeDisk // by volume id: the disk below the mapping of that name
@@ -118,6 +118,7 @@ type fakeDisk struct {
 	hasOtherMapping   bool                   // the mapping on it is not of dm-crypt
 	mountFailure      error                  // error of its mounted filesystem
 	awaitTimeout      time.Duration          // how long the last wait for its size could have lasted
+	refusesDiscards   map[uint32]bool        // by the major number of the disk or its mapping
 	openHandles       int                    // descriptors that are open
 	staysPlugged      bool                   // a hypervisor has plugged it in: Disconnect flushes it, and it stays
 	plugCount         int                    // how often it was connected

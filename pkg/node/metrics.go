@@ -9,11 +9,13 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Metrics are the Prometheus series of expansions and growths.
+// Metrics are the Prometheus series of expansions, growths and trims.
 type Metrics struct {
 	phases  *prometheus.HistogramVec
 	bytes   *prometheus.CounterVec
 	growths *prometheus.CounterVec
+	trims   *prometheus.CounterVec
+	freed   *prometheus.CounterVec
 }
 
 // The phases of NodeExpandVolume, in order: values of the label "phase".
@@ -32,9 +34,10 @@ const (
 )
 
 // NewMetrics registers growvol_node_expand_phase_seconds{phase,result},
-// growvol_node_grown_bytes_total{method} and growvol_node_growths_total{occasion,result}. The
-// result of a failure is the kind of its error, so "device/deadline" counts the expansions whose
-// device did not grow in time.
+// growvol_node_grown_bytes_total{method}, growvol_node_growths_total{occasion,result},
+// growvol_node_trims_total{result} and growvol_node_trimmed_bytes_total{result}. The result of a
+// failure is the kind of its error, so "device/deadline" counts the expansions whose device did not
+// grow in time.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	factory := promauto.With(reg)
 	return &Metrics{
@@ -52,7 +55,26 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "Filesystems that grew or failed to, by occasion (stage, expand, device) and " +
 				"result (grown, or the kind of error).",
 		}, []string{"occasion", "result"}),
+		trims: factory.NewCounterVec(prometheus.CounterOpts{
+			Name: "growvol_node_trims_total",
+			Help: "Calls of NodeReclaimSpace by result (ok, or the kind of error).",
+		}, []string{"result"}),
+		freed: factory.NewCounterVec(prometheus.CounterOpts{
+			Name: "growvol_node_trimmed_bytes_total",
+			Help: "Free bytes that filesystems discarded for NodeReclaimSpace, by its result; " +
+				"the storage system may have gained less.",
+		}, []string{"result"}),
 	}
+}
+
+// trimmed counts a call of NodeReclaimSpace, and what was discarded before its error, if any.
+func (m *Metrics) trimmed(size volume.Size, err error) {
+	result := "ok"
+	if err != nil {
+		result = volume.KindOf(err).String()
+	}
+	m.trims.WithLabelValues(result).Inc()
+	m.freed.WithLabelValues(result).Add(float64(size))
 }
 
 // phaseDone records the duration of a phase that began at start and ended with err.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/csi-addons/spec/lib/go/reclaimspace"
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
@@ -62,6 +63,7 @@ type Devices interface {
 	inspect.Devices
 	Size(d blockdev.Device) (volume.Size, error)
 	IsReadOnly(d blockdev.Device) (bool, error)
+	DiscardLimit(d blockdev.Device) (volume.Size, error)
 	WatchSizes(ctx context.Context, changed func(blockdev.SizeEvent)) error
 	AwaitSize(ctx context.Context, d blockdev.Device, want volume.Size) (volume.Size, error)
 }
@@ -88,6 +90,7 @@ type Filesystems interface {
 	Bind(ctx context.Context, req filesystem.BindRequest) error
 	Unmount(ctx context.Context, m filesystem.Mount) error
 	Grow(ctx context.Context, req filesystem.GrowRequest) (filesystem.Growth, error)
+	Trim(ctx context.Context, req filesystem.TrimRequest) (volume.Size, error)
 	ReadUsage(m filesystem.Mount) (filesystem.Usage, error)
 	CheckHealth(ctx context.Context, dev filesystem.Device, mountPoint string) error
 	Measure(ctx context.Context, dev filesystem.Device, mountPoint string) (filesystem.Measurement, error)
@@ -106,9 +109,10 @@ func (l LocalDevices) Open(ctx context.Context, d blockdev.Device) (inspect.Open
 	return h, nil
 }
 
-// Server implements csi.NodeServer.
+// Server implements csi.NodeServer, and reclaimspace.ReclaimSpaceNodeServer of csi-addons.
 type Server struct {
 	csi.UnimplementedNodeServer
+	reclaimspace.UnimplementedReclaimSpaceNodeServer
 
 	opts      Options
 	log       *slog.Logger
@@ -116,13 +120,17 @@ type Server struct {
 	records   stagerecord.Store
 	locks     locks
 
-	// By volume id, until the plugin ends or the volume is unstaged.
+	// By volume id, until the plugin ends or the volume is unstaged; trims until they end.
 	growthFailures    byVolume[error]       // error of the last growth if it failed, for NodeGetVolumeHealth
 	missedSizes       byVolume[volume.Size] // required size that the device did not reach, for NodeGetVolumeHealth
+	trims             byVolume[*trim]       // the trims that run; set with the volume's lock
 	firstPublishTimes byVolume[time.Time]   // when the first pod since the stage got the volume; see podStartWindow
 }
 
-var _ csi.NodeServer = (*Server)(nil)
+var (
+	_ csi.NodeServer                      = (*Server)(nil)
+	_ reclaimspace.ReclaimSpaceNodeServer = (*Server)(nil)
+)
 
 // New makes the Node service.
 func New(opts Options) (*Server, error) {

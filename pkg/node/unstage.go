@@ -38,6 +38,9 @@ func (s *Server) unstage(ctx context.Context, id, path string) error {
 		return err
 	}
 	defer lease.Release()
+	if err := s.stopTrim(ctx, id); err != nil {
+		return err
+	}
 	if err := s.unmountAll(ctx, id, path, lease); err != nil {
 		return err
 	}

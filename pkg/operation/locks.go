@@ -75,6 +75,14 @@ func (l *Locks) LockWithSource(
 	return unlock, unlockSource, nil
 }
 
+// HasWaiters reports whether a caller waits for the lock of id, which another one holds.
+func (l *Locks) HasWaiters(id string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.locks[id]
+	return e != nil && e.users > 1
+}
+
 func (l *Locks) addUser(id string) *lockEntry {
 	l.mu.Lock()
 	defer l.mu.Unlock()

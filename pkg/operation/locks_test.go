@@ -168,3 +168,28 @@ func TestRepeatedUnlockSourceDoesNotReleaseTheNextHolder(t *testing.T) {
 		unlockNext()
 	})
 }
+
+func TestHasWaiters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l Locks
+		if l.HasWaiters("vol") {
+			t.Error("nobody has the lock")
+		}
+		unlock, err := l.Lock(t.Context(), "vol")
+		if err != nil || l.HasWaiters("vol") {
+			t.Errorf("%v; nobody waits", err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { _, _ = l.Lock(ctx, "vol") }()
+		synctest.Wait()
+		if !l.HasWaiters("vol") || l.HasWaiters("other") {
+			t.Error("the waiter is not seen")
+		}
+		cancel()
+		synctest.Wait()
+		if l.HasWaiters("vol") {
+			t.Error("a waiter that gave up is seen")
+		}
+		unlock()
+	})
+}

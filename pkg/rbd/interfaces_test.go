@@ -22,6 +22,7 @@ var (
 	_ volume.Modifier         = (*Backend)(nil)
 	_ volume.GroupSnapshotter = (*Backend)(nil)
 	_ volume.BlockTracker     = (*Backend)(nil)
+	_ volume.SpaceReclaimer   = (*Backend)(nil)
 )
 
 // The node plugin must report the services of the controller plugin: rbdServices in

@@ -89,6 +89,7 @@ func (r *rig) testHealthy(t *testing.T) {
 	t.Run("group snapshot", r.testGroupSnapshot)
 	t.Run("changed blocks", r.testChangedBlocks)
 	t.Run("limits", r.testLimits)
+	t.Run("reclaim space", r.testReclaimSpace)
 	t.Run("capacity", r.testCapacity)
 	t.Run("attributes", r.testAttributes)
 	t.Run("examples", r.testExamples)

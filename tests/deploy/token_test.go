@@ -24,7 +24,7 @@ func checkToken(t *testing.T, controller, node object) {
 				return m.MountPath == "/var/run/secrets/kubernetes.io/serviceaccount"
 			})
 			needsToken := slices.ContainsFunc([]string{
-				"kube-api-qps", "startup-taint-node", "kubernetes-node", "kubernetes",
+				"kube-api-qps", "startup-taint-node", "kubernetes-node", "kubernetes", "csi-addons-address",
 			}, func(name string) bool {
 				_, given := c.option(name)
 				return given

@@ -49,6 +49,48 @@ capabilities: {drop: [ALL]}
 {{- if or (include "growvol.changesNode" .) (include "growvol.usesNodes" .) -}}true{{- end -}}
 {{- end }}
 
+{{- /* "true" if a container of the node pods has a token of the API server, otherwise empty. */ -}}
+{{- define "growvol.nodePodHasToken" -}}
+{{- if or .Values.sidecars.csiAddons.enabled (include "growvol.nodeHasToken" .) -}}true{{- end -}}
+{{- end }}
+
+{{- /* The sidecar of csi-addons, which runs ReclaimSpaceJobs: a dict of root and port. */ -}}
+{{- define "growvol.csiAddons" -}}
+{{- $sidecar := .root.Values.sidecars.csiAddons -}}
+- name: csi-addons
+  image: {{ include "growvol.image" (dict "root" .root "image" $sidecar.image) }}
+  imagePullPolicy: {{ $sidecar.image.pullPolicy }}
+  args:
+    - --csi-addons-address=unix:///csi/csi.sock
+    - --node-id=$(NODE_NAME)
+    - --pod=$(POD_NAME)
+    - --namespace=$(POD_NAMESPACE)
+    - --pod-uid=$(POD_UID)
+    - --controller-port={{ .port }}
+    - --stagingpath={{ .root.Values.kubeletDir }}/plugins/kubernetes.io/csi/
+    - --leader-election-namespace=$(POD_NAMESPACE)
+    - --v={{ .root.Values.sidecars.logLevel }}
+    {{- with $sidecar.extraArgs }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  env:
+    - {name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+    - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+    - {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+    - {name: POD_UID, valueFrom: {fieldRef: {fieldPath: metadata.uid}}}
+  ports:
+    - {name: csi-addons, containerPort: {{ .port }}}
+  securityContext:
+    {{- include "growvol.restricted" . | nindent 4 }}
+  {{- with $sidecar.resources }}
+  resources:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  volumeMounts:
+    - {name: socket, mountPath: /csi}
+    {{- include "growvol.tokenMount" . | nindent 4 }}
+{{- end }}
+
 {{- /* "true" if csi-snapshotter takes group snapshots, which only rbd has, otherwise empty. */ -}}
 {{- define "growvol.groupSnapshots" -}}
 {{- if and (eq .Values.backend "rbd") .Values.sidecars.snapshotter.groupSnapshots -}}true{{- end -}}
