@@ -62,6 +62,7 @@ func TestOptionsInTheDocumentation(t *testing.T) {
 		"--strict-topology":                  true, // of csi-provisioner
 		"--enable-csi-node-aware-scheduling": true, // of the cluster autoscaler
 		"--feature-gates":                    true, // of csi-snapshotter and the snapshot controller
+		"--instanceid":                       true, // of ceph-csi
 	}
 	// The options of cinder-csi-plugin are in the table of their replacements.
 	for option := range strings.FieldsSeq(`--cloud-name --cluster --nodeid --rescan-on-resize
