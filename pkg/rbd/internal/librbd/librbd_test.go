@@ -73,8 +73,8 @@ func TestConnectFailsInTime(t *testing.T) {
 	}
 }
 
-// A connection that fences a node when it breaks its lock, or that waits for ever, looks right until
-// a node or the cluster does not answer: so the test reads back what Ceph has taken.
+// A connection that fences a node when it breaks its lock, or that waits for ever, looks right
+// until a node or the cluster does not answer: so the test reads back what Ceph has taken.
 func TestConnectionIsSafeForNodesAndEnds(t *testing.T) {
 	c := connect(t, rigConfig(t))
 	read := func(name string) string {
