@@ -36,7 +36,8 @@ func TestAddonsShareTheSocket(t *testing.T) {
 		want    []string
 	}{
 		"controller": {
-			Options{ReclaimSpaceController: reclaimer{}}, []string{"service:{type:CONTROLLER_SERVICE}", "reclaim_space:{type:OFFLINE}"},
+			Options{ReclaimSpaceController: reclaimer{}},
+			[]string{"service:{type:CONTROLLER_SERVICE}", "reclaim_space:{type:OFFLINE}"},
 		},
 		"node": {
 			Options{ReclaimSpaceNode: reclaimer{}}, []string{"service:{type:NODE_SERVICE}", "reclaim_space:{type:ONLINE}"},

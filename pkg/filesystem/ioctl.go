@@ -67,7 +67,8 @@ type btrfsDevInfoArgs struct {
 
 // trimRange is struct fstrim_range. The kernel sets length to what it has discarded.
 type trimRange struct {
-	start, length, minLength uint64 // in bytes
+	start, length uint64 // in bytes
+	_             uint64 // minlen
 }
 
 // ioctl calls ioctl(2) and returns its result, which is zero for most requests. The error

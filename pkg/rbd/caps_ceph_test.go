@@ -104,6 +104,7 @@ func (r *cephRig) copyWithCaps(t *testing.T, v volume.Volume) {
 	_, err = r.GetSnapshot(ctx, s.ID)
 	check(t, err)
 	copies := map[string]volume.Source{"restored": {SnapshotID: s.ID}, "clone": {VolumeID: v.ID}}
+	var made []string
 	for name, source := range copies {
 		req := r.request(name)
 		req.Source, req.Size, req.Range.Required = source, 3*volume.GiB, 3*volume.GiB
@@ -115,9 +116,12 @@ func (r *cephRig) copyWithCaps(t *testing.T, v volume.Volume) {
 		}
 		c, err := create(ctx, req)
 		check(t, err)
-		defer func() { check(t, r.Delete(context.WithoutCancel(ctx), c.ID)) }()
+		made = append(made, c.ID)
 	}
 	check(t, r.DeleteSnapshot(ctx, s.ID))
+	for _, id := range made {
+		check(t, r.Delete(ctx, id))
+	}
 }
 
 // groupWithCaps makes a group snapshot of the volumes and deletes it.

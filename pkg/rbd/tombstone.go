@@ -161,15 +161,19 @@ func (s *session) removeTombstone(ctx context.Context, pool ceph.Pool, at rbdcsi
 	case err != nil && !isMissing(err):
 		return fmt.Errorf("cannot remove image %s: %w", name, err)
 	}
-	if _, err := imageNameOf(pool, imageID); !isMissing(err) {
-		if err != nil {
-			return err
-		}
-		if err := s.finishInterrupted(ctx, pool, at, name); err != nil {
-			return err
-		}
+	if err := s.finishNamed(ctx, pool, at, imageID, name); err != nil {
+		return err
 	}
 	return s.finishRemoval(ctx, pool, at, object)
+}
+
+// finishNamed finishes the removal of an image if its name is left.
+func (s *session) finishNamed(ctx context.Context, pool ceph.Pool, at rbdcsi.Location, imageID, name string) error {
+	_, err := imageNameOf(pool, imageID)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	return s.finishInterrupted(ctx, pool, at, name)
 }
 
 // removeLeftSnapshots removes the snapshots of a tombstone that were removed and have no clones any

@@ -100,7 +100,7 @@ func (k *kubernetes) setAttached(n *node, v *csiclient.Volume, isAttached bool) 
 }
 
 // testFencedNode tests images with the exclusive lock, which the kernel moves, and without.
-func (r *rig) testFencedNode(t *testing.T) {
+func (r *rig) testFencedNode(t *testing.T) { //nolint:thelper // a test, no helper
 	k, stop := r.startKubernetes(t)
 	defer stop()
 	for _, features := range []string{"layering,exclusive-lock", "layering"} {

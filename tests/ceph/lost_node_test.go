@@ -16,7 +16,7 @@ import (
 
 // testLostNode ends a node whose program writes to a volume, as a loss of power does. Another node
 // takes over, and has every file that the program had synchronized and reported.
-func (r *rig) testLostNode(t *testing.T) {
+func (r *rig) testLostNode(t *testing.T) { //nolint:thelper // a test, no helper
 	lost, other, ctx := r.nodes[1], r.nodes[0], testContext(t)
 	capability := csiclient.MountCapability("ext4")
 	v := must.Value(lost.CreateWithParameters(ctx, class(nil), testName(t), gib, capability, nil))(t)

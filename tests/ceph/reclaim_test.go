@@ -86,7 +86,8 @@ func (r *rig) testReclaim(fstype string, parameters map[string]string) func(*tes
 		if before-after < 48*mib {
 			t.Errorf("the zeros have freed %s, want about 64 MiB, at least 48 MiB", sizeText(before-after))
 		}
-		if pre, post := resp.GetPreUsage().GetUsageBytes(), resp.GetPostUsage().GetUsageBytes(); pre != before || post != after {
+		pre, post := resp.GetPreUsage().GetUsageBytes(), resp.GetPostUsage().GetUsageBytes()
+		if pre != before || post != after {
 			t.Errorf("the controller reports %s and %s, but rbd du %s and %s",
 				sizeText(pre), sizeText(post), sizeText(before), sizeText(after))
 		}

@@ -17,7 +17,7 @@ import (
 // testSanity runs csi-sanity with the controller on this machine and the node plugin in a guest.
 // The controller has the Nodes of Kubernetes, by which it knows which nodes exist, and sees only a
 // pool of its own: csi-sanity expects that nobody else creates or deletes volumes meanwhile.
-func (r *rig) testSanity(t *testing.T) {
+func (r *rig) testSanity(t *testing.T) { //nolint:thelper // a test, no helper
 	r.user = ceph.SanityKeys
 	k, _ := r.startKubernetes(t)
 	n := r.nodes[0]

@@ -109,7 +109,7 @@ func (r *rig) testGroupSnapshot(t *testing.T) {
 
 // testCutOffGroupSnapshot takes a group snapshot while the node of its volumes is cut off: it is
 // refused in a few seconds, and the node loses nothing.
-func (r *rig) testCutOffGroupSnapshot(t *testing.T) {
+func (r *rig) testCutOffGroupSnapshot(t *testing.T) { //nolint:thelper // a test, no helper
 	n, ctx := r.nodes[0], testContext(t)
 	groups := csi.NewGroupControllerClient(r.controller.Conn)
 	pair := n.newPair(t)

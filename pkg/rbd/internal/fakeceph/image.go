@@ -147,12 +147,6 @@ func (im *image) removeSnapshot(snap *snapshot) {
 	im.snapshots = slices.DeleteFunc(im.snapshots, func(s *snapshot) bool { return s == snap })
 }
 
-// attach makes the image a clone of the snapshot.
-func (im *image) attach(snap *snapshot) {
-	im.parent, im.overlap = snap, snap.size
-	snap.children = append(snap.children, im)
-}
-
 // detach ends the dependence on the parent. A removed snapshot goes with its last clone, unless
 // Server.KeepRemovedSnapshots.
 func (im *image) detach() {

@@ -342,7 +342,7 @@ func (p *openPool) Namespaces() ([]string, error) {
 // AwaitMap implements ceph.Pool: clients whose fence has waited for the map are fenced.
 func (p *openPool) AwaitMap() error {
 	return p.call("Pool.AwaitMap", nil, func() error {
-		for _, c := range p.client.server.live {
+		for _, c := range p.server.live {
 			c.isFenced = c.isFenced || c.isFencePending
 		}
 		return nil

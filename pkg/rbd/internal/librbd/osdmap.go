@@ -53,7 +53,7 @@ func (p *pool) AwaitMap() error {
 	for group, name := range placement.Probes(probePrefix, p.key.namespace, detail.Groups) {
 		all.Go(func() error {
 			if failed.Err() != nil {
-				return nil // another group has not answered
+				return nil //nolint:nilerr // Wait returns the error of the group that has not answered
 			}
 			_, err := p.io.Stat(name)
 			if errors.Is(err, rados.ErrNotFound) {

@@ -37,7 +37,8 @@ func TestSparsifyDeallocatesZeros(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, prefix := testPool(t, connect(t, rigConfig(t)))
-			im := mustCreate(t, p, prefix+"a", 1<<30, options, false).(*image) //nolint:forcetypeassert,errcheck // of this package
+			//nolint:forcetypeassert,errcheck // of this package
+			im := mustCreate(t, p, prefix+"a", 1<<30, options, false).(*image)
 			fillImage(t, im, 1, 96)
 			fillImage(t, im, 0, 64)
 			usage := func() uint64 {
