@@ -112,7 +112,8 @@ type properties struct {
 	flags      uint64
 	features   uint64
 	created    time.Time
-	dataPool   int64 // negative: the pool itself
+	dataPool   int64  // negative: the pool itself
+	version    uint64 // of the object; readHeader does not read it
 }
 
 // readHeader reads the header of an image as it is now, by one operation. ENOENT. io is p.io, or

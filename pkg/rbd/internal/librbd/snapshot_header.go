@@ -41,11 +41,11 @@ func (i *image) addSnapshot(name string) (isDone bool, err error) {
 	}
 	defer io.Destroy()
 	for range maxHeaderAttempts {
-		version, isUnused, err := i.checkUnused(io)
+		h, isUnused, err := i.checkUnused(io)
 		if err != nil || !isUnused {
 			return false, err
 		}
-		err = i.addSnapshotTo(io, version, name)
+		err = i.addSnapshotTo(io, h, name)
 		if err == nil {
 			return true, i.announceSnapshot(io, name)
 		}
@@ -56,44 +56,78 @@ func (i *image) addSnapshot(name string) (isDone bool, err error) {
 	return false, nil
 }
 
-// checkUnused returns the version of the header, and whether the image had at that version no lock
+// checkUnused returns the header with its version, and whether the image had at that version no lock
 // and no client that has it open for writing.
-func (i *image) checkUnused(io *rados.IOContext) (version uint64, isUnused bool, err error) {
-	h, err := i.pool.readHeader(io, i.id)
+func (i *image) checkUnused(io *rados.IOContext) (h properties, isUnused bool, err error) {
+	h, err = i.pool.readHeader(io, i.id)
 	if err != nil || h.features&^simpleFeatures != 0 {
-		return 0, false, err
+		return h, false, err
 	}
-	if version, err = io.GetLastVersion(); err != nil {
-		return 0, false, err
+	if h.version, err = io.GetLastVersion(); err != nil {
+		return h, false, err
 	}
 	locks, err := io.ListLockers(headerObject(i.id), lockName)
 	if err != nil || len(locks.Clients) > 0 {
-		return 0, false, err
+		return h, false, err
 	}
 	answered, silent, err := io.NotifyWithTimeout(headerObject(i.id), nil, notifyTimeout)
 	if len(answered)+len(silent) > 0 {
-		return 0, false, nil
+		return h, false, nil
 	}
-	return version, true, err
+	return h, true, err
 }
 
-// addSnapshotTo adds a snapshot to a header of that version. ERANGE, EOVERFLOW: it has another.
-func (i *image) addSnapshotTo(io *rados.IOContext, version uint64, name string) error {
-	pool := C.rados_ioctx_t(io.Pointer())
-	var id C.uint64_t
-	if r := C.rados_ioctx_selfmanaged_snap_create(pool, &id); r < 0 {
-		return unix.Errno(-r)
+// addSnapshotTo adds a snapshot to the header h. ERANGE, EOVERFLOW: it has another version.
+func (i *image) addSnapshotTo(io *rados.IOContext, h properties, name string) error {
+	data, err := i.openDataIO(h)
+	if err != nil {
+		return err
 	}
-	in := binary.LittleEndian.AppendUint64(appendText(nil, name), uint64(id))
-	err := i.changeVersion(io, version, "snapshot_add", in)
+	defer data.Destroy()
+	id, err := takeSnapshotID(data)
+	if err != nil {
+		return err
+	}
+	in := binary.LittleEndian.AppendUint64(appendText(nil, name), id)
+	err = i.changeVersion(io, h.version, "snapshot_add", in)
 	definite := []error{unix.ERANGE, unix.EOVERFLOW, unix.EEXIST, unix.EDQUOT, unix.ENOENT}
 	if slices.ContainsFunc(definite, func(e error) bool { return errors.Is(err, e) }) {
 		// After another error the header may have the snapshot: without the id it would lose its data.
-		if r := C.rados_ioctx_selfmanaged_snap_remove(pool, id); r < 0 {
-			return volume.Join(err, wrap(unix.Errno(-r), "release the snapshot id %d", uint64(id)))
-		}
+		return volume.Join(err, wrap(releaseSnapshotID(data, id), "release the snapshot id %d", id))
 	}
 	return err
+}
+
+// takeSnapshotID returns a new id of a snapshot in a pool.
+func takeSnapshotID(data *rados.IOContext) (uint64, error) {
+	var id C.uint64_t
+	if r := C.rados_ioctx_selfmanaged_snap_create(C.rados_ioctx_t(data.Pointer()), &id); r < 0 {
+		return 0, unix.Errno(-r)
+	}
+	return uint64(id), nil
+}
+
+// releaseSnapshotID removes what a pool holds of the snapshot of that id.
+func releaseSnapshotID(data *rados.IOContext, id uint64) error {
+	if r := C.rados_ioctx_selfmanaged_snap_remove(C.rados_ioctx_t(data.Pointer()), C.uint64_t(id)); r < 0 {
+		return unix.Errno(-r)
+	}
+	return nil
+}
+
+// openDataIO returns an I/O context for the pool that has the data of the image, which the caller
+// destroys. Ids of snapshots come from that pool, as in librbd: those of another pool can be ids of
+// snapshots of other images there, or of removed ones, for which Ceph keeps no data.
+func (i *image) openDataIO(h properties) (*rados.IOContext, error) {
+	if h.dataPool < 0 {
+		return i.openIO()
+	}
+	name, err := i.pool.connection.PoolName(h.dataPool)
+	if err != nil {
+		return nil, err
+	}
+	io, err := i.pool.connection.conn.OpenIOContext(name)
+	return io, wrap(err, "open the data pool %s of image %s", name, i)
 }
 
 // announceSnapshot makes the clients that have opened the image meanwhile read its header. If that

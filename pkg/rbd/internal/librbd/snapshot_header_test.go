@@ -161,12 +161,12 @@ func TestSnapshotIsGuardedByVersion(t *testing.T) {
 	io, err := i.openIO()
 	check(t, err)
 	defer io.Destroy()
-	version, isUnused, err := i.checkUnused(io)
+	h, isUnused, err := i.checkUnused(io)
 	if err != nil || !isUnused {
 		t.Fatalf("got unused %t (%v), want true", isUnused, err)
 	}
 	writeAt(t, p, prefix+"a", "x", 0) // takes and gives back the lock
-	if err := i.addSnapshotTo(io, version, "s"); !isOutdated(err) {
+	if err := i.addSnapshotTo(io, h, "s"); !isOutdated(err) {
 		t.Errorf("got %v, want that the header has changed", err)
 	}
 	wantSnapshots(t, p, prefix+"a", 0, 0)
@@ -189,12 +189,12 @@ func TestSnapshotIsRemovedIfNewClientIsSilent(t *testing.T) {
 	io, err := i.openIO()
 	check(t, err)
 	defer io.Destroy()
-	version, isUnused, err := i.checkUnused(io)
+	h, isUnused, err := i.checkUnused(io)
 	if err != nil || !isUnused {
 		t.Fatalf("got unused %t (%v), want true", isUnused, err)
 	}
 	watch(t, i, true)
-	check(t, i.addSnapshotTo(io, version, "s"))
+	check(t, i.addSnapshotTo(io, h, "s"))
 	wantErrno(t, i.announceSnapshot(io, "s"), unix.ETIMEDOUT)
 	wantSnapshots(t, p, prefix+"a", 0, 0)
 }
@@ -238,4 +238,49 @@ func TestSnapshotWithObjectMap(t *testing.T) {
 		t.Error("the image was not opened, want librbd to keep the object map of the snapshot")
 	}
 	check(t, i.RemoveSnapshot("s"))
+}
+
+// The id of a snapshot comes from the pool that has the data. An id of the image's own pool can be
+// that of a removed snapshot in the data pool: Ceph would not keep what the snapshot holds.
+func TestSnapshotOfUnusedImageWithDataPool(t *testing.T) {
+	p, prefix := testPool(t, connect(t, rigConfig(t)))
+	options := layering()
+	options.DataPool = "ecdata"
+	other := mustCreate(t, p, prefix+"other", 1<<20, options, false)
+	_, err := other.Snapshots() // librbd opens it
+	check(t, err)
+	for range 20 {
+		check(t, other.CreateSnapshot("s"))
+		check(t, other.RemoveSnapshot("s"))
+	}
+	i := mustCreate(t, p, prefix+"a", 1<<30, options, false).(*image) //nolint:forcetypeassert,errcheck // of this package
+	writeAt(t, p, prefix+"a", "before", 0)
+	before := dataSnapshotID(t, i)
+	check(t, i.CreateSnapshot("s"))
+	if i.isOpen() {
+		t.Error("librbd has opened the image, want its header changed directly")
+	}
+	after := dataSnapshotID(t, i)
+	writeAt(t, p, prefix+"a", "after ", 0)
+	check(t, p.Clone(p, prefix+"a", "s", prefix+"clone", options))
+	wantContent(t, p, prefix+"clone", "before")
+	snapshots, err := i.Snapshots()
+	check(t, err)
+	if id := snapshots[0].ID; id <= before || id >= after {
+		t.Errorf("got the id %d, want one between %d and %d, which the data pool has given before and after", id, before, after)
+	}
+}
+
+// dataSnapshotID takes an id of a snapshot from the data pool of the image, and gives it back.
+func dataSnapshotID(t *testing.T, i *image) uint64 {
+	t.Helper()
+	h, err := i.pool.readHeader(i.pool.io, i.id)
+	check(t, err)
+	io, err := i.openDataIO(h)
+	check(t, err)
+	defer io.Destroy()
+	id, err := takeSnapshotID(io)
+	check(t, err)
+	check(t, releaseSnapshotID(io, id))
+	return id
 }
