@@ -12,6 +12,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
 	"github.com/growvol/growvol/pkg/rbd/internal/header"
+	"github.com/growvol/growvol/pkg/rbd/internal/metadata"
 	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -133,7 +134,7 @@ func (s *session) removeDiscarded(ctx context.Context, pool ceph.Pool, at rbdcsi
 	}
 	err = pool.RemoveFromTrash(imageID)
 	switch {
-	case errors.Is(err, unix.ENOTEMPTY):
+	case errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EPERM): // EPERM: it is kept until a certain time
 		return s.dropRemoval(pool, object)
 	case errors.Is(err, unix.EBUSY):
 		return volume.Errorf(volume.KindUnavailable,
@@ -147,8 +148,10 @@ func (s *session) removeDiscarded(ctx context.Context, pool ceph.Pool, at rbdcsi
 }
 
 // isDiscardedByCephCSI reports whether ceph-csi has deleted the image of that id: it is in the
-// trash, it has a name of ceph-csi, and the journal has no entry of it. Users who move an image to
-// the trash do not remove its entry.
+// trash, its name is exactly one that ceph-csi gives, the journal has no entry of it, and it is no
+// volume of this driver. Users who move an image to the trash do not remove its entry. Names with a
+// prefix of the StorageClass prove nothing: images of others have a UUID at their end, too, as
+// those of this driver and of OpenStack.
 func isDiscardedByCephCSI(pool ceph.Pool, imageID string) (bool, error) {
 	key := header.TrashKey(imageID)
 	values, err := pool.OmapValues(header.Trash, key)
@@ -162,8 +165,8 @@ func isDiscardedByCephCSI(pool ceph.Pool, imageID string) (bool, error) {
 	if errors.Is(err, header.ErrFormat) {
 		return false, nil // of a version of Ceph whose trash this driver does not know
 	}
-	uuid := lastUUID(strings.TrimSuffix(trashed.Name, temporarySuffix))
-	if err != nil || uuid == "" {
+	uuid, isName := cephCSIUUID(trashed.Name)
+	if err != nil || !isName {
 		return false, err
 	}
 	for _, j := range []journal{volumeJournal(), snapshotJournal()} {
@@ -171,7 +174,24 @@ func isDiscardedByCephCSI(pool ceph.Pool, imageID string) (bool, error) {
 			return false, err
 		}
 	}
-	return true, nil
+	all, err := readMetadata(pool, imageID)
+	if err != nil {
+		return false, err
+	}
+	_, isOwn, err := metadata.Read(imageID, all)
+	return !isOwn, err
+}
+
+// cephCSIUUID returns the UUID in the name of an image of ceph-csi with the default prefix; false:
+// it is no such name.
+func cephCSIUUID(image string) (string, bool) {
+	image = strings.TrimSuffix(image, temporarySuffix)
+	for _, j := range []journal{volumeJournal(), snapshotJournal()} {
+		if uuid, ok := strings.CutPrefix(image, j.imagePrefix); ok && volume.IsUUID(uuid) {
+			return uuid, true
+		}
+	}
+	return "", false
 }
 
 // removeCephCSIEntry removes an entry: first its name from the directory, because the entry has the

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
+	"github.com/growvol/growvol/pkg/rbd/internal/fakeceph"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -149,18 +150,33 @@ func TestCephCSIFamilyIsDeletedInAnyOrder(t *testing.T) {
 // not one of ceph-csi.
 func TestImagesThatOthersMovedToTheTrashStay(t *testing.T) {
 	t.Parallel()
-	for name, prepare := range map[string]func(t *testing.T, l cephCSILayout) (image string){
-		"snapshot of ceph-csi": func(t *testing.T, l cephCSILayout) string {
+	for name, prepare := range map[string]func(t *testing.T, r *rig, l cephCSILayout) (image string){
+		"snapshot of ceph-csi": func(t *testing.T, _ *rig, l cephCSILayout) string {
 			t.Helper()
 			l.makeSnapshot(t)
 			image := "csi-snap-" + snapshotUUID
 			l.changeImage(t, image, func(im ceph.Image) error { return im.RemoveSnapshot(image) })
 			return image
 		},
-		"image of a person": func(t *testing.T, l cephCSILayout) string {
+		"image of a person": func(t *testing.T, _ *rig, l cephCSILayout) string {
 			t.Helper()
 			l.cloneImage(t, "csi-vol-"+volumeUUID, "mine", "layering")
 			return "mine"
+		},
+		"clone of this driver": func(t *testing.T, r *rig, l cephCSILayout) string {
+			t.Helper()
+			r.mustCopy(t, copyRequest("pvc-"+snapshotUUID, volume.Source{VolumeID: l.volumeHandle()}))
+			return "csi-vol-pvc-" + snapshotUUID
+		},
+		"clone of this driver with a name of ceph-csi": func(t *testing.T, r *rig, l cephCSILayout) string {
+			t.Helper()
+			r.mustCopy(t, copyRequest(snapshotUUID, volume.Source{VolumeID: l.volumeHandle()}))
+			return "csi-vol-" + snapshotUUID
+		},
+		"volume of OpenStack": func(t *testing.T, _ *rig, l cephCSILayout) string {
+			t.Helper()
+			l.cloneImage(t, "csi-vol-"+volumeUUID, "volume-"+snapshotUUID, "layering")
+			return "volume-" + snapshotUUID
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -168,12 +184,45 @@ func TestImagesThatOthersMovedToTheTrashStay(t *testing.T) {
 			r := newRig(t)
 			l := r.fakeLayout(t, "volumes", "")
 			l.makeVolume(t)
-			image := prepare(t, l)
+			image := prepare(t, r, l)
 			r.server.MoveToTrash("volumes", "", image)
 			check(t, r.Delete(t.Context(), l.volumeHandle()))
 			if got := r.server.Contents(); !slices.Contains(got, "volumes//"+image+" (trash)") {
 				t.Errorf("the image %s is no longer in the trash: %v", image, got)
 			}
 		})
+	}
+}
+
+// A volume of this driver that a person has moved to the trash stays there when its last clone is
+// deleted.
+func TestOwnParentInTheTrashStays(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"pvc-" + volumeUUID, volumeUUID} {
+		r := newRig(t)
+		source := r.create(t, request(name))
+		clone := r.mustCopy(t, copyRequest("clone", volume.Source{VolumeID: source.ID}))
+		r.server.MoveToTrash("volumes", "", "csi-vol-"+name)
+		check(t, r.Delete(t.Context(), clone.ID))
+		if got := r.server.Contents(); !slices.Contains(got, "volumes//csi-vol-"+name+" (trash)") {
+			t.Errorf("the image of %s is no longer in the trash: %v", name, got)
+		}
+	}
+}
+
+// An image of ceph-csi that the trash keeps until a certain time keeps nothing from being deleted.
+func TestImageThatTheTrashKeeps(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	l := r.fakeLayout(t, "volumes", "")
+	l.makeVolume(t)
+	l.clone(t, familyUUID(1), "request-1", volumeUUID)
+	l.deleteVolume(t, familyUUID(1))
+	r.server.Inject(fakeceph.Fault{Call: "Pool.RemoveFromTrash", IsLast: true, Errno: unix.EPERM})
+	check(t, r.Delete(t.Context(), l.volumeHandle()))
+	for _, object := range r.server.Contents() {
+		if strings.Contains(object, removalPrefix) {
+			t.Errorf("%s was left", object)
+		}
 	}
 }
