@@ -88,13 +88,26 @@ func (a Attachment) addFences(
 		if end, isListed := listed[address]; isListed {
 			a.Log.WarnContext(ctx, "the client was fenced already, by others than this driver: replacing their fence, "+
 				"which ends sooner", "node", name, "client", address, "end", end)
-			if err := a.Cluster.Unfence(address); err != nil {
-				return fmt.Errorf("cannot replace the fence of the client %s of node %s: %w", address, name, err)
+			if err := a.dropShortFence(name, address); err != nil {
+				return err
 			}
 		}
 		if err := a.Cluster.Fence(address, fenceDuration); err != nil {
 			return fmt.Errorf("cannot fence the client %s of node %s: %w", address, name, err)
 		}
+	}
+	return nil
+}
+
+// dropShortFence removes the fence of a client unless another call has replaced it since it was
+// read: that call may have given the images of the client to others already.
+func (a Attachment) dropShortFence(name, address string) error {
+	listed, err := a.blocklist()
+	if err != nil || isLasting(listed[address]) {
+		return err
+	}
+	if err := a.Cluster.Unfence(address); err != nil {
+		return fmt.Errorf("cannot replace the fence of the client %s of node %s: %w", address, name, err)
 	}
 	return nil
 }

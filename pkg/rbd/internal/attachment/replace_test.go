@@ -1,6 +1,7 @@
 package attachment
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -113,4 +114,28 @@ func TestFenceOfTheLockHolderIsNotReplacedWithoutARecord(t *testing.T) {
 	must.Succeed(t, r.cluster.Unfence(m.Address))
 	must.Succeed(t, r.detach("locked", "n1"))
 	r.wantListed(m.Address)
+}
+
+// Two calls replace the same fence, for two images of the client. The second one finds the lasting
+// fence of the first: the first image may be in use by another node already.
+func TestFenceThatAnotherCallHasReplacedIsNotRemoved(t *testing.T) {
+	r, m := attached(t, "locked")
+	r.ceph.Fence(m.Address)
+	r.kill("n1", m)
+	r.taint("n1")
+	isReplaced := false
+	r.api.Before = func(_ http.ResponseWriter, request *http.Request) bool {
+		if request.Method == http.MethodPatch && !isReplaced {
+			isReplaced = true
+			must.Succeed(t, r.cluster.Unfence(m.Address))
+			must.Succeed(t, r.cluster.Fence(m.Address, fenceDuration))
+			r.ceph.ResetCalls()
+		}
+		return false
+	}
+	must.Succeed(t, r.detach("locked", "n1"))
+	if calls := r.ceph.Calls(); !isReplaced || calls["Cluster.Unfence"] > 0 {
+		t.Errorf("got the calls %v after another call has replaced the fence (%t), want no Unfence", calls, isReplaced)
+	}
+	r.wantFenced("n1", m.Address)
 }

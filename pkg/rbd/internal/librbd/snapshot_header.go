@@ -56,8 +56,8 @@ func (i *image) addSnapshot(name string) (isDone bool, err error) {
 	return false, nil
 }
 
-// checkUnused returns the header with its version, and whether the image had at that version no lock
-// and no client that has it open for writing.
+// checkUnused returns the header with its version, and whether the image had at that version no
+// lock and no client that has it open for writing.
 func (i *image) checkUnused(io *rados.IOContext) (h properties, isUnused bool, err error) {
 	h, err = i.pool.readHeader(io, i.id)
 	if err != nil || h.features&^simpleFeatures != 0 {
