@@ -50,7 +50,7 @@ func (s *session) deleteCephCSISnapshot(ctx context.Context, t snapshotTarget) e
 	h := rbdcsi.VolumeHandle{Location: t.handle.Location, Image: t.handle.Image}
 	imageID, err := t.pool.ImageID(t.handle.Image)
 	if err == nil {
-		err = s.removeSnapshotByName(ctx, t.pool, imageID, t.handle.Snapshot)
+		err = s.removeSnapshotByName(ctx, target{id: t.id, handle: h, pool: t.pool}, imageID, t.handle.Snapshot)
 	}
 	if err != nil && !isMissing(err) {
 		return err

@@ -77,7 +77,7 @@ func (o *volumeCopy) make(
 		return err
 	}
 	err = s.cloneSnapshot(pool, source.pool, source.handle.Image, temporary, h, options)
-	if removed := im.RemoveSnapshot(temporary); removed != nil && !isMissing(removed) {
+	if removed := s.removeSnapshotOf(im, source, temporary); removed != nil && !isMissing(removed) {
 		return errors.Join(err, fmt.Errorf("cannot remove the temporary snapshot %s of image %s: %w",
 			temporary, source.handle, removed))
 	}
@@ -126,7 +126,7 @@ func (s *session) takeTemporary(
 		if !isTemporary(snapshot) || snapshot.Name == name {
 			continue
 		}
-		if err := im.RemoveSnapshot(snapshot.Name); err != nil && !isMissing(err) {
+		if err := s.removeSnapshotOf(im, source, snapshot.Name); err != nil && !isMissing(err) {
 			return fmt.Errorf("cannot remove the temporary snapshot %s of image %s: %w", snapshot.Name, source.handle, err)
 		}
 	}
@@ -142,8 +142,8 @@ func (s *session) takeTemporary(
 
 // removeSnapshotByName opens the image and removes the snapshot; it succeeds if there is none. It
 // opens the image read-only, so that it works while the pool is full.
-func (s *session) removeSnapshotByName(ctx context.Context, pool ceph.Pool, imageID, name string) error {
-	im, err := pool.OpenID(imageID, true)
+func (s *session) removeSnapshotByName(ctx context.Context, t target, imageID, name string) error {
+	im, err := t.pool.OpenID(imageID, true)
 	if isMissing(err) {
 		return nil
 	}
@@ -151,7 +151,7 @@ func (s *session) removeSnapshotByName(ctx context.Context, pool ceph.Pool, imag
 		return fmt.Errorf("cannot open image id %s: %w", imageID, err)
 	}
 	defer s.closeImage(ctx, im)
-	if err := im.RemoveSnapshot(name); err != nil && !isMissing(err) {
+	if err := s.removeSnapshotOf(im, t, name); err != nil && !isMissing(err) {
 		return fmt.Errorf("cannot remove snapshot %s of image id %s: %w", name, imageID, err)
 	}
 	return nil
@@ -193,7 +193,7 @@ func (o *volumeCopy) complete(ctx context.Context, s *session, pool ceph.Pool, c
 	}
 	temporary := temporaryPrefix + f.candidate.handle.Image
 	if f.parent.Snapshot == temporary {
-		if err := s.removeSnapshotByName(ctx, source.pool, f.parent.ID, temporary); err != nil {
+		if err := s.removeSnapshotByName(ctx, source, f.parent.ID, temporary); err != nil {
 			return err
 		}
 	}

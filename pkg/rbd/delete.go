@@ -172,7 +172,7 @@ func (s *session) retire(ctx context.Context, t target, id string, snapshots []c
 			isOnlyTemporary = false
 			continue
 		}
-		if err := s.removeSnapshotByName(ctx, t.pool, id, snapshot.Name); err != nil {
+		if err := s.removeSnapshotByName(ctx, t, id, snapshot.Name); err != nil {
 			return false, err
 		}
 	}

@@ -73,6 +73,9 @@ func (s *session) grow(t target, im ceph.Image, info ceph.ImageInfo, size volume
 	if err := s.checkSpace(t.handle.Location, info.DataPool, size); err != nil {
 		return err
 	}
+	if err := s.checkLock(im, t, info); err != nil {
+		return err
+	}
 	err := s.explainTimeout(im.Grow(uint64(size)), t.handle.Location, info.DataPool, size)
 	switch {
 	case errors.Is(err, unix.EROFS):

@@ -167,7 +167,7 @@ func (s *session) undoMember(ctx context.Context, claim snapname.Claim) error {
 		return err
 	}
 	if _, isTaken := findSnapshot(r.snapshots, claim.Object()); isTaken {
-		if err := s.removeSnapshotByName(ctx, t.pool, claimed.ImageID, claim.Object()); err != nil {
+		if err := s.removeSnapshotByName(ctx, t, claimed.ImageID, claim.Object()); err != nil {
 			return err
 		}
 	}

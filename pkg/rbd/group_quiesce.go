@@ -117,7 +117,8 @@ func (s *session) removeLeftover(ctx context.Context, m *groupMember) error {
 		if err != nil {
 			return err
 		}
-		if err := volume.Join(writable.RemoveSnapshot(m.claim.Object()), writable.Close()); err != nil && !isMissing(err) {
+		removed := s.removeSnapshotOf(writable, m.target, m.claim.Object())
+		if err := volume.Join(removed, writable.Close()); err != nil && !isMissing(err) {
 			return s.snapshotRemovalError(err, m.info.Name)
 		}
 	}

@@ -207,7 +207,8 @@ func (s *session) removeSnapshot(ctx context.Context, t snapshotTarget, f foundS
 	if err := s.dropClaim(t.pool, f.imageID, f.snapshot.Name); err != nil {
 		return err
 	}
-	if err := s.removeSnapshotByName(ctx, t.pool, f.imageID, f.snapshot.Name); err != nil {
+	image := target{pool: t.pool, handle: rbdcsi.VolumeHandle{Location: t.handle.Location, Image: f.imageName}}
+	if err := s.removeSnapshotByName(ctx, image, f.imageID, f.snapshot.Name); err != nil {
 		return s.snapshotRemovalError(err, f.imageName)
 	}
 	r, err := s.readRelatives(ctx, t.pool, f.imageID)

@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/growvol/growvol/pkg/rbd/internal/attachment"
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -55,41 +54,4 @@ func (s *session) takeImageSnapshot(ctx context.Context, im ceph.Image, t target
 	}
 	return volume.Errorf(volume.KindUnavailable, "client %s at %s has not given the lock of image %s: %w",
 		holder.Client, holder.Address, t.spec(), volume.Join(err, errRead)).WithRemedy(retryRemedy)
-}
-
-// readNodeWithLock returns the client that holds the exclusive lock of an image that is attached to
-// a node. It reports false for a client that no storage daemon serves any more, and for an image
-// that is not attached: then the holder is one that has died, and has no writes on their way.
-func (s *session) readNodeWithLock(im ceph.Image, t target, imageID string) (ceph.Watcher, bool, error) {
-	holder, isHeld, err := im.LockHolder()
-	if err != nil {
-		return holder, false, fmt.Errorf("cannot read the lock of image %s: %w", t.spec(), err)
-	}
-	if !isHeld {
-		return holder, false, nil
-	}
-	all, err := readMetadata(t.pool, imageID)
-	if err != nil {
-		return holder, false, err
-	}
-	nodes, err := attachment.NodeNames(imageID, all)
-	if err != nil || len(nodes) == 0 {
-		return holder, false, err
-	}
-	fenced, err := s.cluster.Blocklist()
-	if err != nil {
-		return holder, false, fmt.Errorf("cannot list the fenced clients: %w", err)
-	}
-	if _, isFenced := fenced[holder.Address]; !isFenced {
-		return holder, true, nil
-	}
-	info, err := im.Info()
-	if err == nil {
-		err = ceph.AwaitMap(s.cluster, t.pool, t.handle.Namespace, info.DataPool)
-	}
-	if err != nil {
-		return holder, false, fmt.Errorf("cannot verify that all storage daemons refuse the fenced client %s of image %s: %w",
-			holder.Address, t.spec(), err)
-	}
-	return holder, false, nil
 }

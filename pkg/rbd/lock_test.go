@@ -1,0 +1,63 @@
+package rbd
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/rbd/internal/fakeceph"
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
+)
+
+// The kernel of a node that has lost the lock of an image with an object map while it was cut off
+// stops when it is back. Nothing takes the lock from it, unless it is fenced.
+func TestLockOfANodeThatIsCutOffIsNotBroken(t *testing.T) {
+	for name, cutOff := range map[string]func(*fakeceph.Mapping){
+		"watches": (*fakeceph.Mapping).CutOff, "has lost its watch": (*fakeceph.Mapping).Lose,
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.withNodes(t)
+			v := r.create(t, request("pvc-1", "imageFeatures", "layering,exclusive-lock,object-map"))
+			taken := r.snapshot(t, "s", v.ID)
+			_, err := r.Attach(t.Context(), attachRequest(v.ID, "n1"))
+			check(t, err)
+			m := r.server.Map("volumes", "", "csi-vol-pvc-1", fakeceph.MapOptions{})
+			cutOff(m)
+			_, err = r.Expand(t.Context(), v.ID, 2*volume.GiB)
+			volumetest.WantKind(t, err, volume.KindUnavailable, m.Address, "does not answer")
+			err = r.DeleteSnapshot(t.Context(), taken.ID)
+			volumetest.WantKind(t, err, volume.KindUnavailable, m.Address, "does not answer")
+			r.wantSize(t, v.ID, volume.GiB)
+			_, err = r.GetSnapshot(t.Context(), taken.ID)
+			check(t, err)
+			calls := r.server.Calls()
+			if calls["Image.Grow"]+calls["Image.RemoveSnapshot"] != 0 {
+				t.Errorf("got the calls %v, want none that takes the lock", calls)
+			}
+			cluster, err := fakeceph.Dialer{"a": r.server}.Connect(r.config["a"])
+			check(t, err)
+			t.Cleanup(cluster.Close)
+			check(t, cluster.Fence(m.Address, time.Hour))
+			_, err = r.Expand(t.Context(), v.ID, 2*volume.GiB)
+			check(t, err)
+			check(t, r.DeleteSnapshot(t.Context(), taken.ID))
+			if contents := r.server.Contents(); !slices.Equal(contents, []string{"volumes//csi-vol-pvc-1"}) {
+				t.Errorf("the cluster has %v, want the image only", contents)
+			}
+		})
+	}
+}
+
+// Without an object map the size needs no lock.
+func TestExpandWithoutObjectMapIgnoresTheLock(t *testing.T) {
+	r := newRig(t)
+	r.withNodes(t)
+	v := r.create(t, request("pvc-1"))
+	_, err := r.Attach(t.Context(), attachRequest(v.ID, "n1"))
+	check(t, err)
+	r.server.Map("volumes", "", "csi-vol-pvc-1", fakeceph.MapOptions{}).CutOff()
+	_, err = r.Expand(t.Context(), v.ID, 2*volume.GiB)
+	check(t, err)
+}
