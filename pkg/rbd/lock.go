@@ -31,10 +31,6 @@ func (s *session) checkLock(im ceph.Image, t target, info ceph.ImageInfo) error 
 	if err != nil || !isHeld {
 		return err
 	}
-	m := &groupMember{target: t, image: im, holder: holder}
-	if err := m.checkHolder(); err != nil {
-		return err
-	}
 	quiescer, ok := im.(ceph.Quiescer)
 	if !ok {
 		return fmt.Errorf("cannot ask the clients of image %s: %w", t.spec(), unix.EOPNOTSUPP)
@@ -44,7 +40,9 @@ func (s *session) checkLock(im ceph.Image, t target, info ceph.ImageInfo) error 
 		return fmt.Errorf("cannot ask the clients of image %s: %w", t.spec(), err)
 	}
 	if !slices.Contains(silent, holder.Client) {
-		return nil
+		// A client that no longer watches is not asked. Its watch can end during the question.
+		m := &groupMember{target: t, image: im, holder: holder}
+		return m.checkHolder()
 	}
 	return volume.Errorf(volume.KindUnavailable, "client %s at %s holds the lock of image %s and does not answer "+
 		"within %s: nothing was changed, because the loss of the lock could stop its kernel",

@@ -13,8 +13,12 @@ import (
 // The kernel of a node that has lost the lock of an image with an object map while it was cut off
 // stops when it is back. Nothing takes the lock from it, unless it is fenced.
 func TestLockOfANodeThatIsCutOffIsNotBroken(t *testing.T) {
-	for name, cutOff := range map[string]func(*fakeceph.Mapping){
-		"watches": (*fakeceph.Mapping).CutOff, "has lost its watch": (*fakeceph.Mapping).Lose,
+	for name, cutOff := range map[string]func(*rig, *fakeceph.Mapping){
+		"watches":            func(_ *rig, m *fakeceph.Mapping) { m.CutOff() },
+		"has lost its watch": func(_ *rig, m *fakeceph.Mapping) { m.Lose() },
+		"loses its watch while the clients are asked": func(r *rig, m *fakeceph.Mapping) {
+			r.server.Inject(fakeceph.Fault{Call: "Image.SilentClients", Do: m.Lose})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -24,7 +28,7 @@ func TestLockOfANodeThatIsCutOffIsNotBroken(t *testing.T) {
 			_, err := r.Attach(t.Context(), attachRequest(v.ID, "n1"))
 			check(t, err)
 			m := r.server.Map("volumes", "", "csi-vol-pvc-1", fakeceph.MapOptions{})
-			cutOff(m)
+			cutOff(r, m)
 			_, err = r.Expand(t.Context(), v.ID, 2*volume.GiB)
 			volumetest.WantKind(t, err, volume.KindUnavailable, m.Address, "does not answer")
 			err = r.DeleteSnapshot(t.Context(), taken.ID)
