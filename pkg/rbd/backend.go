@@ -71,6 +71,7 @@ type Backend struct {
 	connections *connection.Pool
 	locks       operation.Locks // by handle of the volume, or by another key of a task
 	slots       *slots
+	longSlots   *slots // of long tasks, besides their slots
 	finds       findCache
 	hasAnswered atomic.Bool // a cluster has answered once
 }
@@ -86,11 +87,14 @@ func New(_ context.Context, o Options) (*Backend, error) {
 	if o.NamePrefix == "" {
 		o.NamePrefix = DefaultNamePrefix
 	}
-	tasks, err := newTaskMetric(o.Registerer)
+	tasks, longTasks, err := newTaskMetrics(o.Registerer)
 	if err != nil {
 		return nil, volume.Errorf(volume.KindInternal, "cannot register the metrics: %w", err)
 	}
-	return &Backend{opts: o, log: o.Log, connections: connection.New(o.Dialer, o.Log), slots: newSlots(tasks)}, nil
+	return &Backend{
+		opts: o, log: o.Log, connections: connection.New(o.Dialer, o.Log),
+		slots: newSlots(maxTasks, tasks), longSlots: newSlots(maxLongTasks, longTasks),
+	}, nil
 }
 
 // Close closes the connections that no call uses, and the others when their calls end.

@@ -23,6 +23,7 @@ func (b *Backend) ReclaimSpace(ctx context.Context, id string) (volume.Reclaimed
 	if err != nil {
 		return volume.Reclaimed{}, volume.Wrap(err, "reclaim space of volume", id)
 	}
+	t.isLong = true
 	reclaimed, err := run(ctx, b, t, func(inner context.Context, s *session) (volume.Reclaimed, error) {
 		im, err := s.resolve(id)
 		if err != nil {

@@ -2,6 +2,8 @@ package rbd
 
 import (
 	"context"
+	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"github.com/growvol/growvol/pkg/rbd/internal/fakeceph"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/pkg/volume/volumetest"
+	"github.com/growvol/growvol/tests/must"
 )
 
 // createWithZeros creates a volume of 1 GiB with 4 MiB of data, and 4 MiB of zeros after them.
@@ -166,4 +169,39 @@ func TestReclaimSpaceReportsErrors(t *testing.T) {
 		_, err := r.ReclaimSpace(t.Context(), v.ID)
 		volumetest.WantKind(t, err, kind)
 	}
+}
+
+// A schedule reclaims the space of many volumes at the same time. Other calls do not wait for them,
+// also those for volumes whose turn has not come.
+func TestReclaimSpaceLeavesSlotsForOthers(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	hang := make(chan struct{})
+	var all sync.WaitGroup
+	var ids []string
+	for n := range maxTasks + 1 {
+		v := r.create(t, request(fmt.Sprintf("pvc-%d", n)))
+		ids = append(ids, v.ID)
+	}
+	r.server.Inject(fakeceph.Fault{Call: "Image.Usage", Wait: hang})
+	for _, id := range ids[:maxTasks] {
+		all.Go(func() { _, _ = r.ReclaimSpace(t.Context(), id) })
+	}
+	for r.server.Calls()["Image.Usage"] < maxLongTasks {
+		must.Succeed(t, operation.Sleep(t.Context(), time.Millisecond))
+	}
+	for _, id := range ids {
+		_, err := r.Attach(shortContext(t), volume.AttachRequest{
+			VolumeID: id, Node: "node-1", Access: volume.Access{Mode: volume.AccessSingleNodeWriter},
+		})
+		// The volumes whose space is being reclaimed hang in a call.
+		if err != nil && (id == ids[maxTasks] || !volume.IsKind(err, volume.KindInProgress)) {
+			t.Errorf("volume %s: %v", id, err)
+		}
+	}
+	if n := r.server.Calls()["Image.Usage"]; n != maxLongTasks {
+		t.Errorf("%d tasks run, want %d", n, maxLongTasks)
+	}
+	close(hang)
+	all.Wait()
 }

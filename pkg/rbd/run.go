@@ -25,6 +25,7 @@ type task struct {
 	id      string   // of the volume or snapshot, for Options.Detached
 	cluster string   // id in the configuration
 	locks   []string // handles of the volumes (and other keys) that no other task may use meanwhile
+	isLong  bool     // may run for hours; see maxLongTasks
 }
 
 // session is what a task works with: one cluster, until the task ends.
@@ -40,6 +41,10 @@ type session struct {
 // a thread costs 150 KB. More do not make 100 expansions at once faster.
 const maxTasks = 12
 
+// maxLongTasks bounds those of the tasks that may run for hours, so that others always find a slot:
+// a schedule of csi-addons reclaims the space of all volumes at the same minute.
+const maxLongTasks = 2
+
 // run runs work, a sequence of calls on a cluster that may have to be repeated: if the cluster
 // answers that it has fenced this client (ESHUTDOWN), run connects again and repeats work once. The
 // context of work does not end. If ctx ends first, work continues with its locks, and the error
@@ -47,12 +52,21 @@ const maxTasks = 12
 // kind yet gets that of errors.go. Kinds: InProgress (the locks), Unavailable.
 func run[T any](ctx context.Context, b *Backend, t task, work func(context.Context, *session) (T, error)) (T, error) {
 	var zero T
+	freeLong := func() {}
+	if t.isLong { // before the locks, which another task of the volume may need meanwhile
+		var err error
+		if freeLong, err = b.longSlots.take(ctx, t.cluster); err != nil {
+			return zero, err
+		}
+	}
 	unlock, _, err := b.locks.LockWithSource(ctx, "", t.locks...)
 	if err != nil {
+		freeLong()
 		return zero, err
 	}
 	lease := b.opts.Detached.NewLease(t.id, unlock)
 	defer lease.Release()
+	lease.Add(freeLong)
 	free, err := b.slots.take(ctx, t.cluster)
 	if err != nil {
 		return zero, err
@@ -122,14 +136,15 @@ func (s *session) pool(l rbdcsi.Location) (ceph.Pool, error) {
 
 // slots bounds the tasks per cluster. newSlots makes one.
 type slots struct {
+	limit int                  // of tasks, per cluster
 	tasks *prometheus.GaugeVec // by cluster
 
 	mu  sync.Mutex
 	all map[string]chan struct{} // by cluster; guarded by mu
 }
 
-func newSlots(tasks *prometheus.GaugeVec) *slots {
-	return &slots{tasks: tasks, all: make(map[string]chan struct{})}
+func newSlots(limit int, tasks *prometheus.GaugeVec) *slots {
+	return &slots{limit: limit, tasks: tasks, all: make(map[string]chan struct{})}
 }
 
 // take waits for a free slot. Kind Unavailable: ctx ended first.
@@ -137,7 +152,7 @@ func (s *slots) take(ctx context.Context, clusterID string) (free func(), err er
 	s.mu.Lock()
 	slot := s.all[clusterID]
 	if slot == nil {
-		slot = make(chan struct{}, maxTasks)
+		slot = make(chan struct{}, s.limit)
 		s.all[clusterID] = slot
 	}
 	s.mu.Unlock()
@@ -147,7 +162,7 @@ func (s *slots) take(ctx context.Context, clusterID string) (free func(), err er
 		return func() { <-slot; s.tasks.WithLabelValues(clusterID).Dec() }, nil
 	case <-ctx.Done():
 		return nil, volume.Errorf(volume.KindUnavailable,
-			"%d operations on cluster %s have not ended: %w", maxTasks, clusterID, context.Cause(ctx)).
+			"%d operations on cluster %s have not ended: %w", s.limit, clusterID, context.Cause(ctx)).
 			WithRemedy(retryRemedy + "; if it lasts, check the cluster: ceph -s")
 	}
 }
