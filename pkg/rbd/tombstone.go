@@ -175,6 +175,13 @@ func (s *session) removeTombstone(ctx context.Context, pool ceph.Pool, at rbdcsi
 	case err != nil && !isMissing(err):
 		return fmt.Errorf("cannot remove image %s: %w", name, err)
 	}
+	return s.finishTombstone(ctx, pool, at, imageID, name)
+}
+
+// finishTombstone finishes the removal of a tombstone, of which Ceph can have left the name.
+func (s *session) finishTombstone(
+	ctx context.Context, pool ceph.Pool, at rbdcsi.Location, imageID, name string,
+) error {
 	if _, err := imageNameOf(pool, imageID); !isMissing(err) {
 		if err != nil {
 			return err
@@ -183,7 +190,7 @@ func (s *session) removeTombstone(ctx context.Context, pool ceph.Pool, at rbdcsi
 			return err
 		}
 	}
-	return s.finishRemoval(ctx, pool, at, object)
+	return s.finishRemoval(ctx, pool, at, removalByID+imageID)
 }
 
 // removeLeftSnapshots removes the snapshots of a tombstone that were removed and have no clones any

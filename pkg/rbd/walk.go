@@ -54,7 +54,7 @@ type walk[E any] struct {
 	visit func(ctx context.Context, s *session, p *listing[E], pool ceph.Pool, at place) error
 }
 
-// listing is one page in the making. A copy of it continues when the call of its page has ended.
+// listing is one page in the making.
 type listing[E any] struct {
 	after   place // the page begins after it
 	images  int   // that may still be visited
@@ -85,7 +85,6 @@ func (w walk[E]) list(ctx context.Context, b *Backend, request volume.Page) (ent
 		before := p
 		p, err = run(ctx, b, t, func(ctx context.Context, s *session) (listing[E], error) {
 			part := before
-			part.entries = slices.Clone(before.entries)
 			err := w.listCluster(ctx, s, &part)
 			return part, err
 		})
