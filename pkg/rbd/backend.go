@@ -71,7 +71,6 @@ type Backend struct {
 	connections *connection.Pool
 	locks       operation.Locks // by handle of the volume, or by another key of a task
 	slots       *slots
-	longSlots   *slots // of long tasks, besides their slots
 	finds       findCache
 	hasAnswered atomic.Bool // a cluster has answered once
 }
@@ -87,13 +86,13 @@ func New(_ context.Context, o Options) (*Backend, error) {
 	if o.NamePrefix == "" {
 		o.NamePrefix = DefaultNamePrefix
 	}
-	tasks, longTasks, err := newTaskMetrics(o.Registerer)
+	tasks, err := newTaskMetric(o.Registerer)
 	if err != nil {
 		return nil, volume.Errorf(volume.KindInternal, "cannot register the metrics: %w", err)
 	}
 	return &Backend{
 		opts: o, log: o.Log, connections: connection.New(o.Dialer, o.Log),
-		slots: newSlots(maxTasks, tasks), longSlots: newSlots(maxLongTasks, longTasks),
+		slots: newSlots(tasks),
 	}, nil
 }
 

@@ -35,7 +35,7 @@ func (b *Backend) Blocks(ctx context.Context, req volume.BlocksRequest, each fun
 	offset := req.Offset
 	for {
 		t := task{
-			what: "comparing snapshots", id: req.SnapshotID, cluster: clusterID,
+			what: "comparing snapshots", id: req.SnapshotID, cluster: clusterID, pools: poolsOf(req.SnapshotID),
 			locks: []string{fmt.Sprint("blocks ", req.BaseID, " ", req.SnapshotID, " ", offset)},
 		}
 		at := offset

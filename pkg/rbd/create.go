@@ -140,8 +140,11 @@ func (s *session) removeNameOnly(ctx context.Context, pool ceph.Pool, h rbdcsi.V
 	id, err := pool.ImageID(h.Image)
 	if errors.Is(err, unix.ENOENT) {
 		// Then the directory alone has the name. An interrupted `rbd trash move` leaves that, too:
-		// its image has a header.
-		id, err = readDirectory(pool, header.IDKey(h.Image))
+		// its image is none whose removal was interrupted.
+		if err = s.finishInterrupted(ctx, pool, h.Location, h.Image); err == nil {
+			_, err = readDirectory(pool, header.IDKey(h.Image))
+		}
+		return isMissing(err), ignoreMissing(err)
 	}
 	if err != nil {
 		return false, fmt.Errorf("cannot read the id of image %s: %w", h, err)
@@ -151,7 +154,7 @@ func (s *session) removeNameOnly(ctx context.Context, pool ceph.Pool, h rbdcsi.V
 	}
 	s.log.WarnContext(ctx, "an interrupted call has left the name of an image without the image; removing it",
 		"image", h.String(), "imageID", id)
-	if err := pool.Remove(h.Image); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := s.discard(ctx, pool, h, id); err != nil && !errors.Is(err, unix.ENOENT) {
 		return false, fmt.Errorf("cannot remove the name of image %s, which has no header: %w", h, err)
 	}
 	return true, nil

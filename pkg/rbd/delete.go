@@ -185,6 +185,9 @@ func (s *session) retire(ctx context.Context, t target, id string, snapshots []c
 	if err := t.checkGone(); err != nil {
 		return false, err
 	}
+	if err := s.finishRemoval(ctx, t.pool, t.handle.Location, removalByName+t.handle.Image); err != nil {
+		return false, err
+	}
 	// The last snapshot may have been removed since it was read.
 	return true, s.removeUnused(ctx, t.handle.Location, id)
 }

@@ -1,14 +1,12 @@
 package rbd
 
 import (
-	"context"
 	"maps"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
@@ -278,38 +276,4 @@ func TestExpandWithASecretOfTheClass(t *testing.T) {
 	if _, err = r.Expand(ctx, v.ID, 2*volume.GiB); err != nil {
 		t.Error(err)
 	}
-}
-
-// A cluster that does not answer costs at most maxTasks threads, and other clusters go on.
-func TestTasksOfAHungClusterAreBounded(t *testing.T) {
-	t.Parallel()
-	r := newRig(t)
-	other := fakeceph.New("f5c1-b", "volumes")
-	config := r.config["a"]
-	config.ID = "b"
-	r.config["b"] = config
-	registry := prometheus.NewRegistry()
-	b, err := New(t.Context(), Options{
-		Clusters: r.config, Dialer: fakeceph.Dialer{"a": r.server, "b": other}, Detached: r.tracker, Registerer: registry,
-	})
-	check(t, err)
-	hang := make(chan struct{})
-	r.server.Inject(fakeceph.Fault{Call: "Connect", Wait: hang})
-	for len(r.tracker.List()) < maxTasks {
-		id := "a/volumes/" + strings.Repeat("x", 1+len(r.tracker.List()))
-		short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		_, _ = b.Get(short, id)
-		cancel()
-	}
-	_, err = b.Get(shortContext(t), "a/volumes/one-more")
-	volumetest.WantKind(t, err, volume.KindUnavailable, "12 operations", "ceph -s")
-	_, err = b.Get(t.Context(), "b/volumes/x")
-	volumetest.WantKind(t, err, volume.KindNotFound)
-	families, err := registry.Gather()
-	check(t, err)
-	if got := families[0].GetMetric()[0].GetGauge().GetValue(); families[0].GetName() != "growvol_ceph_tasks_in_flight" ||
-		got != maxTasks {
-		t.Errorf("the metric %s counts %v tasks, want %d", families[0].GetName(), got, maxTasks)
-	}
-	close(hang)
 }

@@ -101,7 +101,10 @@ func (c creation) handles() []string {
 
 func (c creation) task(what string) task {
 	handles := c.handles()
-	return task{what: what, id: handles[0], cluster: c.class.Cluster, locks: handles}
+	return task{
+		what: what, id: handles[0], cluster: c.class.Cluster, locks: handles,
+		pools: append(poolsOf(c.req.Source.SnapshotID, c.req.Source.VolumeID), poolsOf(handles...)...),
+	}
 }
 
 // found is the image of a creation.

@@ -26,7 +26,10 @@ import (
 func (b *Backend) CreateGroupSnapshot(
 	ctx context.Context, req volume.GroupSnapshotRequest,
 ) (volume.GroupSnapshot, error) {
-	t := task{what: "taking the group snapshot", id: req.Name, locks: []string{"group " + req.Name}}
+	t := task{
+		what: "taking the group snapshot", id: req.Name, pools: poolsOf(req.VolumeIDs...),
+		locks: []string{"group " + req.Name},
+	}
 	for _, id := range req.VolumeIDs {
 		clusterID, err := clusterOf(id)
 		if err == nil && t.cluster != "" && t.cluster != clusterID {
@@ -232,7 +235,10 @@ func (b *Backend) GetGroupSnapshot(ctx context.Context, id string) (volume.Group
 	if err != nil {
 		return volume.GroupSnapshot{}, volume.Errorf(volume.KindNotFound, "no group snapshot has this handle: %w", err)
 	}
-	t := task{what: "reading the group snapshot", id: id, cluster: handle.Cluster, locks: []string{"reading " + id}}
+	t := task{
+		what: "reading the group snapshot", id: id, cluster: handle.Cluster, pools: poolsOf(id),
+		locks: []string{"reading " + id},
+	}
 	group, err := run(ctx, b, t, func(ctx context.Context, s *session) (volume.GroupSnapshot, error) {
 		pool, err := s.pool(handle.Location)
 		if err != nil {
@@ -257,7 +263,9 @@ func (b *Backend) DeleteGroupSnapshot(ctx context.Context, id string, snapshotID
 	if err != nil {
 		return nil //nolint:nilerr // no group snapshot has such a handle
 	}
-	t := task{what: "deleting the group snapshot", id: id, cluster: handle.Cluster, locks: []string{id}}
+	t := task{
+		what: "deleting the group snapshot", id: id, cluster: handle.Cluster, pools: poolsOf(id), locks: []string{id},
+	}
 	_, err = run(ctx, b, t, func(ctx context.Context, s *session) (struct{}, error) {
 		return struct{}{}, s.deleteGroup(ctx, handle, snapshotIDs)
 	})

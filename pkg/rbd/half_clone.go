@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
+	"github.com/growvol/growvol/pkg/rbd/internal/header"
+	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -78,7 +80,7 @@ func (s *session) removeHalfCloned(ctx context.Context, f *found) error {
 	}
 	s.log.WarnContext(ctx, "an interrupted call has left an image half cloned; making it again",
 		"image", f.candidate.handle.String(), "imageID", f.info.ID)
-	err = pool.Remove(f.candidate.handle.Image)
+	err = s.discard(ctx, pool, f.candidate.handle, f.info.ID)
 	switch {
 	case errors.Is(err, unix.ENOTEMPTY):
 		return notCloneError(f, "the source of the request")
@@ -86,6 +88,41 @@ func (s *session) removeHalfCloned(ctx context.Context, f *found) error {
 		return s.tombstoneInUseError(ctx, pool, f.candidate.handle.Location, f.candidate.handle.Image, f.info.ID)
 	case err != nil && !isMissing(err):
 		return fmt.Errorf("cannot remove the half cloned image %s: %w", f.candidate.handle, err)
+	}
+	return nil
+}
+
+// discard removes an image, or a name without an image, that an interrupted creation has left.
+// Errors: those of ceph.Pool.Remove.
+func (s *session) discard(ctx context.Context, pool ceph.Pool, h rbdcsi.VolumeHandle, id string) error {
+	object := removalByName + h.Image
+	if err := s.recordRemoval(ctx, pool, h.Location, object, removal{DiscardID: id}); err != nil {
+		return err
+	}
+	err := pool.Remove(h.Image)
+	if err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) {
+		return err // it may have done a part
+	}
+	return errors.Join(err, s.dropRemoval(pool, object))
+}
+
+// finishDiscard finishes a discard that was interrupted. It does nothing if the trash has no image
+// of that id, or one that a user has moved there.
+func finishDiscard(pool ceph.Pool, id string) error {
+	values, err := pool.OmapValues(header.Trash, header.TrashKey(id))
+	value, ok := values[header.TrashKey(id)]
+	if err != nil || !ok {
+		return ignoreMissing(err)
+	}
+	trashed, err := header.ReadTrashed(value)
+	if err != nil {
+		return fmt.Errorf("cannot read image id %s in the trash: %w", id, err)
+	}
+	if !trashed.IsRemoving {
+		return nil
+	}
+	if err := pool.RemoveFromTrash(id); err != nil && !isMissing(err) {
+		return fmt.Errorf("cannot finish the removal of image %s, id %s: %w", trashed.Name, id, err)
 	}
 	return nil
 }

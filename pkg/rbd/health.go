@@ -97,12 +97,12 @@ func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.He
 		e.conditions, err = s.conditions(e.target, e.info, usages)
 		return len(e.conditions) > 0, err
 	}
-	l, next, err := b.list(ctx, page, "checking the volumes", accept)
+	entries, next, err := volumeWalk("checking the volumes", accept).list(ctx, b, page)
 	if err != nil {
 		return nil, "", volume.Wrap(err, "check volumes", "")
 	}
 	var impaired []volume.Health
-	for _, e := range l.entries {
+	for _, e := range entries {
 		impaired = append(impaired, volume.Health{ID: e.volume.ID, Conditions: e.conditions})
 	}
 	return impaired, next, nil

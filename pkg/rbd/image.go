@@ -51,7 +51,7 @@ func clusterOf(id string) (string, error) {
 // volumeTask returns the task for work on a volume.
 func volumeTask(id, what string) (task, error) {
 	clusterID, err := clusterOf(id)
-	return task{what: what, id: id, cluster: clusterID, locks: []string{id}}, err
+	return task{what: what, id: id, cluster: clusterID, pools: poolsOf(id), locks: []string{id}}, err
 }
 
 // resolve returns the image that a handle names; it does not prove that the image exists. Kind

@@ -179,12 +179,12 @@ func TestReclaimSpaceLeavesSlotsForOthers(t *testing.T) {
 	hang := make(chan struct{})
 	var all sync.WaitGroup
 	var ids []string
-	for n := range maxTasks + 1 {
+	for n := range maxPoolTasks + 1 {
 		v := r.create(t, request(fmt.Sprintf("pvc-%d", n)))
 		ids = append(ids, v.ID)
 	}
 	r.server.Inject(fakeceph.Fault{Call: "Image.Usage", Wait: hang})
-	for _, id := range ids[:maxTasks] {
+	for _, id := range ids[:maxPoolTasks] {
 		all.Go(func() { _, _ = r.ReclaimSpace(t.Context(), id) })
 	}
 	for r.server.Calls()["Image.Usage"] < maxLongTasks {
@@ -195,7 +195,7 @@ func TestReclaimSpaceLeavesSlotsForOthers(t *testing.T) {
 			VolumeID: id, Node: "node-1", Access: volume.Access{Mode: volume.AccessSingleNodeWriter},
 		})
 		// The volumes whose space is being reclaimed hang in a call.
-		if err != nil && (id == ids[maxTasks] || !volume.IsKind(err, volume.KindInProgress)) {
+		if err != nil && (id == ids[maxPoolTasks] || !volume.IsKind(err, volume.KindInProgress)) {
 			t.Errorf("volume %s: %v", id, err)
 		}
 	}

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/operation"
@@ -24,6 +22,7 @@ type task struct {
 	what    string   // for messages: "expanding the volume"
 	id      string   // of the volume or snapshot, for Options.Detached
 	cluster string   // id in the configuration
+	pools   []string // that the calls use, as far as the request tells; none: any, or monitors only
 	locks   []string // handles of the volumes (and other keys) that no other task may use meanwhile
 	isLong  bool     // may run for hours; see maxLongTasks
 }
@@ -37,27 +36,17 @@ type session struct {
 	config  cluster.Cluster
 }
 
-// maxTasks bounds the tasks that run on one cluster: each occupies a thread while Ceph answers, and
-// a thread costs 150 KB. More do not make 100 expansions at once faster.
-const maxTasks = 12
-
-// maxLongTasks bounds those of the tasks that may run for hours, so that others always find a slot:
-// a schedule of csi-addons reclaims the space of all volumes at the same minute.
-const maxLongTasks = 2
-
 // run runs work, a sequence of calls on a cluster that may have to be repeated: if the cluster
 // answers that it has fenced this client (ESHUTDOWN), run connects again and repeats work once. The
 // context of work does not end. If ctx ends first, work continues with its locks, and the error
 // (kind Deadline or Canceled) names it; the retry waits for the locks. An error of Ceph that has no
-// kind yet gets that of errors.go. Kinds: InProgress (the locks), Unavailable.
+// kind yet gets that of errors.go. Kinds: InProgress (the locks), Unavailable (slots.take).
 func run[T any](ctx context.Context, b *Backend, t task, work func(context.Context, *session) (T, error)) (T, error) {
 	var zero T
-	freeLong := func() {}
-	if t.isLong { // before the locks, which another task of the volume may need meanwhile
-		var err error
-		if freeLong, err = b.longSlots.take(ctx, t.cluster); err != nil {
-			return zero, err
-		}
+	// Before the locks, which another task of the volume may need meanwhile.
+	freeLong, err := b.slots.takeLong(ctx, t)
+	if err != nil {
+		return zero, err
 	}
 	unlock, _, err := b.locks.LockWithSource(ctx, "", t.locks...)
 	if err != nil {
@@ -67,7 +56,7 @@ func run[T any](ctx context.Context, b *Backend, t task, work func(context.Conte
 	lease := b.opts.Detached.NewLease(t.id, unlock)
 	defer lease.Release()
 	lease.Add(freeLong)
-	free, err := b.slots.take(ctx, t.cluster)
+	free, err := b.slots.take(ctx, t)
 	if err != nil {
 		return zero, err
 	}
@@ -132,37 +121,4 @@ func (s *session) pool(l rbdcsi.Location) (ceph.Pool, error) {
 		return nil, fmt.Errorf("cannot open pool %s of cluster %s: %w", l.Pool, l.Cluster, err)
 	}
 	return p, nil
-}
-
-// slots bounds the tasks per cluster. newSlots makes one.
-type slots struct {
-	limit int                  // of tasks, per cluster
-	tasks *prometheus.GaugeVec // by cluster
-
-	mu  sync.Mutex
-	all map[string]chan struct{} // by cluster; guarded by mu
-}
-
-func newSlots(limit int, tasks *prometheus.GaugeVec) *slots {
-	return &slots{limit: limit, tasks: tasks, all: make(map[string]chan struct{})}
-}
-
-// take waits for a free slot. Kind Unavailable: ctx ended first.
-func (s *slots) take(ctx context.Context, clusterID string) (free func(), err error) {
-	s.mu.Lock()
-	slot := s.all[clusterID]
-	if slot == nil {
-		slot = make(chan struct{}, s.limit)
-		s.all[clusterID] = slot
-	}
-	s.mu.Unlock()
-	select {
-	case slot <- struct{}{}:
-		s.tasks.WithLabelValues(clusterID).Inc()
-		return func() { <-slot; s.tasks.WithLabelValues(clusterID).Dec() }, nil
-	case <-ctx.Done():
-		return nil, volume.Errorf(volume.KindUnavailable,
-			"%d operations on cluster %s have not ended: %w", s.limit, clusterID, context.Cause(ctx)).
-			WithRemedy(retryRemedy + "; if it lasts, check the cluster: ceph -s")
-	}
 }

@@ -111,7 +111,9 @@ func (b *Backend) GetSnapshot(ctx context.Context, id string) (volume.Snapshot, 
 	if err != nil {
 		return volume.Snapshot{}, volume.Wrap(err, "read snapshot", id)
 	}
-	t := task{what: "reading the snapshot", id: id, cluster: clusterID, locks: []string{"reading " + id}}
+	t := task{
+		what: "reading the snapshot", id: id, cluster: clusterID, pools: poolsOf(id), locks: []string{"reading " + id},
+	}
 	snapshot, err := run(ctx, b, t, func(ctx context.Context, s *session) (volume.Snapshot, error) {
 		target, err := s.resolveSnapshot(id)
 		if err != nil {
@@ -163,7 +165,9 @@ func (b *Backend) DeleteSnapshot(ctx context.Context, id string) error {
 		return nil // no snapshot has such a handle
 	}
 	if err == nil {
-		t := task{what: "deleting the snapshot", id: id, cluster: clusterID, locks: []string{id}}
+		t := task{
+			what: "deleting the snapshot", id: id, cluster: clusterID, pools: poolsOf(id), locks: []string{id},
+		}
 		_, err = run(ctx, b, t, func(ctx context.Context, s *session) (struct{}, error) {
 			return struct{}{}, s.deleteSnapshot(ctx, id)
 		})

@@ -45,11 +45,13 @@ func isTombstone(name, imageID string) bool {
 
 // removal is the content of the RADOS object that is written before a clone is removed, and removed
 // after its parent was checked: by it, a repeated deletion finds the parent although the clone is
-// gone.
+// gone. Before what an interrupted creation has left is removed, one is written with its id: a new
+// image can have the name when that removal is interrupted, too.
 type removal struct {
-	Pool      string `json:"pool"`
+	Pool      string `json:"pool,omitempty"`
 	Namespace string `json:"namespace,omitempty"`
-	ImageID   string `json:"imageID"` // of the parent
+	ImageID   string `json:"imageID,omitempty"`   // of the parent
+	DiscardID string `json:"discardID,omitempty"` // of what an interrupted creation has left
 }
 
 // Names of the objects. A volume is known by its name when its deletion is repeated, a tombstone by
@@ -65,7 +67,14 @@ const (
 func (s *session) recordParent(
 	ctx context.Context, pool ceph.Pool, at rbdcsi.Location, object string, parent ceph.ImageName,
 ) error {
-	content, err := json.Marshal(removal{Pool: parent.Pool, Namespace: parent.Namespace, ImageID: parent.ID})
+	return s.recordRemoval(ctx, pool, at, object,
+		removal{Pool: parent.Pool, Namespace: parent.Namespace, ImageID: parent.ID})
+}
+
+func (s *session) recordRemoval(
+	ctx context.Context, pool ceph.Pool, at rbdcsi.Location, object string, r removal,
+) error {
+	content, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
@@ -87,8 +96,9 @@ func (s *session) dropRemoval(pool ceph.Pool, object string) error {
 	return nil
 }
 
-// finishRemoval removes the parent that the object names if it is a tombstone without snapshots,
-// and then the object. It does nothing if there is no such object.
+// finishRemoval removes the parent that the object names if it is a tombstone without snapshots, or
+// finishes the removal that it names, and then removes the object. It does nothing if there is no
+// such object.
 func (s *session) finishRemoval(ctx context.Context, pool ceph.Pool, at rbdcsi.Location, object string) error {
 	content, err := pool.ReadObject(object)
 	if isMissing(err) {
@@ -103,8 +113,12 @@ func (s *session) finishRemoval(ctx context.Context, pool ceph.Pool, at rbdcsi.L
 			object, poolAndNamespace(at), err).
 			WithRemedy("remove it: rados -p " + at.Pool + " rm " + object)
 	}
-	parent := rbdcsi.Location{Cluster: at.Cluster, Pool: r.Pool, Namespace: r.Namespace}
-	if err := s.removeUnused(ctx, parent, r.ImageID); err != nil {
+	if r.DiscardID != "" {
+		err = finishDiscard(pool, r.DiscardID)
+	} else {
+		err = s.removeUnused(ctx, rbdcsi.Location{Cluster: at.Cluster, Pool: r.Pool, Namespace: r.Namespace}, r.ImageID)
+	}
+	if err != nil {
 		return err
 	}
 	return s.dropRemoval(pool, object)
@@ -161,19 +175,22 @@ func (s *session) removeTombstone(ctx context.Context, pool ceph.Pool, at rbdcsi
 	case err != nil && !isMissing(err):
 		return fmt.Errorf("cannot remove image %s: %w", name, err)
 	}
-	if err := s.finishNamed(ctx, pool, at, imageID, name); err != nil {
-		return err
-	}
-	return s.finishRemoval(ctx, pool, at, object)
+	return s.finishTombstone(ctx, pool, at, imageID, name)
 }
 
-// finishNamed finishes the removal of an image if its name is left.
-func (s *session) finishNamed(ctx context.Context, pool ceph.Pool, at rbdcsi.Location, imageID, name string) error {
-	_, err := imageNameOf(pool, imageID)
-	if err != nil {
-		return ignoreMissing(err)
+// finishTombstone finishes the removal of a tombstone, of which Ceph can have left the name.
+func (s *session) finishTombstone(
+	ctx context.Context, pool ceph.Pool, at rbdcsi.Location, imageID, name string,
+) error {
+	if _, err := imageNameOf(pool, imageID); !isMissing(err) {
+		if err != nil {
+			return err
+		}
+		if err := s.finishInterrupted(ctx, pool, at, name); err != nil {
+			return err
+		}
 	}
-	return s.finishInterrupted(ctx, pool, at, name)
+	return s.finishRemoval(ctx, pool, at, removalByID+imageID)
 }
 
 // removeLeftSnapshots removes the snapshots of a tombstone that were removed and have no clones any

@@ -1,6 +1,9 @@
 package ceph_test
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -214,8 +217,8 @@ func (r *rig) testAttributes(t *testing.T) {
 }
 
 // wantNothingOf fails the test if an image is left that was made for volumes of this name: also a
-// deleted one that has waited for its snapshots and clones. Images have other names, so it compares
-// what their metadata say.
+// deleted one that has waited for its snapshots and clones, or one whose removal was interrupted.
+// Images can have other names, so it compares what their metadata say.
 func (r *rig) wantNothingOf(t *testing.T, name string) {
 	t.Helper()
 	var left []string
@@ -226,7 +229,31 @@ func (r *rig) wantNothingOf(t *testing.T, name string) {
 			left = append(left, image+" "+meta)
 		}
 	}
+	for id, trashed := range r.trash(t, ceph.Pool) {
+		if strings.Contains(trashed, name) {
+			left = append(left, fmt.Sprintf("%s in the trash: %q", id, trashed))
+		}
+	}
 	if len(left) > 0 {
 		t.Errorf("all volumes and snapshots are deleted, but Ceph still has %q", left)
 	}
+}
+
+// trash returns the images in the trash of a pool, by their ids, as Ceph encodes them: with their
+// former names. `rbd trash ls` does not list those whose removal was interrupted.
+func (r *rig) trash(t *testing.T, pool string) map[string]string {
+	t.Helper()
+	keys, err := r.Tool(t.Context(), "rados", "-p", pool, "listomapkeys", "rbd_trash")
+	if err != nil && !strings.Contains(err.Error(), "No such file or directory") {
+		t.Fatal(err)
+	}
+	all := make(map[string]string)
+	for key := range strings.FieldsSeq(keys) {
+		file := filepath.Join(t.TempDir(), key)
+		// An image of another test may be gone by now.
+		if _, err := r.Tool(t.Context(), "rados", "-p", pool, "getomapval", "rbd_trash", key, file); err == nil {
+			all[key] = string(must.Value(os.ReadFile(file))(t))
+		}
+	}
+	return all
 }

@@ -313,7 +313,7 @@ func (p *openPool) RemoveFromTrash(imageID string) error {
 			return err
 		}
 		delete(n.trash, imageID)
-		im.isGone = true
+		im.isGone, im.hasNoHeader = true, true
 		im.detach()
 		return nil
 	})
