@@ -84,10 +84,11 @@ func texts(all ...string) []cell {
 func PrintRows(w io.Writer, statuses []claim.Status, o Options) error {
 	var rows [][]cell
 	if !o.NoHeaders {
-		header := texts("NAME", "REQUEST", "CLAIM", "FILESYSTEM", "USED", "STATE", "PROBLEM")
+		header := texts("NAME", "REQUEST", "CLAIM", "FILESYSTEM", "USED", "STATE")
 		if o.Wide {
 			header = append(header, texts("NODE", "CLASS", "DRIVER", "PERSISTENTVOLUME")...)
 		}
+		header = append(header, cell{text: "PROBLEM"})
 		if o.Namespace {
 			header = append(texts("NAMESPACE"), header...)
 		}
@@ -113,12 +114,12 @@ func rowOf(s *claim.Status, o Options) []cell {
 		layerSize(s.Layer(claim.LayerFilesystem)),
 		{text: used, color: usageColor(s.Usage)},
 		severityCell(s.Diagnosis.Severity),
-		{text: problemText(s, o)},
 	}
 	if o.Wide {
 		pod, _ := s.RunningPod()
 		row = append(row, texts(dash(pod.Node), dash(s.Class), dash(s.Driver), dash(s.Volume))...)
 	}
+	row = append(row, cell{text: problemText(s, o)})
 	if o.Namespace {
 		row = append(texts(s.Namespace), row...)
 	}
