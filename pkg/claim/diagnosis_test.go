@@ -97,6 +97,11 @@ const (
 	capacityField = `{"f:status":{"f:capacity":{"f:storage":{}}}}`
 )
 
+// short returns a claim whose capacity was written at a time, and whose filesystem has half of it.
+func short(at time.Time) Objects {
+	return withManagedField(withFilesystem(withPod(bound("1Gi")), 512*volume.MiB), "status", capacityField, at)
+}
+
 func TestSentences(t *testing.T) {
 	unbound := bound("1Gi")
 	unbound.Claim.Status.Phase = corev1.ClaimPending
@@ -130,13 +135,13 @@ func TestSentences(t *testing.T) {
 			noRight, SeverityUnknown, "nothing is stuck: the claim has 1 GiB; its filesystem could not be read",
 		},
 		"filesystem smaller than Kubernetes says": {
-			withManagedField(withFilesystem(withPod(bound("1Gi")), 512*volume.MiB), "status", capacityField, now.Add(-time.Hour)),
+			short(now.Add(-time.Hour)),
 			SeverityStuck, "filesystem for 60m: Kubernetes says that the claim has 1 GiB, but the filesystem has 512 MiB: " +
 				"512 MiB are missing (next step: delete the pod, so that the driver grows the filesystem when it mounts it; " +
 				"if it stays, read the log of the driver's node plugin)",
 		},
 		"reading older than the growth": {
-			withManagedField(withFilesystem(withPod(bound("1Gi")), 512*volume.MiB), "status", capacityField, now.Add(-10*time.Second)),
+			short(now.Add(-10 * time.Second)),
 			SeverityWaits, "filesystem for 10s: kubelet's reading is older than the growth of the claim to 1 GiB " +
 				"(next step: read the status again in a minute)",
 		},
@@ -261,7 +266,12 @@ func TestRefusedDiagnoses(t *testing.T) {
 }
 
 func TestLayers(t *testing.T) {
-	o := withStep(withFilesystem(withPod(bound("2Gi")), 960*volume.MiB), "NodeResizePending", "FileSystemResizePending", "")
+	o := withStep(
+		withFilesystem(withPod(bound("2Gi")), 960*volume.MiB),
+		"NodeResizePending",
+		"FileSystemResizePending",
+		"",
+	)
 	o.Volume.Value.Spec.Capacity = storage("2Gi")
 	read := func(o Objects) string {
 		var all []string
@@ -279,8 +289,10 @@ func TestLayers(t *testing.T) {
 
 	// With the readings of the driver all layers have a size, and they come before kubelet's.
 	o.Driver = Reading[[]Layer]{Value: []Layer{
-		{Name: LayerVolume, Size: 2 * volume.GiB, State: StateOK}, {Name: LayerDevice, Size: volume.GiB, State: StateShort},
-		{Name: LayerMapping, State: StateAbsent}, {Name: LayerFilesystem, Size: volume.GiB, State: StateWaits},
+		{Name: LayerVolume, Size: 2 * volume.GiB, State: StateOK},
+		{Name: LayerDevice, Size: volume.GiB, State: StateShort},
+		{Name: LayerMapping, State: StateAbsent},
+		{Name: LayerFilesystem, Size: volume.GiB, State: StateWaits},
 	}}
 	want = "request 2 GiB ok, claim 1 GiB waits, PV 2 GiB ok, volume 2 GiB ok, device 1 GiB SHORT, " +
 		"mapping 0 B none, filesystem 1 GiB waits"
@@ -294,7 +306,8 @@ func TestLayers(t *testing.T) {
 	o.Stats.Err = errors.New("the right to get nodes/proxy is missing")
 	s := NewStatus(o)
 	for name, want := range map[LayerName]string{
-		LayerPV: "the right to get persistentvolumes is missing", LayerFilesystem: "the right to get nodes/proxy is missing",
+		LayerPV:         "the right to get persistentvolumes is missing",
+		LayerFilesystem: "the right to get nodes/proxy is missing",
 	} {
 		if l := s.Layer(name); l.State != StateUnknown || l.Problem != want {
 			t.Errorf("%s: got %s with the problem %q, want unknown with %q", name, l.State, l.Problem, want)
@@ -303,8 +316,8 @@ func TestLayers(t *testing.T) {
 }
 
 func TestRefusalRemedy(t *testing.T) {
-	const message = "persistentvolumeclaims \"data\" is forbidden: only dynamically provisioned pvc can be resized and the " +
-		"storageclass that provisions the pvc must support resize"
+	const message = "persistentvolumeclaims \"data\" is forbidden: only dynamically provisioned pvc can be resized and " +
+		"the storageclass that provisions the pvc must support resize"
 	want := `kubectl patch storageclass fast -p '{"allowVolumeExpansion":true}', then patch the claim again`
 	if got := RefusalRemedy(message, "fast"); got != want {
 		t.Errorf("got %q, want %q", got, want)

@@ -176,8 +176,10 @@ func unreadLayer(l Layer, err error, otherwise string) Layer {
 // kubelet's.
 func storageLayers(o Objects, s *Status) []Layer {
 	layers := []Layer{
-		{Name: LayerVolume, Source: driverSource(s)}, {Name: LayerDevice, Source: driverSource(s)},
-		{Name: LayerMapping, Source: driverSource(s)}, {Name: LayerFilesystem, Source: driverSource(s)},
+		{Name: LayerVolume, Source: driverSource(s)},
+		{Name: LayerDevice, Source: driverSource(s)},
+		{Name: LayerMapping, Source: driverSource(s)},
+		{Name: LayerFilesystem, Source: driverSource(s)},
 	}
 	for i := range layers {
 		l := &layers[i]

@@ -35,8 +35,12 @@ func TestPageHasTheTables(t *testing.T) {
 		case *update:
 			page = strings.Replace(page, got, want, 1)
 		case got != want:
-			t.Errorf("%s: the table below %q is not that of remedies.yaml (write it: go test ./pkg/claim -run Page -update):\n%s",
-				pagePath, heading, firstDifference(got, want))
+			t.Errorf(
+				"%s: the table below %q is not that of remedies.yaml (write it: go test ./pkg/claim -run Page -update):\n%s",
+				pagePath,
+				heading,
+				firstDifference(got, want),
+			)
 		}
 	}
 	if *update {

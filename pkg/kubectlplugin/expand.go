@@ -15,6 +15,8 @@ import (
 	"github.com/growvol/growvol/pkg/claim/expansion"
 )
 
+// expandExamples are the examples in the help of the command expand, which this file has: the checks,
+// the growth of one claim, and the exit code.
 const expandExamples = `  # Grow a claim to 20 GiB and follow it
   kubectl growvol expand data-db-0 20Gi
 
@@ -164,7 +166,7 @@ func (r *expandRun) prepare(ctx context.Context, claims []corev1.PersistentVolum
 		if !expansion.Refused(checks) {
 			checks = append(checks, r.dryRun(ctx, c, target))
 		}
-		fmt.Fprintf(r.Out, "%s: %s → %s\n", c.Name, claim.Capacity(c), target.String())
+		r.printf("%s: %s → %s\n", c.Name, claim.Capacity(c), target.String())
 		for _, check := range checks {
 			r.printCheck(check)
 		}
@@ -172,17 +174,21 @@ func (r *expandRun) prepare(ctx context.Context, claims []corev1.PersistentVolum
 		growths = append(growths, growth{c, target})
 	}
 	if isRefused {
-		fmt.Fprintln(r.ErrOut, "refused: nothing was changed")
+		r.errorf("%s\n", "refused: nothing was changed")
 		return nil, errReported
 	}
 	if r.options.dryRun {
-		fmt.Fprintln(r.Out, "dry run: nothing was changed")
+		r.printf("%s\n", "dry run: nothing was changed")
 	}
 	return growths, nil
 }
 
 // dryRun lets the API server check the request.
-func (r *expandRun) dryRun(ctx context.Context, c *corev1.PersistentVolumeClaim, target resource.Quantity) expansion.Check {
+func (r *expandRun) dryRun(
+	ctx context.Context,
+	c *corev1.PersistentVolumeClaim,
+	target resource.Quantity,
+) expansion.Check {
 	if err := r.expander.Request(ctx, c, target, true); err != nil {
 		return expansion.Check{Verdict: expansion.VerdictFail, Text: err.Error()}
 	}
@@ -194,7 +200,7 @@ func (r *expandRun) printCheck(c expansion.Check) {
 	if c.Next != "" {
 		text += " (next step: " + c.Next + ")"
 	}
-	fmt.Fprintf(r.Out, "  %-8s%s\n", c.Verdict, text)
+	r.printf("  %-8s%s\n", c.Verdict, text)
 }
 
 // grow requests the target and follows the growth.

@@ -63,12 +63,12 @@ func (g *growthPrinter) elapsed() string {
 // line prints a line with the time, in place of the bar.
 func (g *growthPrinter) line(text string) {
 	g.clearBar()
-	fmt.Fprintf(g.run.Out, "  %8s  %s: %s\n", g.elapsed(), g.growth.claim.Name, text)
+	g.run.printf("  %8s  %s: %s\n", g.elapsed(), g.growth.claim.Name, text)
 }
 
 func (g *growthPrinter) clearBar() {
 	if g.isDrawn {
-		fmt.Fprint(g.run.Out, "\r\x1b[K")
+		g.run.printf("\r\x1b[K")
 		g.isDrawn = false
 	}
 }
@@ -76,47 +76,47 @@ func (g *growthPrinter) clearBar() {
 // drawBar draws the share of the stages that are passed.
 func (g *growthPrinter) drawBar(p expansion.Progress) {
 	done := barWidth * int(p.Stage) / int(expansion.StageGrown)
-	fmt.Fprintf(g.run.Out, "\r\x1b[K  %8s  [%s%s] %s", g.elapsed(),
+	g.run.printf("\r\x1b[K  %8s  [%s%s] %s", g.elapsed(),
 		strings.Repeat("#", done), strings.Repeat("-", barWidth-done), p.Status.Step)
 	g.isDrawn = true
 }
 
 func (g *growthPrinter) grown() {
 	g.clearBar()
-	fmt.Fprintf(g.run.Out, "%s has grown from %s to %s in %s\n", g.growth.claim.Name,
+	g.run.printf("%s has grown from %s to %s in %s\n", g.growth.claim.Name,
 		claim.Capacity(g.growth.claim), g.growth.target.String(), g.elapsed())
 }
 
 func (g *growthPrinter) refused(reason string) {
 	g.clearBar()
-	fmt.Fprintf(g.run.ErrOut, "%s: refused: %s\n", g.growth.claim.Name, reason)
+	g.run.errorf("%s: refused: %s\n", g.growth.claim.Name, reason)
 }
 
 func (g *growthPrinter) underWay(s *claim.Status) {
 	g.clearBar()
-	fmt.Fprintf(g.run.ErrOut, "%s: still under way after %s: %s\n", g.growth.claim.Name, g.elapsed(),
+	g.run.errorf("%s: still under way after %s: %s\n", g.growth.claim.Name, g.elapsed(),
 		s.Diagnosis.Sentence(g.run.now()))
 	g.hint()
 }
 
 func (g *growthPrinter) notWatched() {
-	fmt.Fprintf(g.run.Out, "%s: requested\n", g.growth.claim.Name)
+	g.run.printf("%s: requested\n", g.growth.claim.Name)
 	g.hint()
 }
 
 func (g *growthPrinter) interrupted() {
 	g.clearBar()
-	fmt.Fprintf(g.run.ErrOut, "%s: no longer watched; the growth continues\n", g.growth.claim.Name)
+	g.run.errorf("%s: no longer watched; the growth continues\n", g.growth.claim.Name)
 	g.hint()
 }
 
 func (g *growthPrinter) unwatchable(err error) {
 	g.clearBar()
-	fmt.Fprintf(g.run.ErrOut, "%s: requested, but it cannot be followed: %v\n", g.growth.claim.Name, err)
+	g.run.errorf("%s: requested, but it cannot be followed: %v\n", g.growth.claim.Name, err)
 }
 
 // hint prints how to see the growth later.
 func (g *growthPrinter) hint() {
-	fmt.Fprintf(g.run.ErrOut, "to see it: kubectl growvol status %s --namespace %s\n",
+	g.run.errorf("to see it: kubectl growvol status %s --namespace %s\n",
 		g.growth.claim.Name, g.growth.claim.Namespace)
 }

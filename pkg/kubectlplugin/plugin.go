@@ -69,7 +69,7 @@ func (p *plugin) run(ctx context.Context, args []string) int {
 	case errors.Is(err, errUnderWay):
 		return exitUnderWay
 	case !errors.Is(err, errReported):
-		fmt.Fprintln(p.ErrOut, "error: "+err.Error())
+		p.errorf("%s\n", "error: "+err.Error())
 	}
 	return exitRefused
 }
@@ -115,6 +115,12 @@ func (p *plugin) newReader() (r *reader.Reader, namespace string, err error) {
 	namespace, _, err = p.config.ToRawKubeConfigLoader().Namespace()
 	return &reader.Reader{Client: c.kubernetes, Stats: c.stats, Now: p.now}, namespace, err
 }
+
+// printf prints to the standard output. A terminal that is gone cannot show the error of a write.
+func (p *plugin) printf(format string, args ...any) { _, _ = fmt.Fprintf(p.Out, format, args...) }
+
+// errorf prints to the standard error output.
+func (p *plugin) errorf(format string, args ...any) { _, _ = fmt.Fprintf(p.ErrOut, format, args...) }
 
 // isTerminal reports whether w is a terminal that shows colors and moves its cursor.
 func (p *plugin) isTerminal(w io.Writer) bool {

@@ -79,7 +79,10 @@ type testPlugin struct {
 
 func newTestPlugin(stats reader.Stats, objects ...runtime.Object) *testPlugin {
 	allows := true
-	objects = append(objects, &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "fast"}, AllowVolumeExpansion: &allows})
+	objects = append(
+		objects,
+		&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "fast"}, AllowVolumeExpansion: &allows},
+	)
 	p := &testPlugin{client: fake.NewClientset(objects...)}
 	// The fake does not know dry runs.
 	p.client.PrependReactor("patch", "persistentvolumeclaims", func(a clienttesting.Action) (bool, runtime.Object, error) {
@@ -95,7 +98,7 @@ func newTestPlugin(stats reader.Stats, objects ...runtime.Object) *testPlugin {
 	return p
 }
 
-// grow lets the cluster answer each patch of a claim that is no dry run with a claim that has grown.
+// grow lets the cluster answer each patch of a claim that is no dry run with a grown claim.
 func (p *testPlugin) grow() {
 	p.client.PrependReactor("patch", "persistentvolumeclaims", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		patch, ok := a.(clienttesting.PatchActionImpl)
@@ -129,8 +132,11 @@ func (p *testPlugin) want(t *testing.T, code int, words []string, args ...string
 
 func TestStatusSortsByTrouble(t *testing.T) {
 	infeasible := claimOf("c-stuck", "9Ti", "1Gi")
-	status := &infeasible[0].(*corev1.PersistentVolumeClaim).Status //nolint:errcheck,forcetypeassert // made above
-	status.AllocatedResourceStatuses = map[corev1.ResourceName]corev1.ClaimResourceStatus{
+	c, ok := infeasible[0].(*corev1.PersistentVolumeClaim)
+	if !ok {
+		t.Fatalf("got the object %T, want a claim", infeasible[0])
+	}
+	c.Status.AllocatedResourceStatuses = map[corev1.ResourceName]corev1.ClaimResourceStatus{
 		corev1.ResourceStorage: corev1.PersistentVolumeClaimControllerResizeInfeasible,
 	}
 	stats := fixedStats{}
@@ -209,7 +215,8 @@ func TestExpandStopsWatchingWhenInterrupted(t *testing.T) {
 		return now
 	}
 	code := p.run(ctx, []string{"expand", "data", "2Gi", "--namespace", "shop"})
-	if got := p.errOut.String(); code != exitUnderWay || !strings.Contains(got, "no longer watched; the growth continues") {
+	if got := p.errOut.String(); code != exitUnderWay ||
+		!strings.Contains(got, "no longer watched; the growth continues") {
 		t.Errorf("got exit code %d and %q, want 2 and that the growth continues", code, got)
 	}
 }

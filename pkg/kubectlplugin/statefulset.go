@@ -2,7 +2,6 @@ package kubectlplugin
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"slices"
 	"sync"
@@ -40,12 +39,12 @@ func (r *expandRun) statefulSet(ctx context.Context, namespace, name string) err
 	}
 	switch {
 	case isCurrent:
-		fmt.Fprintf(r.Out, "the template %s of sts/%s has %s: new replicas get this size\n",
+		r.printf("the template %s of sts/%s has %s: new replicas get this size\n",
 			template.Name, name, template.Spec.Resources.Requests.Storage())
 	case !r.options.recreate || r.options.dryRun:
 		r.explainTemplate(set, template, target)
 	case outcome != expansion.OutcomeGrown:
-		fmt.Fprintf(r.ErrOut, "sts/%s is not created again, because not all claims have grown\n", name)
+		r.errorf("sts/%s is not created again, because not all claims have grown\n", name)
 	default:
 		return r.recreate(ctx, set, template, target)
 	}
@@ -81,7 +80,7 @@ func (r *expandRun) growAll(ctx context.Context, growths []growth) expansion.Out
 			outcomes = append(outcomes, outcome)
 			if outcome != expansion.OutcomeGrown && r.wait > 0 {
 				if left := len(growths) - i - 1; left > 0 {
-					fmt.Fprintf(r.ErrOut, "%d further claims are not grown, because %s has not grown\n", left, g.claim.Name)
+					r.errorf("%d further claims are not grown, because %s has not grown\n", left, g.claim.Name)
 				}
 				break
 			}
@@ -128,7 +127,7 @@ func (r *expandRun) explainTemplate(
 	set reader.StatefulSet, template *corev1.PersistentVolumeClaim, target resource.Quantity,
 ) {
 	name, namespace := set.Object.Name, set.Object.Namespace
-	fmt.Fprintf(r.Out, `the template %s of sts/%s still has %s: new replicas get a volume of this size.
+	r.printf(`the template %s of sts/%s still has %s: new replicas get a volume of this size.
 Kubernetes does not let a template be edited. To change it, the StatefulSet is deleted without its pods and
 claims (kubectl delete --cascade=orphan) and created again with the new size. Its pods continue to run:
   kubectl growvol expand sts/%s %s --recreate --template %s --namespace %s
@@ -145,15 +144,15 @@ func (r *expandRun) recreate(
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(r.Out, "sts/%s: deleting it without its pods and claims, and creating it again\n", set.Object.Name)
+	r.printf("sts/%s: deleting it without its pods and claims, and creating it again\n", set.Object.Name)
 	backup, err := r.expander.Recreate(ctx, now.Object, template.Name, target)
 	if err != nil {
 		if backup != "" {
-			fmt.Fprintln(r.ErrOut, "the StatefulSet is in the file "+backup)
+			r.errorf("%s\n", "the StatefulSet is in the file "+backup)
 		}
 		return err
 	}
-	fmt.Fprintf(r.Out, "sts/%s is created again with %s in the template %s; it has its pods and claims\n",
+	r.printf("sts/%s is created again with %s in the template %s; it has its pods and claims\n",
 		set.Object.Name, target.String(), template.Name)
 	return nil
 }

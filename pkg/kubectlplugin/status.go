@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/growvol/growvol/pkg/claim/table"
 )
 
+// statusExamples are the examples in the help of the command status, which this file has.
 const statusExamples = `  # All layers of a claim, and what is stuck
   kubectl growvol status data-db-0
 
@@ -144,7 +144,7 @@ func (p *plugin) reportNothing(o statusOptions, namespace string, args []string)
 	if namespace != "" {
 		text += " in namespace " + namespace
 	}
-	fmt.Fprintln(p.ErrOut, text)
+	p.errorf("%s\n", text)
 }
 
 // sortByTrouble orders the claims: those that need a person first, then the fullest.

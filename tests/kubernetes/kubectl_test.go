@@ -82,7 +82,13 @@ func TestKubectlExpandInUse(t *testing.T) {
 	wantSamePods := s.recordPods()
 	s.wantGrowvol(0, []string{"nothing is stuck: the claim has 1 GiB", "pod writer on node1", "vol-"}, "status", "data")
 	s.wantGrowvol(0, []string{"dry run: nothing was changed"}, "expand", "data", "2Gi", "--dry-run")
-	s.wantGrowvol(0, []string{"ok", "allows expansion", "grown", "data has grown from 1 GiB to 2Gi"}, "expand", "data", "2Gi")
+	s.wantGrowvol(
+		0,
+		[]string{"ok", "allows expansion", "grown", "data has grown from 1 GiB to 2Gi"},
+		"expand",
+		"data",
+		"2Gi",
+	)
 	s.wantSize("writer", mountPath, 2*volume.GiB)
 	s.wantGrowvol(0, []string{"data has grown from 2 GiB to 3Gi"}, "expand", "pvc/data", "+1Gi")
 	s.wantSize("writer", mountPath, 3*volume.GiB)
@@ -116,7 +122,13 @@ func TestKubectlExpandStepsBack(t *testing.T) {
 	s.createClaim(claim{name: "data", class: classXFS, size: "1Gi"})
 	s.startWriter("writer", "data", false)
 	wantSamePods := s.recordPods()
-	out := s.wantGrowvol(1, []string{"refused", "ControllerResizeInfeasible", "17 TiB", "16 TiB"}, "expand", "data", "17Ti")
+	out := s.wantGrowvol(
+		1,
+		[]string{"refused", "ControllerResizeInfeasible", "17 TiB", "16 TiB"},
+		"expand",
+		"data",
+		"17Ti",
+	)
 	s.wantGrowvol(0, []string{"ControllerResizeInfeasible", "FAILED", "step back"}, "status", "data")
 	s.wantGrowvol(0, []string{"stuck"}, "status")
 	command := regexp.MustCompile(`kubectl growvol (expand data \S+)`).FindStringSubmatch(out)
@@ -246,7 +258,14 @@ spec:
 	for n := range 2 {
 		s.wantData(fmt.Sprintf("database-%d", n))
 	}
-	s.wantGrowvol(0, []string{"already has 3 GiB", "new replicas get this size"}, "expand", "sts/database", "3Gi", "--recreate")
+	s.wantGrowvol(
+		0,
+		[]string{"already has 3 GiB", "new replicas get this size"},
+		"expand",
+		"sts/database",
+		"3Gi",
+		"--recreate",
+	)
 	s.wantGrowvol(0, []string{"data-database-0", "data-database-1"}, "status", "sts/database")
 
 	// A new replica has the new size.

@@ -83,8 +83,13 @@ func checkBound(c *corev1.PersistentVolumeClaim) Check {
 		return Check{Verdict: VerdictFail, Text: "the claim is being deleted"}
 	case c.Status.Phase != corev1.ClaimBound:
 		return Check{
-			Verdict: VerdictFail, Text: fmt.Sprintf("the claim is %s, not Bound: it has no volume yet", c.Status.Phase),
-			Next: fmt.Sprintf("wait until it is bound; kubectl describe pvc %s --namespace %s shows why not", c.Name, c.Namespace),
+			Verdict: VerdictFail,
+			Text:    fmt.Sprintf("the claim is %s, not Bound: it has no volume yet", c.Status.Phase),
+			Next: fmt.Sprintf(
+				"wait until it is bound; kubectl describe pvc %s --namespace %s shows why not",
+				c.Name,
+				c.Namespace,
+			),
 		}
 	}
 	return Check{Verdict: VerdictOK, Text: "the claim is bound to " + c.Spec.VolumeName}

@@ -43,7 +43,10 @@ func claimOf(request, capacity string) *corev1.PersistentVolumeClaim {
 }
 
 // withStep adds a resize status of an operation to the size, and a condition.
-func withStep(c *corev1.PersistentVolumeClaim, step, allocated, condition, message string) *corev1.PersistentVolumeClaim {
+func withStep(
+	c *corev1.PersistentVolumeClaim,
+	step, allocated, condition, message string,
+) *corev1.PersistentVolumeClaim {
 	c.Status.AllocatedResourceStatuses = map[corev1.ResourceName]corev1.ClaimResourceStatus{
 		corev1.ResourceStorage: corev1.ClaimResourceStatus(step),
 	}
@@ -118,7 +121,7 @@ func TestChecks(t *testing.T) {
 		refused bool
 		words   string
 	}{
-		"grows":         {claimOf("1Gi", "1Gi"), []runtime.Object{class(true), pod()}, "2Gi", false, "2 GiB is more than 1 GiB"},
+		"grows":         {claimOf("1Gi", "1Gi"), []runtime.Object{class(true), pod()}, "2Gi", false, "2 GiB is more than"},
 		"not bound":     {pending, []runtime.Object{class(true)}, "2Gi", true, "the claim is Pending"},
 		"class forbids": {claimOf("1Gi", "1Gi"), []runtime.Object{class(false)}, "2Gi", true, "does not allow expansion"},
 		"class is gone": {claimOf("1Gi", "1Gi"), nil, "2Gi", true, "the StorageClass fast does not exist"},
@@ -131,7 +134,8 @@ func TestChecks(t *testing.T) {
 		"without a pod": {claimOf("1Gi", "1Gi"), []runtime.Object{class(true)}, "2Gi", false, "no pod uses the claim"},
 		"node is behind": {
 			withStep(claimOf("2Gi", "1Gi"), "NodeResizePending", "2Gi", "FileSystemResizePending", ""),
-			[]runtime.Object{class(true), pod()}, "3Gi", false, "has not finished the previous growth",
+			[]runtime.Object{class(true), pod()},
+			"3Gi", false, "has not finished the previous growth",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -167,7 +171,7 @@ func TestRequestFailsWhenTheRequestHasChanged(t *testing.T) {
 	}
 }
 
-// A refusal of an earlier size, which the claim still shows after the patch, does not end the watch.
+// A refusal of an earlier size, which the claim shows for a while, does not end the watch.
 func TestWatchIgnoresTheRefusalOfAnEarlierSize(t *testing.T) {
 	const message = "rpc error: code = OutOfRange desc = too large"
 	infeasible := func(allocated string) *corev1.PersistentVolumeClaim {
@@ -244,7 +248,12 @@ func TestWatchEndsWhenTheRequestIsLowered(t *testing.T) {
 // statefulSet returns one with the templates.
 func statefulSet(templates ...string) *appsv1.StatefulSet {
 	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{
-		Namespace: "shop", Name: "db", UID: "old", ResourceVersion: "7", Generation: 3, Labels: map[string]string{"app": "db"},
+		Namespace:       "shop",
+		Name:            "db",
+		UID:             "old",
+		ResourceVersion: "7",
+		Generation:      3,
+		Labels:          map[string]string{"app": "db"},
 	}}
 	for _, name := range templates {
 		set.Spec.VolumeClaimTemplates = append(set.Spec.VolumeClaimTemplates, corev1.PersistentVolumeClaim{
@@ -264,7 +273,8 @@ func TestReplacementHasTheSizeInItsTemplate(t *testing.T) {
 		t.Errorf("got the metadata %+v, want labels without the identity of the predecessor", got.ObjectMeta)
 	}
 	data, wal := got.Spec.VolumeClaimTemplates[0], got.Spec.VolumeClaimTemplates[1]
-	if data.Spec.Resources.Requests.Storage().String() != "1Gi" || wal.Spec.Resources.Requests.Storage().String() != "5Gi" {
+	if data.Spec.Resources.Requests.Storage().String() != "1Gi" ||
+		wal.Spec.Resources.Requests.Storage().String() != "5Gi" {
 		t.Errorf("got the templates %+v and %+v, want 1Gi and 5Gi", data, wal)
 	}
 	_, err = replacementOf(statefulSet("data", "wal"), "", resource.MustParse("5Gi"))
@@ -299,9 +309,13 @@ func TestStages(t *testing.T) {
 		capacity, step string
 		want           Stage
 	}{
-		{"1Gi", "", StageRequested}, {"1Gi", "ControllerResizeInProgress", StageController},
-		{"1Gi", "ControllerResizeInfeasible", StageController}, {"1Gi", "NodeResizePending", StageVolumeGrown},
-		{"1Gi", "NodeResizeInProgress", StageNode}, {"2Gi", "NodeResizeInProgress", StageNode}, {"2Gi", "", StageGrown},
+		{"1Gi", "", StageRequested},
+		{"1Gi", "ControllerResizeInProgress", StageController},
+		{"1Gi", "ControllerResizeInfeasible", StageController},
+		{"1Gi", "NodeResizePending", StageVolumeGrown},
+		{"1Gi", "NodeResizeInProgress", StageNode},
+		{"2Gi", "NodeResizeInProgress", StageNode},
+		{"2Gi", "", StageGrown},
 		{"3Gi", "", StageGrown},
 	} {
 		if got := stageOf(claimOf("2Gi", test.capacity), test.step, resource.MustParse("2Gi")); got != test.want {

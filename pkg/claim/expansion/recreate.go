@@ -188,7 +188,8 @@ func (e *Expander) awaitAdopted(ctx context.Context, set *appsv1.StatefulSet, po
 		}
 		slices.Sort(missing)
 		if sleepErr := operation.Sleep(ctx, claimInterval); sleepErr != nil {
-			return volume.Errorf(volume.KindDeadline, "the StatefulSet %s is created again, but has not taken over its pods %q: %w",
+			return volume.Errorf(volume.KindDeadline,
+				"the StatefulSet %s is created again, but has not taken over its pods %q: %w",
 				set.Name, missing, volume.Join(err, sleepErr)).
 				WithRemedy("check it: kubectl describe statefulset " + set.Name + " --namespace " + set.Namespace)
 		}

@@ -155,7 +155,8 @@ func TestStatusNamesMissingRights(t *testing.T) {
 		t.Errorf("got a claim of %s, want 1 GiB", got)
 	}
 	for name, want := range map[claim.LayerName]string{
-		claim.LayerPV: "get persistentvolumes", claim.LayerVolume: "get persistentvolumes", claim.LayerFilesystem: "list pods",
+		claim.LayerPV: "get persistentvolumes", claim.LayerVolume: "get persistentvolumes",
+		claim.LayerFilesystem: "list pods",
 	} {
 		got := s.Layer(name)
 		if got.State != claim.StateUnknown || !strings.Contains(got.Problem, "the right to "+want+" is missing") {

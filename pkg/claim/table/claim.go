@@ -25,7 +25,10 @@ func PrintClaim(w io.Writer, s *claim.Status, o Options) error {
 			}
 		}
 		rows = append(rows, []cell{
-			{text: string(l.Name)}, layerSize(l), {dash(string(l.State)), stateColor(l.State)}, {text: source},
+			{text: string(l.Name)},
+			layerSize(l),
+			{dash(string(l.State)), stateColor(l.State)},
+			{text: source},
 			{text: age(o.Now, l.ReadAt)},
 		})
 	}

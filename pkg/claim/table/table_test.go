@@ -23,8 +23,20 @@ func growing() claim.Status {
 		Volume: "pvc-1", Step: "NodeResizeInProgress",
 		Pods: []claim.Pod{{Name: "db-0", Node: "node1", Runs: true}},
 		Layers: []claim.Layer{
-			{Name: claim.LayerRequest, Size: 20 * volume.GiB, State: claim.StateOK, Source: "PersistentVolumeClaim", ReadAt: now},
-			{Name: claim.LayerClaim, Size: 10 * volume.GiB, State: claim.StateWaits, Source: "PersistentVolumeClaim", ReadAt: now},
+			{
+				Name:   claim.LayerRequest,
+				Size:   20 * volume.GiB,
+				State:  claim.StateOK,
+				Source: "PersistentVolumeClaim",
+				ReadAt: now,
+			},
+			{
+				Name:   claim.LayerClaim,
+				Size:   10 * volume.GiB,
+				State:  claim.StateWaits,
+				Source: "PersistentVolumeClaim",
+				ReadAt: now,
+			},
 			{Name: claim.LayerPV, Size: 20 * volume.GiB, State: claim.StateOK, Source: "PersistentVolume pvc-1", ReadAt: now},
 			{
 				Name: claim.LayerVolume, Size: 20 * volume.GiB, State: claim.StateOK, Source: "Cinder handle-1, in-use",
@@ -100,7 +112,7 @@ func TestGoldenFiles(t *testing.T) {
 			return PrintRows(w, []claim.Status{stuck(), growing(), unread()}, o)
 		}
 	}
-	for name, print := range map[string]func(w *bytes.Buffer) error{
+	for name, write := range map[string]func(w *bytes.Buffer) error{
 		"claim":         one(growing(), Options{Now: now}),
 		"claim-color":   one(stuck(), Options{Now: now, Color: true}),
 		"claim-unread":  one(unread(), Options{Now: now}),
@@ -111,7 +123,7 @@ func TestGoldenFiles(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got bytes.Buffer
-			if err := print(&got); err != nil {
+			if err := write(&got); err != nil {
 				t.Fatal(err)
 			}
 			path := filepath.Join("testdata", name+".txt")
