@@ -42,7 +42,6 @@ const (
 
 // The keys of steps in remedies.yaml that callers treat in a special way.
 const (
-	KindUnseen     = "unseen"
 	KindInfeasible = "infeasible"
 	KindNodeUnused = "nodeUnused"
 )
@@ -227,6 +226,10 @@ func stepBackSize(request, capacity volume.Size) string {
 	return fmt.Sprintf("%dMi", capacity/volume.MiB+1)
 }
 
+// maxClockSkew is the difference between the clocks of a node, which dates kubelet's reading, and of
+// the API server, which dates the growth, up to which a reading is not reported as too small.
+const maxClockSkew = 10 * time.Second
+
 // diagnoseGrown returns the diagnosis of a claim that has the requested size: whether its
 // filesystem has it too.
 func diagnoseGrown(o Objects, s *Status) Diagnosis {
@@ -249,7 +252,7 @@ func diagnoseGrown(o Objects, s *Status) Diagnosis {
 		grown.Problem += ", and so has its " + what
 		return grown
 	}
-	if changed := statusTime(o.Claim); !stats.ReadAt.After(changed) {
+	if changed := statusTime(o.Claim); !stats.ReadAt.After(changed.Add(maxClockSkew)) {
 		return Diagnosis{
 			Severity: SeverityWaits, Kind: KindReadingOld, Subject: "filesystem", Since: changed,
 			Problem: "kubelet's reading is older than the growth of the claim to " + capacity.String(),

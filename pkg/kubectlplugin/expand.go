@@ -15,8 +15,8 @@ import (
 	"github.com/growvol/growvol/pkg/claim/expansion"
 )
 
-// expandExamples are the examples in the help of the command expand, which this file has: the checks,
-// the growth of one claim, and the exit code.
+// expandExamples are the examples in the help of the command expand. This file has the command:
+// the checks, the growth of one claim, and the exit code.
 const expandExamples = `  # Grow a claim to 20 GiB and follow it
   kubectl growvol expand data-db-0 20Gi
 

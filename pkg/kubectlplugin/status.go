@@ -16,7 +16,7 @@ import (
 	"github.com/growvol/growvol/pkg/claim/table"
 )
 
-// statusExamples are the examples in the help of the command status, which this file has.
+// statusExamples are the examples in the help of the command status. This file has the command.
 const statusExamples = `  # All layers of a claim, and what is stuck
   kubectl growvol status data-db-0
 

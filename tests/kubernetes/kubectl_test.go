@@ -154,7 +154,7 @@ func TestKubectlExpandUnderWay(t *testing.T) {
 	// A pod that no node has yet lets expand wait.
 	pod := s.podManifest("reader", "data", false, "pause")
 	s.apply(strings.Replace(pod, "spec:\n", "spec:\n  schedulingGates: [{name: growvol.io/test}]\n", 1))
-	code, out := s.growvolAfter([]string{"timeout", "--preserve-status", "--signal=INT", "5"}, "expand", "data", "2Gi")
+	code, out := s.growvolAfter([]string{"timeout", "--preserve-status", "--signal=INT", "20"}, "expand", "data", "2Gi")
 	s.checkOutput(code, 2, out, []string{"no longer watched; the growth continues", "kubectl growvol status data"})
 	s.wantGrowvol(2, []string{"still under way after 2"}, "expand", "data", "2Gi", "--wait=2s")
 	s.kubectl("patch", "pod", "reader", "--type=json", "--patch", `[{"op": "remove", "path": "/spec/schedulingGates"}]`)
