@@ -226,8 +226,8 @@ func stepBackSize(request, capacity volume.Size) string {
 	return fmt.Sprintf("%dMi", capacity/volume.MiB+1)
 }
 
-// maxClockSkew is the difference between the clocks of a node, which dates kubelet's reading, and of
-// the API server, which dates the growth, up to which a reading is not reported as too small.
+// maxClockSkew is the assumed difference between the clocks of a node, which dates the reading of
+// kubelet, and of the API server, which dates the growth.
 const maxClockSkew = 10 * time.Second
 
 // diagnoseGrown returns the diagnosis of a claim that has the requested size: whether its
