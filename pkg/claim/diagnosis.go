@@ -143,6 +143,7 @@ func diagnoseStep(o Objects, s *Status) Diagnosis {
 // addCause adds to the diagnosis of a step the driver's error, with its row of the tables.
 func (d *Diagnosis) addCause(s *Status, row stepRow) {
 	if row.Table == "" {
+		d.Message = "" // a state, not an error
 		return
 	}
 	if codeOf(d.Message) == "" {
@@ -159,6 +160,8 @@ func (d *Diagnosis) addCause(s *Status, row stepRow) {
 	if code == "" {
 		if row.Severity == SeverityStuck && text != "" {
 			d.Problem += ": " + text
+		} else {
+			d.Message = "" // no error
 		}
 		return
 	}
@@ -166,14 +169,17 @@ func (d *Diagnosis) addCause(s *Status, row stepRow) {
 	next := ownNext
 	if known, found := loadRemedies().findError(row.Table, d.Message); found && next == "" {
 		next = plainText(known.Do)
-		if strings.Contains(next, "remount") {
-			next += " (remount: " + plainText(loadRemedies().Remount) + ")"
-		}
 		d.Problem += " (" + plainText(known.Cause) + ")"
 	}
 	// kubelet does not repeat NodeExpandVolume after this code before the volume is staged again.
 	if row.Table == "node" && code == "FailedPrecondition" {
 		d.Refused, d.Severity = true, SeverityStuck
+		if next != "" && !strings.Contains(next, "remount") {
+			next += "; then remount"
+		}
+	}
+	if strings.Contains(next, "remount") {
+		next += " (remount: " + plainText(loadRemedies().Remount) + ")"
 	}
 	switch {
 	case next == "":

@@ -224,6 +224,8 @@ func statsLayer(o Objects, s *Status, name LayerName) Layer {
 	switch {
 	case s.Diagnosis.Kind == KindFilesystemShort:
 		l.State = StateShort
+	case s.Diagnosis.Kind == KindReadingOld:
+		l.State = StateWaits
 	case s.Step != "" && stats.Capacity < minFilesystem(Request(o.Claim)):
 		l.State = StateWaits
 		if s.Diagnosis.Severity == SeverityStuck {
