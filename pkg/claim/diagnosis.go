@@ -172,15 +172,11 @@ func (d *Diagnosis) addCause(s *Status, row stepRow) {
 		d.Problem += " (" + plainText(known.Cause) + ")"
 	}
 	// kubelet does not repeat NodeExpandVolume after this code before the volume is staged again.
-	if row.Table == "node" && code == "FailedPrecondition" {
+	needsRemount := row.Table == "node" && code == "FailedPrecondition"
+	if needsRemount {
 		d.Refused, d.Severity = true, SeverityStuck
-		if next != "" && !strings.Contains(next, "remount") {
-			next += "; then remount"
-		}
 	}
-	if strings.Contains(next, "remount") {
-		next += " (remount: " + plainText(loadRemedies().Remount) + ")"
-	}
+	next = explainRemount(next, needsRemount)
 	switch {
 	case next == "":
 	case d.Kind == KindInfeasible:
@@ -188,6 +184,17 @@ func (d *Diagnosis) addCause(s *Status, row stepRow) {
 	default:
 		d.Next = next
 	}
+}
+
+// explainRemount adds to a next step that the volume must be remounted, and what this means.
+func explainRemount(next string, isNeeded bool) string {
+	if isNeeded && next != "" && !strings.Contains(next, "remount") {
+		next += "; then remount"
+	}
+	if strings.Contains(next, "remount") {
+		next += " (remount: " + plainText(loadRemedies().Remount) + ")"
+	}
+	return next
 }
 
 // addDriverMissing replaces the next step where the node of a running pod has no such driver.
@@ -291,7 +298,7 @@ func fieldTime(c *corev1.PersistentVolumeClaim, subresource string, path ...stri
 		if entry.Subresource != subresource || entry.FieldsV1 == nil || entry.Time == nil || !entry.Time.After(last) {
 			continue
 		}
-		if hasField(entry.FieldsV1.Raw, path) {
+		if hasField(entry.FieldsV1.GetRawBytes(), path) {
 			last = entry.Time.Time
 		}
 	}
