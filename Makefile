@@ -31,7 +31,7 @@ setup: ## install what builds, tests and the demo need
 	@tests/setup.sh
 
 .PHONY: build
-build: ## build the plugins, static, into bin/
+build: ## build the plugins and kubectl-growvol, static, into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o $(BIN)/ ./cmd/...
 
 # The controller that links Ceph's libraries, which need cgo. Go's first build of them takes a minute.

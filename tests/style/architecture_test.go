@@ -89,6 +89,30 @@ func TestProgramsLinkTheirHalf(t *testing.T) {
 	}
 }
 
+// The plugins run on every node and hold what they need only: no client library of Kubernetes.
+func TestPluginsLinkNoKubernetesClient(t *testing.T) {
+	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "./cmd/growvol-controller", "./cmd/growvol-node")
+	list.Dir = filepath.Join("..", "..")
+	output, err := list.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	packages := strings.Fields(string(output))
+	if len(packages) < 100 {
+		t.Errorf("found %d packages, want at least 100", len(packages))
+	}
+	for _, name := range packages {
+		for _, forbidden := range []string{
+			"k8s.io/client-go", "k8s.io/api/", "k8s.io/apimachinery", "k8s.io/cli-runtime", "github.com/spf13/cobra",
+			module + "pkg/claim", module + "pkg/kubectlplugin",
+		} {
+			if strings.HasPrefix(name, forbidden) {
+				t.Errorf("a plugin links %s", name)
+			}
+		}
+	}
+}
+
 func TestFoldImports(t *testing.T) {
 	imports := map[string][]string{
 		"cmd/a":            {"pkg/b", "pkg/c"},
