@@ -14,15 +14,16 @@ import (
 // This file keeps librbd from breaking the exclusive lock of a node that is cut off.
 //
 // librbd changes an image with an object map only while it has the lock. It breaks that of a client
-// that has not answered for half a minute. This driver's connections do not fence such a client. The
-// kernel of a node that is back then gives up its object map while it still has requests that use
-// it, and stops with an assertion (Linux 6.1, __rbd_object_map_index; seen after a cut of 45 s).
+// that has not answered for half a minute. This driver's connections do not fence such a client.
+// The kernel of a node that is back then gives up its object map while it still has requests that
+// use it, and stops with an assertion (Linux 6.1, __rbd_object_map_index; seen after a cut of 45
+// s).
 
 // featureObjectMap is the feature of images whose lock may not be broken.
 const featureObjectMap = "object-map"
 
-// checkLock returns an error of kind Unavailable if librbd would have to break the lock of a node to
-// change the image. A node that is cut off after the check can still lose the lock.
+// checkLock returns an error of kind Unavailable if librbd would have to break the lock of a node
+// to change the image. A node that is cut off after the check can still lose the lock.
 func (s *session) checkLock(im ceph.Image, t target, info ceph.ImageInfo) error {
 	if !slices.Contains(info.Features, featureObjectMap) {
 		return nil
@@ -50,7 +51,8 @@ func (s *session) checkLock(im ceph.Image, t target, info ceph.ImageInfo) error 
 		WithRemedy("check the network of that node; " + retryRemedy)
 }
 
-// removeSnapshotOf removes a snapshot of an open image. Kind Unavailable: that of checkLock. ENOENT.
+// removeSnapshotOf removes a snapshot of an open image. Kind Unavailable: that of checkLock.
+// ENOENT.
 func (s *session) removeSnapshotOf(im ceph.Image, t target, name string) error {
 	info, err := im.Info()
 	if err == nil {

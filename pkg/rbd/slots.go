@@ -79,8 +79,8 @@ func (s *slots) take(ctx context.Context, t task) (free func(), err error) {
 	return func() { <-cluster; <-pool; gauge.Dec() }, nil
 }
 
-// takeLong waits for a place of the tasks that may run for hours, if t is one. It needs the place of
-// take, too. Kind Unavailable: ctx ended first.
+// takeLong waits for a place of the tasks that may run for hours, if t is one. It needs the place
+// of take, too. Kind Unavailable: ctx ended first.
 func (s *slots) takeLong(ctx context.Context, t task) (free func(), err error) {
 	if !t.isLong {
 		return func() {}, nil
