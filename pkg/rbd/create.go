@@ -154,7 +154,7 @@ func (s *session) removeNameOnly(ctx context.Context, pool ceph.Pool, h rbdcsi.V
 	}
 	s.log.WarnContext(ctx, "an interrupted call has left the name of an image without the image; removing it",
 		"image", h.String(), "imageID", id)
-	if err := s.discard(ctx, pool, h, id); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := s.discard(ctx, pool, h); err != nil && !errors.Is(err, unix.ENOENT) {
 		return false, fmt.Errorf("cannot remove the name of image %s, which has no header: %w", h, err)
 	}
 	return true, nil

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/rbd/internal/ceph"
-	"github.com/growvol/growvol/pkg/rbd/internal/header"
 	"github.com/growvol/growvol/pkg/rbdcsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -80,7 +79,7 @@ func (s *session) removeHalfCloned(ctx context.Context, f *found) error {
 	}
 	s.log.WarnContext(ctx, "an interrupted call has left an image half cloned; making it again",
 		"image", f.candidate.handle.String(), "imageID", f.info.ID)
-	err = s.discard(ctx, pool, f.candidate.handle, f.info.ID)
+	err = s.discard(ctx, pool, f.candidate.handle)
 	switch {
 	case errors.Is(err, unix.ENOTEMPTY):
 		return notCloneError(f, "the source of the request")
@@ -94,35 +93,17 @@ func (s *session) removeHalfCloned(ctx context.Context, f *found) error {
 
 // discard removes an image, or a name without an image, that an interrupted creation has left.
 // Errors: those of ceph.Pool.Remove.
-func (s *session) discard(ctx context.Context, pool ceph.Pool, h rbdcsi.VolumeHandle, id string) error {
+func (s *session) discard(ctx context.Context, pool ceph.Pool, h rbdcsi.VolumeHandle) error {
 	object := removalByName + h.Image
-	if err := s.recordRemoval(ctx, pool, h.Location, object, removal{DiscardID: id}); err != nil {
+	if err := s.recordRemoval(ctx, pool, h.Location, object, removal{IsDiscarded: true}); err != nil {
 		return err
 	}
 	err := pool.Remove(h.Image)
-	if err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) {
-		return err // it may have done a part
+	switch {
+	case errors.Is(err, unix.ENOTEMPTY): // it is no such image
+		return errors.Join(err, s.dropRemoval(pool, object))
+	case err != nil && !isMissing(err):
+		return err
 	}
-	return errors.Join(err, s.dropRemoval(pool, object))
-}
-
-// finishDiscard finishes a discard that was interrupted. It does nothing if the trash has no image
-// of that id, or one that a user has moved there.
-func finishDiscard(pool ceph.Pool, id string) error {
-	values, err := pool.OmapValues(header.Trash, header.TrashKey(id))
-	value, ok := values[header.TrashKey(id)]
-	if err != nil || !ok {
-		return ignoreMissing(err)
-	}
-	trashed, err := header.ReadTrashed(value)
-	if err != nil {
-		return fmt.Errorf("cannot read image id %s in the trash: %w", id, err)
-	}
-	if !trashed.IsRemoving {
-		return nil
-	}
-	if err := pool.RemoveFromTrash(id); err != nil && !isMissing(err) {
-		return fmt.Errorf("cannot finish the removal of image %s, id %s: %w", trashed.Name, id, err)
-	}
-	return nil
+	return s.finishRemoval(ctx, pool, h.Location, object)
 }

@@ -45,13 +45,14 @@ func isTombstone(name, imageID string) bool {
 
 // removal is the content of the RADOS object that is written before a clone is removed, and removed
 // after its parent was checked: by it, a repeated deletion finds the parent although the clone is
-// gone. Before what an interrupted creation has left is removed, one is written with its id: a new
-// image can have the name when that removal is interrupted, too.
+// gone. One is also written before what an interrupted creation has left is removed: a new image
+// can have the name when that removal is interrupted, too.
 type removal struct {
 	Pool      string `json:"pool,omitempty"`
 	Namespace string `json:"namespace,omitempty"`
-	ImageID   string `json:"imageID,omitempty"`   // of the parent
-	DiscardID string `json:"discardID,omitempty"` // of what an interrupted creation has left
+	ImageID   string `json:"imageID,omitempty"` // of the parent; empty: none
+	// IsDiscarded: what an interrupted creation had left under the name of the volume was removed.
+	IsDiscarded bool `json:"isDiscarded,omitempty"`
 }
 
 // Names of the objects. A volume is known by its name when its deletion is repeated, a tombstone by
@@ -71,6 +72,8 @@ func (s *session) recordParent(
 		removal{Pool: parent.Pool, Namespace: parent.Namespace, ImageID: parent.ID})
 }
 
+// recordRemoval writes the object. It finishes what an object that exists says of a parent, and
+// keeps what it says of interrupted creations.
 func (s *session) recordRemoval(
 	ctx context.Context, pool ceph.Pool, at rbdcsi.Location, object string, r removal,
 ) error {
@@ -82,7 +85,18 @@ func (s *session) recordRemoval(
 	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
-	if err := s.finishRemoval(ctx, pool, at, object); err != nil {
+	old, err := readRemoval(pool, at, object)
+	if err == nil {
+		err = s.removeParent(ctx, at, old)
+	}
+	if err == nil || isMissing(err) {
+		err = s.dropRemoval(pool, object)
+	}
+	if err != nil {
+		return err
+	}
+	r.IsDiscarded = r.IsDiscarded || old.IsDiscarded
+	if content, err = json.Marshal(r); err != nil {
 		return err
 	}
 	return pool.ForceObject(object, content)
@@ -96,32 +110,47 @@ func (s *session) dropRemoval(pool ceph.Pool, object string) error {
 	return nil
 }
 
-// finishRemoval removes the parent that the object names if it is a tombstone without snapshots, or
-// finishes the removal that it names, and then removes the object. It does nothing if there is no
-// such object.
+// finishRemoval removes the parent that the object names if it is a tombstone without snapshots,
+// and what an interrupted removal has left of earlier images of the name, and then the object. It
+// does nothing if there is no such object. No image may have the name of the object.
 func (s *session) finishRemoval(ctx context.Context, pool ceph.Pool, at rbdcsi.Location, object string) error {
-	content, err := pool.ReadObject(object)
+	r, err := readRemoval(pool, at, object)
 	if isMissing(err) {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("cannot read the object %s: %w", object, err)
+	if err == nil {
+		err = s.removeParent(ctx, at, r)
 	}
-	var r removal
-	if err := json.Unmarshal(content, &r); err != nil {
-		return volume.Errorf(volume.KindInternal, "the object %s of pool %s cannot be decoded: %w",
-			object, poolAndNamespace(at), err).
-			WithRemedy("remove it: rados -p " + at.Pool + " rm " + object)
-	}
-	if r.DiscardID != "" {
-		err = finishDiscard(pool, r.DiscardID)
-	} else {
-		err = s.removeUnused(ctx, rbdcsi.Location{Cluster: at.Cluster, Pool: r.Pool, Namespace: r.Namespace}, r.ImageID)
+	if err == nil && r.IsDiscarded {
+		err = s.finishInterrupted(ctx, pool, at, strings.TrimPrefix(object, removalByName))
 	}
 	if err != nil {
 		return err
 	}
 	return s.dropRemoval(pool, object)
+}
+
+// readRemoval reads the object. ENOENT.
+func readRemoval(pool ceph.Pool, at rbdcsi.Location, object string) (removal, error) {
+	var r removal
+	content, err := pool.ReadObject(object)
+	if err != nil {
+		return r, fmt.Errorf("cannot read the object %s: %w", object, err)
+	}
+	if err := json.Unmarshal(content, &r); err != nil {
+		return r, volume.Errorf(volume.KindInternal, "the object %s of pool %s cannot be decoded: %w",
+			object, poolAndNamespace(at), err).
+			WithRemedy("remove it: rados -p " + at.Pool + " rm " + object)
+	}
+	return r, nil
+}
+
+// removeParent removes the parent of a removed clone if it is a tombstone without snapshots.
+func (s *session) removeParent(ctx context.Context, at rbdcsi.Location, r removal) error {
+	if r.ImageID == "" {
+		return nil
+	}
+	return s.removeUnused(ctx, rbdcsi.Location{Cluster: at.Cluster, Pool: r.Pool, Namespace: r.Namespace}, r.ImageID)
 }
 
 // removeUnused removes the image of that id if it is a tombstone without snapshots, and then does
