@@ -293,3 +293,19 @@ func TestDeleteLeavesOthersInTheTrash(t *testing.T) {
 		t.Errorf("the cluster has %v, want %v", got, want[1:])
 	}
 }
+
+// An interrupted `rbd trash move` leaves an image whose name the directory still has: it is not one
+// that is being removed.
+func TestDeleteLeavesHalfTrashedImage(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	v := r.create(t, request("moved"))
+	r.server.BeginMoveToTrash("volumes", "", "csi-vol-moved")
+	check(t, r.Delete(t.Context(), v.ID))
+	if n := r.server.Calls()["Pool.Remove"]; n > 0 {
+		t.Errorf("%d removals, want none: the image has its data", n)
+	}
+	if got := r.server.Contents(); !slices.Contains(got, "volumes//csi-vol-moved (trash)") {
+		t.Errorf("the cluster has %v, want the image in the trash", got)
+	}
+}
