@@ -568,3 +568,45 @@ func TestHalfCloneIsMadeAgain(t *testing.T) {
 		r.mustCopy(t, req)
 	}
 }
+
+// Another clone of the same snapshot does not make a half clone a whole one: the snapshot must know
+// each of its clones, or it goes with the last that it knows.
+func TestHalfCloneBesideAnotherClone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	source := r.create(t, request("source"))
+	r.server.Write("volumes", "", "csi-vol-source", 0, 4, 7)
+	s := r.snapshot(t, "s", source.ID)
+	r.mustCopy(t, copyRequest("first", volume.Source{SnapshotID: s.ID}))
+	req := copyRequest("second", volume.Source{SnapshotID: s.ID})
+	r.server.Inject(fakeceph.Fault{Call: "Pool.Clone", Steps: 3, Errno: unix.ETIMEDOUT, IsLast: true})
+	if _, err := r.createCopy(t, req); err == nil {
+		t.Fatal("the clone was not interrupted")
+	}
+	r.mustCopy(t, req)
+	im, err := r.testPool(t, "volumes", "").Open("csi-vol-source", true)
+	check(t, err)
+	children, err := im.Children()
+	check(t, err)
+	check(t, im.Close())
+	if len(children) != 2 {
+		t.Errorf("the snapshot knows the clones %+v, want both", children)
+	}
+}
+
+// A half clone that a client has open, as a controller that is still making it, is not removed.
+func TestHalfCloneInUseStays(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	source := r.create(t, request("source"))
+	req := copyRequest("copy", volume.Source{VolumeID: source.ID})
+	r.server.Inject(fakeceph.Fault{Call: "Pool.Clone", Steps: 2, Errno: unix.ETIMEDOUT, IsLast: true})
+	if _, err := r.createCopy(t, req); err == nil {
+		t.Fatal("the clone was not interrupted")
+	}
+	m := r.server.Map("volumes", "", "csi-vol-copy", fakeceph.MapOptions{})
+	_, err := r.createCopy(t, req)
+	volumetest.WantKind(t, err, volume.KindUnavailable, "in use by "+m.Address)
+	m.Unmap()
+	r.mustCopy(t, req)
+}
