@@ -270,3 +270,42 @@ func TestCopiesConverge(t *testing.T) {
 		}, base,
 	}.checkConverges(t)
 }
+
+// A volume that an administrator has moved to the trash, and one that never existed, count as
+// deleted. What is in the trash stays there, also the rest of another removal.
+func TestDeleteLeavesOthersInTheTrash(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	moved, half := r.create(t, request("moved")), r.create(t, request("half"))
+	r.server.MoveToTrash("volumes", "", "csi-vol-moved")
+	r.server.Inject(fakeceph.Fault{Call: "Pool.Remove", Steps: 3, Errno: unix.ETIMEDOUT, IsLast: true})
+	if err := r.Delete(t.Context(), half.ID); err == nil {
+		t.Fatal("the removal was not interrupted")
+	}
+	check(t, r.Delete(t.Context(), moved.ID))
+	check(t, r.Delete(t.Context(), "a/volumes/csi-vol-never"))
+	want := []string{"volumes//csi-vol-half (trash)", "volumes//csi-vol-moved (trash)"}
+	if got := r.server.Contents(); !slices.Equal(got, want) {
+		t.Errorf("the cluster has %v, want %v", got, want)
+	}
+	check(t, r.Delete(t.Context(), half.ID))
+	if got := r.server.Contents(); !slices.Equal(got, want[1:]) {
+		t.Errorf("the cluster has %v, want %v", got, want[1:])
+	}
+}
+
+// An interrupted `rbd trash move` leaves an image whose name the directory still has: it is not one
+// that is being removed.
+func TestDeleteLeavesHalfTrashedImage(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	v := r.create(t, request("moved"))
+	r.server.BeginMoveToTrash("volumes", "", "csi-vol-moved")
+	check(t, r.Delete(t.Context(), v.ID))
+	if n := r.server.Calls()["Pool.Remove"]; n > 0 {
+		t.Errorf("%d removals, want none: the image has its data", n)
+	}
+	if got := r.server.Contents(); !slices.Contains(got, "volumes//csi-vol-moved (trash)") {
+		t.Errorf("the cluster has %v, want the image in the trash", got)
+	}
+}

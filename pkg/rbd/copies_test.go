@@ -505,3 +505,108 @@ func TestImageWithTheNameOfAnotherTombstoneStays(t *testing.T) {
 		t.Errorf("the cluster has %v, want %v", got, want)
 	}
 }
+
+// A clone that its parent does not know is removed only if it has nothing of its own: no data, and
+// no metadata.
+func TestHalfCloneWithContentStays(t *testing.T) {
+	t.Parallel()
+	for steps, name := range map[int]string{2: "without a parent", 3: "with a parent"} {
+		for content, add := range map[string]func(t *testing.T, r *rig, image string){
+			"data": func(_ *testing.T, r *rig, image string) {
+				r.server.Write("volumes", "", image, 1<<13, 1, 7) // at 512 MiB
+			},
+			"metadata": func(t *testing.T, r *rig, image string) {
+				t.Helper()
+				pool := r.testPool(t, "volumes", "")
+				id, err := pool.ImageID(image)
+				check(t, err)
+				check(t, pool.SetMetadata(id, "owner", "somebody"))
+			},
+			"snapshots": func(t *testing.T, r *rig, image string) {
+				t.Helper()
+				im, err := r.testPool(t, "volumes", "").Open(image, false)
+				check(t, err)
+				check(t, im.CreateSnapshot("theirs"))
+				check(t, im.Close())
+			},
+		} {
+			t.Run(name+"/"+content, func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t)
+				source := r.create(t, request("source"))
+				req := copyRequest("copy", volume.Source{VolumeID: source.ID})
+				r.server.Inject(fakeceph.Fault{Call: "Pool.Clone", Steps: steps, Errno: unix.ETIMEDOUT, IsLast: true})
+				if _, err := r.createCopy(t, req); err == nil {
+					t.Fatal("the clone was not interrupted")
+				}
+				add(t, r, "csi-vol-copy")
+				before := r.server.Contents()
+				_, err := r.createCopy(t, req)
+				volumetest.WantKind(t, err, volume.KindAlreadyExists, "csi-vol-copy")
+				for _, object := range before {
+					if strings.Contains(object, "csi-vol-copy") && !slices.Contains(r.server.Contents(), object) {
+						t.Errorf("%s is gone", object)
+					}
+				}
+			})
+		}
+	}
+}
+
+// Without content of its own it is made again.
+func TestHalfCloneIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	for _, steps := range []int{2, 3} {
+		r := newRig(t)
+		source := r.create(t, request("source"))
+		req := copyRequest("copy", volume.Source{VolumeID: source.ID})
+		r.server.Write("volumes", "", "csi-vol-source", 0, 4, 7)
+		r.server.Inject(fakeceph.Fault{Call: "Pool.Clone", Steps: steps, Errno: unix.ETIMEDOUT, IsLast: true})
+		if _, err := r.createCopy(t, req); err == nil {
+			t.Fatal("the clone was not interrupted")
+		}
+		r.mustCopy(t, req)
+	}
+}
+
+// Another clone of the same snapshot does not make a half clone a whole one: the snapshot must know
+// each of its clones, or it goes with the last that it knows.
+func TestHalfCloneBesideAnotherClone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	source := r.create(t, request("source"))
+	r.server.Write("volumes", "", "csi-vol-source", 0, 4, 7)
+	s := r.snapshot(t, "s", source.ID)
+	r.mustCopy(t, copyRequest("first", volume.Source{SnapshotID: s.ID}))
+	req := copyRequest("second", volume.Source{SnapshotID: s.ID})
+	r.server.Inject(fakeceph.Fault{Call: "Pool.Clone", Steps: 3, Errno: unix.ETIMEDOUT, IsLast: true})
+	if _, err := r.createCopy(t, req); err == nil {
+		t.Fatal("the clone was not interrupted")
+	}
+	r.mustCopy(t, req)
+	im, err := r.testPool(t, "volumes", "").Open("csi-vol-source", true)
+	check(t, err)
+	children, err := im.Children()
+	check(t, err)
+	check(t, im.Close())
+	if len(children) != 2 {
+		t.Errorf("the snapshot knows the clones %+v, want both", children)
+	}
+}
+
+// A half clone that a client has open, as a controller that is still making it, is not removed.
+func TestHalfCloneInUseStays(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	source := r.create(t, request("source"))
+	req := copyRequest("copy", volume.Source{VolumeID: source.ID})
+	r.server.Inject(fakeceph.Fault{Call: "Pool.Clone", Steps: 2, Errno: unix.ETIMEDOUT, IsLast: true})
+	if _, err := r.createCopy(t, req); err == nil {
+		t.Fatal("the clone was not interrupted")
+	}
+	m := r.server.Map("volumes", "", "csi-vol-copy", fakeceph.MapOptions{})
+	_, err := r.createCopy(t, req)
+	volumetest.WantKind(t, err, volume.KindUnavailable, "in use by "+m.Address)
+	m.Unmap()
+	r.mustCopy(t, req)
+}

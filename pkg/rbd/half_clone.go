@@ -72,10 +72,8 @@ func (s *session) removeHalfCloned(ctx context.Context, f *found) error {
 	if len(all) > 0 { // librbd copies the metadata of the parent last
 		return notCloneError(f, "the source of the request")
 	}
-	if !f.hasParent {
-		if err := s.checkNoData(ctx, pool, f, math.MaxUint64); err != nil {
-			return err
-		}
+	if err := s.checkNoOwnData(ctx, pool, f); err != nil {
+		return err
 	}
 	s.log.WarnContext(ctx, "an interrupted call has left an image half cloned; making it again",
 		"image", f.candidate.handle.String(), "imageID", f.info.ID)
@@ -106,4 +104,29 @@ func (s *session) discard(ctx context.Context, pool ceph.Pool, h rbdcsi.VolumeHa
 		return err
 	}
 	return s.finishRemoval(ctx, pool, h.Location, object)
+}
+
+// checkNoOwnData returns an error of kind AlreadyExists if the image has data besides those of its
+// parent. A clone that was almost flattened, by hand, is no clone of its parent any more either.
+func (s *session) checkNoOwnData(ctx context.Context, pool ceph.Pool, f *found) error {
+	if !f.hasParent {
+		return s.checkNoData(ctx, pool, f, math.MaxUint64)
+	}
+	im, err := pool.OpenID(f.info.ID, true)
+	if err != nil {
+		return fmt.Errorf("cannot open image %s: %w", f.candidate.handle, err)
+	}
+	defer s.closeImage(ctx, im)
+	sparse, ok := im.(ceph.Sparsifier)
+	if !ok {
+		return fmt.Errorf("cannot read whether image %s has data: %w", f.candidate.handle, unix.EOPNOTSUPP)
+	}
+	used, err := usage(sparse, f.info.Size, func() bool { return true })
+	if err != nil {
+		return fmt.Errorf("cannot read whether image %s has data: %w", f.candidate.handle, err)
+	}
+	if used > 0 {
+		return notCloneError(f, "the source of the request")
+	}
+	return nil
 }

@@ -399,12 +399,16 @@ type fakeRecorder struct {
 	// detached, unless nil, reports whether the volume is detached at that check, from 1.
 	detached func(check int) bool
 	checks   int
+	checkErr error // of the checks from the second
 }
 
 func (r *fakeRecorder) CheckAttached(context.Context, string) error {
 	r.checks++
 	if r.detached != nil && r.detached(r.checks) {
 		return volume.Errorf(volume.KindPrecondition, "detached")
+	}
+	if r.checks > 1 {
+		return r.checkErr
 	}
 	return nil
 }
@@ -477,6 +481,24 @@ func TestVolumeThatIsDetachedMeanwhileIsUnmapped(t *testing.T) {
 		t.Errorf("mapped %d times, recorded %v and %v; want the mapping and its end", m.addCount(), r.mapped, r.unmapped)
 	}
 	wantNoRecords(t, c)
+}
+
+// While the API server does not answer, nothing proves that the volume is detached: the mapping
+// stays for the retry.
+func TestMappingStaysIfItsAttachmentCannotBeRead(t *testing.T) {
+	m := newFakeMachine(t)
+	r := &fakeRecorder{mapped: map[string]string{}, checkErr: volume.Errorf(volume.KindUnavailable, "no API server")}
+	c := m.newConnector(t.TempDir(), func(o *Options) { o.Recorder = r })
+	_, err := c.Connect(t.Context(), published())
+	volumetest.WantKind(t, err, volume.KindUnavailable, "no API server")
+	if len(r.unmapped) != 0 || len(r.mapped) != 1 {
+		t.Errorf("recorded %v and %v, want the mapping only", r.mapped, r.unmapped)
+	}
+	r.checkErr = nil
+	mustConnect(t, c, published())
+	if m.addCount() != 1 {
+		t.Errorf("mapped %d times, want once", m.addCount())
+	}
 }
 
 // A mapping that is in use stays: nothing proves that the data may be lost.

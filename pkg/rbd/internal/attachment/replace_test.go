@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/growvol/growvol/pkg/rbd/internal/fakeceph"
 	"github.com/growvol/growvol/pkg/rbd/noderecord"
 	"github.com/growvol/growvol/pkg/volume"
@@ -81,11 +83,7 @@ func TestFenceOfOthersIsNotReplacedWhileItProtectsAnotherNode(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, m := attached(t, "locked")
-			record := r.records["n1"]
-			record.Clients[0].Images = append(record.Clients[0].Images, noderecord.Image{
-				PoolID: r.pool.ID(), ID: must.Value(r.pool.ImageID("plain"))(t), Name: "rbd/plain",
-			})
-			r.write("n1")
+			r.recordPlain("")
 			r.ceph.Fence(m.Address)
 			use(r)
 			r.kill("n1", m)
@@ -137,5 +135,45 @@ func TestFenceThatAnotherCallHasReplacedIsNotRemoved(t *testing.T) {
 	if calls := r.ceph.Calls(); !isReplaced || calls["Cluster.Unfence"] > 0 {
 		t.Errorf("got the calls %v after another call has replaced the fence (%t), want no Unfence", calls, isReplaced)
 	}
+	r.wantFenced("n1", m.Address)
+}
+
+// recordPlain adds the image "plain", or a snapshot of it, to what the first client of n1 has.
+func (r *rig) recordPlain(snapshot string) {
+	r.t.Helper()
+	record := r.records["n1"]
+	record.Clients[0].Images = append(record.Clients[0].Images, noderecord.Image{
+		PoolID: r.pool.ID(), ID: must.Value(r.pool.ImageID("plain"))(r.t), Name: "rbd/plain", Snapshot: snapshot,
+	})
+	r.write("n1")
+}
+
+// If nothing tells who uses an image of the client, its fence stays.
+func TestFenceOfOthersIsNotReplacedAfterAnError(t *testing.T) {
+	r, m := attached(t, "locked")
+	r.recordPlain("")
+	r.ceph.Fence(m.Address)
+	r.kill("n1", m)
+	r.taint("n1")
+	r.ceph.ResetCalls()
+	r.ceph.Inject(fakeceph.Fault{Call: "Pool.OpenID", Errno: unix.EIO})
+	if err := r.detach("locked", "n1"); err == nil || !strings.Contains(err.Error(), "cannot read who uses image") {
+		t.Errorf("got %v, want that the users of an image cannot be read", err)
+	}
+	if calls := r.ceph.Calls(); calls["Cluster.Unfence"]+calls["Cluster.Fence"] > 0 {
+		t.Errorf("got the calls %v, want the fence unchanged", calls)
+	}
+	r.wantNodes("locked", "n1")
+}
+
+// A snapshot cannot be written to, so that others may use its image.
+func TestFenceOfOthersIsReplacedWhileItsSnapshotIsInUse(t *testing.T) {
+	r, m := attached(t, "locked")
+	r.recordPlain("s")
+	must.Succeed(t, r.attach("plain", "n2", writer()))
+	r.ceph.Fence(m.Address)
+	r.kill("n1", m)
+	r.taint("n1")
+	must.Succeed(t, r.detach("locked", "n1"))
 	r.wantFenced("n1", m.Address)
 }

@@ -200,6 +200,16 @@ func (s *Server) MoveToTrash(poolName, namespaceName, imageName string) {
 	delete(n.ids, imageName)
 }
 
+// BeginMoveToTrash leaves what an interrupted `rbd trash move` leaves: the image is in the trash, and
+// the directory still has its name.
+func (s *Server) BeginMoveToTrash(poolName, namespaceName, imageName string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.pools[poolName].namespaces[namespaceName]
+	n.trash[n.images[imageName].id] = n.images[imageName]
+	delete(n.ids, imageName)
+}
+
 // SetOmap writes an object with those keys, such as the journal of ceph-csi.
 func (s *Server) SetOmap(poolName, namespaceName, objectName string, values map[string]string) {
 	s.mu.Lock()
