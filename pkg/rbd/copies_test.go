@@ -520,7 +520,7 @@ func TestHalfCloneWithContentStays(t *testing.T) {
 				pool := r.testPool(t, "volumes", "")
 				id, err := pool.ImageID(image)
 				check(t, err)
-				check(t, pool.SetMetadata(id, "owner", "somebody"))
+				check(t, pool.SetMetadata(id, "owner", "team"))
 			},
 			"snapshots": func(t *testing.T, r *rig, image string) {
 				t.Helper()

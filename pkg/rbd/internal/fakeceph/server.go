@@ -200,8 +200,8 @@ func (s *Server) MoveToTrash(poolName, namespaceName, imageName string) {
 	delete(n.ids, imageName)
 }
 
-// BeginMoveToTrash leaves what an interrupted `rbd trash move` leaves: the image is in the trash, and
-// the directory still has its name.
+// BeginMoveToTrash leaves what an interrupted `rbd trash move` leaves: the image is in the trash,
+// and the directory still has its name.
 func (s *Server) BeginMoveToTrash(poolName, namespaceName, imageName string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
