@@ -1,14 +1,17 @@
 package deploy_test
 
 import (
+	"bytes"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/growvol/growvol/pkg/cindercsi"
+	"github.com/growvol/growvol/pkg/kubectlplugin"
 	"github.com/growvol/growvol/pkg/rbdcsi"
 )
 
@@ -78,6 +81,16 @@ func TestOptionsInTheDocumentation(t *testing.T) {
 			if !regexp.MustCompile("`--" + m[1] + "[`=]").MatchString(reference) {
 				t.Errorf("the reference does not have the option --%s of %s", m[1], program)
 			}
+		}
+	}
+	for _, command := range []string{"status", "expand"} {
+		var help bytes.Buffer
+		streams := genericiooptions.IOStreams{In: strings.NewReader(""), Out: &help, ErrOut: &help}
+		if code := kubectlplugin.Run(t.Context(), []string{command, "--help"}, streams); code != 0 {
+			t.Fatalf("kubectl growvol %s --help: exit code %d\n%s", command, code, help.String())
+		}
+		for _, m := range regexp.MustCompile(`(?m)^ +(?:-[a-z], )?(--[a-z-]+)`).FindAllStringSubmatch(help.String(), -1) {
+			known[m[1]] = true
 		}
 	}
 	otherPrograms := regexp.MustCompile(
