@@ -280,3 +280,12 @@ func takeID(t *testing.T, c *connection, pool string) uint64 {
 	check(t, releaseSnapshotID(io, id))
 	return id
 }
+
+// A snapshot without clones goes at once: nothing would remove it later.
+func TestSnapshotWithoutClonesIsRemoved(t *testing.T) {
+	p, prefix := testPool(t, connect(t, rigConfig(t)))
+	i := ofUnused(t, p, prefix+"a")
+	check(t, i.CreateSnapshot("s"))
+	check(t, i.RemoveSnapshot("s"))
+	wantSnapshots(t, p, prefix+"a", 0, 0)
+}
