@@ -261,7 +261,7 @@ func TestSnapshotOfUnusedImageWithDataPool(t *testing.T) {
 	check(t, err)
 	id := snapshots[0].ID
 	if id <= before || id >= after {
-		t.Errorf("got the id %d, want one between %d and %d, which the data pool has given before and after", id, before, after)
+		t.Errorf("got the id %d, want one between %d and %d, as the data pool has given", id, before, after)
 	}
 	for takeID(t, p.connection, "ecdata") <= id {
 	}
