@@ -261,8 +261,7 @@ func TestSnapshotOfUnusedImageWithDataPool(t *testing.T) {
 	check(t, err)
 	id := snapshots[0].ID
 	if id <= before || id >= after {
-		t.Errorf("got the id %d, want one between %d and %d, which the data pool has given before and after",
-			id, before, after)
+		t.Errorf("got the id %d, want one between %d and %d, as the data pool has given", id, before, after)
 	}
 	for takeID(t, p.connection, "ecdata") <= id {
 	}
@@ -280,4 +279,13 @@ func takeID(t *testing.T, c *connection, pool string) uint64 {
 	check(t, err)
 	check(t, releaseSnapshotID(io, id))
 	return id
+}
+
+// A snapshot without clones goes at once: nothing would remove it later.
+func TestSnapshotWithoutClonesIsRemoved(t *testing.T) {
+	p, prefix := testPool(t, connect(t, rigConfig(t)))
+	i := ofUnused(t, p, prefix+"a")
+	check(t, i.CreateSnapshot("s"))
+	check(t, i.RemoveSnapshot("s"))
+	wantSnapshots(t, p, prefix+"a", 0, 0)
 }
