@@ -140,7 +140,7 @@ func (c *Connector) whyUnusable(m mapping, r mapRequest) (reason, err error) {
 	if err := r.target.check(m); err != nil {
 		return err, nil
 	}
-	if err := c.bus.refreshSize(m); err != nil {
+	if err := c.bus.refresh(m); err != nil {
 		if errors.Is(err, unix.ESHUTDOWN) {
 			return fencedError(m), nil
 		}
