@@ -379,8 +379,9 @@ func TestExpandThroughFaults(t *testing.T) {
 	}
 }
 
-// Expand reports an extension that never ends as unfinished, not as failed.
-func TestExpandEndsBeforeTheContextWhenCinderHangs(t *testing.T) {
+// Expand reports an extension that never ends as unfinished, not as failed. The server ends ctx
+// before the deadline of its caller (package csiserver).
+func TestExpandReportsAnExtensionThatHangsAsUnfinished(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id := r.cloud.Add(fakecloud.Volume{})
@@ -389,9 +390,6 @@ func TestExpandEndsBeforeTheContextWhenCinderHangs(t *testing.T) {
 	defer cancel()
 	_, err := r.Expand(short, id, 2*volume.GiB)
 	cindertest.CheckKind(t, err, volume.KindDeadline, id, "extending")
-	if short.Err() != nil {
-		t.Error("the answer came after the caller's deadline")
-	}
 }
 
 func TestExpandFailsWhenTheVolumeVanishes(t *testing.T) {
