@@ -128,6 +128,7 @@ type appReport struct {
 	StallMS    int64  `json:"stall_ms"`
 	Device     int64  `json:"device"`
 	Filesystem int64  `json:"filesystem"`
+	AtMS       int64  `json:"at_ms"`
 }
 
 // runApp runs a command of the application in a pod.

@@ -5,6 +5,8 @@
 //	app stop            ends the writing and reads all data back
 //	app verify PATH     reads back what an earlier pod has written to the directory
 //	app size PATH       prints the sizes of the volume
+//	app await PATH BYTES
+//	                    waits until the filesystem has BYTES, and prints the time
 //	app use PATH BYTES  checks that BYTES of the volume can be used
 //	app pause           waits
 //
@@ -37,6 +39,7 @@ type report struct {
 	StallMS    int64  `json:"stall_ms,omitempty"`   // the longest duration of one write or fsync
 	Device     int64  `json:"device,omitempty"`     // size of the block device, in bytes
 	Filesystem int64  `json:"filesystem,omitempty"` // size of the filesystem, in bytes, as df shows it
+	AtMS       int64  `json:"at_ms,omitempty"`      // when the size was reached, in milliseconds of Unix time
 	Error      string `json:"error,omitempty"`
 }
 
@@ -77,6 +80,12 @@ func run(ctx context.Context, args []string) (report, error) {
 		return verify(path)
 	case "size":
 		return readSize(path)
+	case "await":
+		n, err := strconv.ParseInt(count, 10, 64)
+		if err != nil {
+			return report{}, err
+		}
+		return awaitSize(ctx, path, n)
 	case "use":
 		n, err := strconv.ParseInt(count, 10, 64)
 		if err != nil {

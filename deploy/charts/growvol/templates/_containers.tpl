@@ -34,6 +34,11 @@ capabilities: {drop: [ALL]}
 {{- if or .Values.node.startupTaint.enabled (include "growvol.usesNodes" .) -}}true{{- end -}}
 {{- end }}
 
+{{- /* The components that have pods, with commas in between. */ -}}
+{{- define "growvol.components" -}}
+controller,node{{ if .Values.operator.enabled }},operator{{ end }}
+{{- end }}
+
 {{- /* "true" if csi-snapshotter takes group snapshots, which only rbd has, otherwise empty. */ -}}
 {{- define "growvol.groupSnapshots" -}}
 {{- if and (eq .Values.backend "rbd") .Values.sidecars.snapshotter.groupSnapshots -}}true{{- end -}}
