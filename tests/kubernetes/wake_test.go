@@ -124,21 +124,21 @@ func TestOperatorRights(t *testing.T) {
 	s := newNamespaceInUse(t)
 	s.installOperator(1)
 	as := "--as=system:serviceaccount:" + s.release + ":growvol-operator"
-	patch := func(patch string) error {
-		_, err := kubectl(t.Context(), "--namespace", s.name, as, "patch", "pod", "writer", "--type=merge", "--patch", patch)
+	patch := func(kind, patch string) error {
+		_, err := kubectl(t.Context(), "--namespace", s.name, as, "patch", "pod", "writer", "--type="+kind, "--patch", patch)
 		return err
 	}
-	must.Succeed(t, patch(`{"metadata": {"annotations": {"`+kubeletwake.AnnotationWoken+`": "{}"}}}`))
-	for _, refused := range []string{
-		`{"metadata": {"annotations": {"other": "x"}}}`,
-		`{"metadata": {"labels": {"app": "x"}}}`,
-		`{"metadata": {"finalizers": ["growvol.io/x"]}}`,
-		`{"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": "1"}]}}`,
-		`{"spec": {"activeDeadlineSeconds": 1}}`,
-		`{"spec": {"containers": [{"name": "app", "image": "localhost/other:test"}]}}`,
-		`{"spec": {"tolerations": [{"operator": "Exists"}]}}`,
+	must.Succeed(t, patch("merge", `{"metadata": {"annotations": {"`+kubeletwake.AnnotationWoken+`": "{}"}}}`))
+	for _, refused := range [][2]string{
+		{"merge", `{"metadata": {"annotations": {"other": "x"}}}`},
+		{"merge", `{"metadata": {"labels": {"app": "x"}}}`},
+		{"merge", `{"metadata": {"finalizers": ["growvol.io/x"]}}`},
+		{"merge", `{"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": "1"}]}}`},
+		{"merge", `{"spec": {"activeDeadlineSeconds": 1}}`},
+		{"strategic", `{"spec": {"containers": [{"name": "app", "image": "localhost/other:test"}]}}`},
+		{"json", `[{"op": "add", "path": "/spec/tolerations/-", "value": {"operator": "Exists"}}]`},
 	} {
-		if err := patch(refused); err == nil || !strings.Contains(err.Error(), "the operator may change") {
+		if err := patch(refused[0], refused[1]); err == nil || !strings.Contains(err.Error(), "the operator may change") {
 			t.Errorf("patch %s: got %v, want a refusal of the admission policy", refused, err)
 		}
 	}
