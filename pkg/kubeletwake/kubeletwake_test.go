@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"slices"
 	"strings"
 	"testing"
 
@@ -25,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/growvol/growvol/pkg/claimcache"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/must"
 )
@@ -118,7 +118,7 @@ func (s *state) start(t *testing.T) *rig {
 		}
 	}
 	c := fake.NewClientBuilder().WithObjects(objects...).WithInterceptorFuncs(s.hooks).
-		WithIndex(&corev1.Pod{}, IndexClaims, indexClaims).Build()
+		WithIndex(&corev1.Pod{}, claimcache.IndexClaims, claimcache.ClaimsOf).Build()
 	r.Reconciler = NewReconciler(Options{
 		Drivers: []string{driver}, Client: c, Live: c, Events: r.recorder,
 		Metrics: NewMetrics(prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler),
@@ -213,7 +213,7 @@ func TestWhichPodsAreWoken(t *testing.T) {
 		"the claim is excluded":                   {func(s *state) { s.claim.Annotations = map[string]string{AnnotationEnabled: "false"} }, false},
 		"the claim is included explicitly":        {func(s *state) { s.claim.Annotations = map[string]string{AnnotationEnabled: "true"} }, true},
 		"the pod is excluded":                     {annotatePod(AnnotationEnabled, "false"), false},
-		"the pod is a static pod's copy":          {annotatePod(annotationMirror, "hash"), false},
+		"the pod is a static pod's copy":          {annotatePod(claimcache.AnnotationMirror, "hash"), false},
 		"the pod ends":                            {func(s *state) { s.pod.DeletionTimestamp, s.pod.Finalizers = &now, []string{"a/b"} }, false},
 		"the claim is being deleted":              {func(s *state) { s.claim.DeletionTimestamp, s.claim.Finalizers = &now, []string{"a/b"} }, false},
 		"the pod does not run yet":                {func(s *state) { s.pod.Status.Phase = corev1.PodPending }, false},
@@ -258,7 +258,7 @@ func TestWhichPodsAreWoken(t *testing.T) {
 
 func migrate(to string) func(*state) {
 	return func(s *state) {
-		s.pv.Annotations = map[string]string{annotationMigratedTo: to}
+		s.pv.Annotations = map[string]string{"pv.kubernetes.io/migrated-to": to}
 		s.pv.Spec.PersistentVolumeSource = corev1.PersistentVolumeSource{
 			Cinder: &corev1.CinderPersistentVolumeSource{VolumeID: "1"},
 		}
@@ -468,40 +468,6 @@ func observations(t *testing.T, m *Metrics) uint64 {
 	registry.MustRegister(m.growth)
 	families := must.Value(registry.Gather())(t)
 	return families[0].GetMetric()[0].GetHistogram().GetSampleCount()
-}
-
-// The cache keeps what the rules read: the reduced pod gives the same answers.
-func TestReducedPodsGiveTheSameAnswers(t *testing.T) {
-	p := newPod("writer", "data", "logs")
-	p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "e", VolumeSource: corev1.VolumeSource{
-		Ephemeral: &corev1.EphemeralVolumeSource{VolumeClaimTemplate: &corev1.PersistentVolumeClaimTemplate{}},
-	}}, corev1.Volume{Name: "s", VolumeSource: corev1.VolumeSource{
-		Secret: &corev1.SecretVolumeSource{SecretName: "secret"},
-	}})
-	p.Spec.InitContainers = []corev1.Container{{VolumeMounts: []corev1.VolumeMount{{Name: "e"}, {Name: "s"}}}}
-	p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "PASSWORD", Value: "secret"}}
-	p.ResourceVersion = "7"
-	p.Annotations = map[string]string{
-		AnnotationWoken: `{"data":1}`, AnnotationEnabled: "true", "other": "secret",
-	}
-	small, ok := reduce(p).(*corev1.Pod)
-	if !ok || strings.Contains(fmt.Sprint(small), "secret") {
-		t.Fatalf("got %v, want a pod without what the rules do not read", small)
-	}
-	if got, want := claimsOf(small), []string{"data", "logs", "writer-e"}; !slices.Equal(got, want) {
-		t.Errorf("got the claims %v, want %v", got, want)
-	}
-	if !canWake(small) || !maps.Equal(wokenFor(small), wokenFor(p)) {
-		t.Errorf("the reduced pod %v gives other answers", small)
-	}
-	got, want := must.Value(newWakePatch(small, "data", 2))(t), must.Value(newWakePatch(p, "data", 2))(t)
-	if string(got) != string(want) {
-		t.Errorf("got the patch %s, want %s", got, want)
-	}
-	p.Annotations = map[string]string{annotationMirror: "x"}
-	if mirror, ok := reduce(p).(*corev1.Pod); !ok || canWake(mirror) {
-		t.Error("the copy of a static pod can be woken after the reduction")
-	}
 }
 
 // A pod that begins to run causes a look at its claims; other changes do not.

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/growvol/growvol/pkg/claim"
+	"github.com/growvol/growvol/pkg/claimcache"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -22,7 +23,7 @@ import (
 type Options struct {
 	// Drivers are the CSI drivers whose volumes are watched. Other volumes are left alone.
 	Drivers []string
-	Client  client.Client // reads from a cache, which has the index IndexClaims of pods
+	Client  client.Client // reads from a cache, which has the index of package claimcache
 	Live    client.Reader // reads from the API server
 	Events  events.EventRecorder
 	Metrics *Metrics
@@ -50,18 +51,21 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if !waitsForKubelet(&c) {
 		return reconcile.Result{}, nil
 	}
-	size, err := r.readSize(ctx, &c)
-	if err != nil || size <= claim.Capacity(&c) {
+	pv, err := claimcache.VolumeOf(ctx, r.Live, &c, r.Drivers)
+	if err != nil || pv == nil {
 		return reconcile.Result{}, err
 	}
-	var pods corev1.PodList
-	err = r.Client.List(ctx, &pods, client.InNamespace(c.Namespace), client.MatchingFields{IndexClaims: c.Name})
+	size := volume.Size(pv.Spec.Capacity.Storage().Value()) // with which kubelet compares
+	if size <= claim.Capacity(&c) {
+		return reconcile.Result{}, nil
+	}
+	pods, err := claimcache.PodsOf(ctx, r.Client, &c)
 	if err != nil {
-		return reconcile.Result{}, fmt.Errorf("list the pods of claim %s: %w", request.NamespacedName, err)
+		return reconcile.Result{}, err
 	}
 	var failed []error
-	for i := range pods.Items {
-		if p := &pods.Items[i]; canWake(p) && wokenFor(p)[c.Name] < size {
+	for i := range pods {
+		if p := &pods[i]; canWake(p) && wokenFor(p)[c.Name] < size {
 			failed = append(failed, r.wake(ctx, &c, p, size))
 		}
 	}
@@ -78,22 +82,6 @@ func resultOf(failed []error) (reconcile.Result, error) {
 		return reconcile.Result{RequeueAfter: conflictPause}, nil
 	}
 	return reconcile.Result{}, errors.Join(others...)
-}
-
-// readSize returns the size that kubelet compares with: that of the PersistentVolume. It returns 0
-// if the volume is gone, or belongs to another driver or claim.
-func (r *Reconciler) readSize(ctx context.Context, c *corev1.PersistentVolumeClaim) (volume.Size, error) {
-	var pv corev1.PersistentVolume
-	err := r.Live.Get(ctx, types.NamespacedName{Name: c.Spec.VolumeName}, &pv)
-	switch ref := pv.Spec.ClaimRef; {
-	case apierrors.IsNotFound(err):
-		return 0, nil
-	case err != nil:
-		return 0, fmt.Errorf("read PersistentVolume %s of claim %s/%s: %w", c.Spec.VolumeName, c.Namespace, c.Name, err)
-	case ref == nil || ref.UID != c.UID || !slices.Contains(r.Drivers, driverOf(&pv)):
-		return 0, nil
-	}
-	return volume.Size(pv.Spec.Capacity.Storage().Value()), nil
 }
 
 // wake changes the annotation of the pod.

@@ -18,16 +18,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/growvol/growvol/pkg/claim"
+	"github.com/growvol/growvol/pkg/claimcache"
 )
 
-const (
-	// AnnotationEnabled on a claim or a pod turns the wake off for it, with the value "false".
-	AnnotationEnabled = "growvol.io/wake-kubelet"
-	// annotationMirror marks the copy of a static pod, which kubelet reads from a file.
-	annotationMirror = "kubernetes.io/config.mirror"
-	// annotationMigratedTo names the CSI driver of a PersistentVolume with an in-tree volume.
-	annotationMigratedTo = "pv.kubernetes.io/migrated-to"
-)
+// AnnotationEnabled on a claim or a pod turns the wake off for it, with the value "false".
+const AnnotationEnabled = "growvol.io/wake-kubelet"
 
 // waitsForKubelet reports whether the volume of the claim has grown and its filesystem waits for a
 // node that has not begun.
@@ -37,54 +32,10 @@ func waitsForKubelet(c *corev1.PersistentVolumeClaim) bool {
 		claim.StepOf(c) == string(corev1.PersistentVolumeClaimNodeResizePending)
 }
 
-// driverOf returns the CSI driver of the volume. It is empty if the volume has none.
-func driverOf(pv *corev1.PersistentVolume) string {
-	if pv.Spec.CSI != nil {
-		return pv.Spec.CSI.Driver
-	}
-	return pv.Annotations[annotationMigratedTo]
-}
-
 // canWake reports whether a wake of the pod has an effect and is allowed. A pod that does not run
 // yet needs none: kubelet compares the sizes when it mounts the volume and when a container starts.
 func canWake(p *corev1.Pod) bool {
-	_, isMirror := p.Annotations[annotationMirror]
+	_, isMirror := p.Annotations[claimcache.AnnotationMirror]
 	return p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodRunning && p.Spec.NodeName != "" &&
 		!isMirror && p.Annotations[AnnotationEnabled] != "false"
-}
-
-// claimsOf returns the names of the claims whose volumes a container of the pod can write to.
-// kubelet does not grow a volume for a pod that uses it read-only, or in no container.
-func claimsOf(p *corev1.Pod) []string {
-	var names []string
-	for i := range p.Spec.Volumes {
-		v := &p.Spec.Volumes[i]
-		switch {
-		case !isUsed(p, v.Name):
-		case v.PersistentVolumeClaim != nil && !v.PersistentVolumeClaim.ReadOnly:
-			names = append(names, v.PersistentVolumeClaim.ClaimName)
-		case v.Ephemeral != nil:
-			names = append(names, p.Name+"-"+v.Name) // as Kubernetes names them
-		}
-	}
-	return names
-}
-
-// isUsed reports whether a container of the pod uses the volume.
-func isUsed(p *corev1.Pod, volume string) bool {
-	for _, containers := range [][]corev1.Container{p.Spec.InitContainers, p.Spec.Containers} {
-		for i := range containers {
-			for _, m := range containers[i].VolumeMounts {
-				if m.Name == volume {
-					return true
-				}
-			}
-			for _, d := range containers[i].VolumeDevices {
-				if d.Name == volume {
-					return true
-				}
-			}
-		}
-	}
-	return false
 }

@@ -21,6 +21,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/growvol/growvol/pkg/claimcache"
+	"github.com/growvol/growvol/pkg/growthreport"
 	"github.com/growvol/growvol/pkg/kubeletwake"
 )
 
@@ -61,15 +63,22 @@ func Run(ctx context.Context, config *rest.Config, o Options) error {
 	if err != nil {
 		return fmt.Errorf("connect to the API server: %w", err)
 	}
-	if err := addChecks(m); err != nil {
+	if err := errors.Join(addChecks(m), claimcache.AddIndex(ctx, m.GetFieldIndexer())); err != nil {
 		return err
+	}
+	report := growthreport.NewReconciler(growthreport.Options{
+		Drivers: o.Drivers, Client: m.GetClient(), Live: m.GetAPIReader(), Log: o.Log, Now: time.Now,
+		Events: m.GetEventRecorder("growvol-operator"), Metrics: metrics.Registry,
+	})
+	if err := report.SetUp(m); err != nil {
+		return fmt.Errorf("report growths: %w", err)
 	}
 	if o.WakeKubelet {
 		wake := kubeletwake.NewReconciler(kubeletwake.Options{
 			Drivers: o.Drivers, Client: m.GetClient(), Live: m.GetAPIReader(), Log: o.Log,
 			Events: m.GetEventRecorder("growvol-operator"), Metrics: kubeletwake.NewMetrics(metrics.Registry),
 		})
-		if err := wake.SetUp(ctx, m); err != nil {
+		if err := wake.SetUp(m); err != nil {
 			return fmt.Errorf("wake kubelet: %w", err)
 		}
 	}
@@ -89,7 +98,7 @@ func (o Options) managerOptions() manager.Options {
 		Logger: logr.FromSlogHandler(o.Log.Handler()),
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
-			ByObject:         map[client.Object]cache.ByObject{&corev1.Pod{}: kubeletwake.PodCache()},
+			ByObject:         map[client.Object]cache.ByObject{&corev1.Pod{}: claimcache.Pods()},
 		},
 		LeaderElection: o.LeaderElection, LeaderElectionID: o.LeaseName, LeaderElectionNamespace: o.LeaseNamespace,
 		LeaderElectionReleaseOnCancel: true,
