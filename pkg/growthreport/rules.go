@@ -7,6 +7,7 @@
 package growthreport
 
 import (
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -65,8 +66,5 @@ func judge(d claim.Diagnosis, since, now time.Time) (state, time.Duration) {
 func noteOf(d claim.Diagnosis) string {
 	d.Since = time.Time{}
 	note := d.Sentence(time.Time{})
-	if len(note) > maxNote {
-		note = string([]rune(note[:maxNote-10])) // a rune that was cut becomes one of 3 bytes
-	}
-	return note
+	return strings.ToValidUTF8(note[:min(len(note), maxNote)], "")
 }

@@ -157,6 +157,26 @@ func TestOperatorRights(t *testing.T) {
 	}
 }
 
+// The node refuses to grow the filesystem, for which Kubernetes writes no event: the operator does,
+// with the next step. kubelet was woken once, and not again.
+func TestOperatorReportsARefusal(t *testing.T) {
+	if hasSysResource(t) {
+		t.Skip("ext4 grows on this machine: the node refuses nothing")
+	}
+	s := newNamespace(t)
+	s.installOperator(1)
+	s.createClaim(claim{name: "data", class: classExt4, size: "1Gi"})
+	s.startWriter("writer", "data", false)
+	wantSamePods := s.recordPods()
+	s.requestSize("data", "2Gi")
+	s.wantCondition("data", "NodeResizeError", "CAP_SYS_RESOURCE")
+	s.wantEvent("PersistentVolumeClaim", "data", "GrowthStuck", "CAP_SYS_RESOURCE", "next step")
+	s.wantOperatorMetric(`growvol_operator_growths{state="stuck"}`, 1)
+	s.wantOperatorMetric("growvol_operator_kubelet_wakes_total", 1)
+	wantSamePods()
+	s.wantData("writer")
+}
+
 // setSyncFrequency restarts kubelet with this pause between two synchronizations of a pod, until
 // the end of the test.
 func (s namespace) setSyncFrequency(pause string) {
@@ -296,7 +316,7 @@ func (s namespace) wantOperatorMetric(name string, want int) {
 	for pod := range strings.FieldsSeq(pods) {
 		metrics := s.must(kubectl(s.Context(), "get", "--raw",
 			"/api/v1/namespaces/"+s.release+"/pods/"+pod+":9810/proxy/metrics"))
-		m := regexp.MustCompile(`(?m)^` + name + ` (\d+)$`).FindStringSubmatch(metrics)
+		m := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` (\d+)$`).FindStringSubmatch(metrics)
 		if m == nil {
 			s.Fatalf("pod %s has no metric %s", pod, name)
 		}
