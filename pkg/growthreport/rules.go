@@ -39,7 +39,8 @@ const (
 // states returns all states.
 func states() []state { return []state{stateRunning, stateUnused, stateDelayed, stateStuck} }
 
-// isGrowing reports whether the claim does not have the requested size, or shows a step of a resize.
+// isGrowing reports whether the claim does not have the requested size, or shows a step of a
+// resize.
 func isGrowing(c *corev1.PersistentVolumeClaim) bool {
 	return c.DeletionTimestamp == nil && c.Status.Phase == corev1.ClaimBound && c.Spec.VolumeName != "" &&
 		(claim.StepOf(c) != "" || claim.Request(c) > claim.Capacity(c))
