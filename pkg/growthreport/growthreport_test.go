@@ -170,7 +170,8 @@ func TestGrowthWithoutAnErrorIsReportedLate(t *testing.T) {
 	r.want(stateDelayed, 0, "Warning GrowthDelayed", "kubelet has not noticed")
 }
 
-// The time of a step that no condition dates counts from the first look, and begins again with another step.
+// The time of a step that no condition dates counts from the first look, and begins again with
+// another step.
 func TestTimeBeginsWithTheStep(t *testing.T) {
 	r := newRig(t, interceptor.Funcs{})
 	r.want(stateRunning, delayedAfter) // no component has seen the request

@@ -107,13 +107,7 @@ func TestOperatorKilled(t *testing.T) {
 	s.deletePods(operatorPods)
 	s.must(kubectl(t.Context(), "rollout", "status", "deployment/growvol-operator", "--namespace", s.release,
 		"--timeout="+waitTimeout.String()))
-	s.eventually(func(context.Context) error {
-		pods := s.must(kubectl(t.Context(), "get", "pods", "--namespace", s.release, "--selector", operatorPods, "-o", "name"))
-		if active := s.activeOperator(); active == "" || !strings.Contains(pods, active) {
-			return fmt.Errorf("the lease belongs to %q, the pods are %s", active, pods)
-		}
-		return nil
-	})
+	s.activeOperator()
 	if after := version(); after != before {
 		t.Errorf("a restart has changed the pod: version %s, then %s", before, after)
 	}
@@ -216,13 +210,25 @@ func (s namespace) installOperator(replicas int) {
 		fmt.Sprintf("--set=operator.replicas=%d", replicas)))
 }
 
-// activeOperator returns the name of the pod that has the lease.
+// activeOperator returns the name of the pod that has the lease, and waits until one of the present
+// pods has it.
 func (s namespace) activeOperator() string {
 	s.Helper()
-	holder := s.must(kubectl(s.Context(), "get", "lease", "growvol-operator", "--namespace", s.release,
-		"-o", "jsonpath={.spec.holderIdentity}"))
-	pod, _, _ := strings.Cut(holder, "_")
-	return pod
+	var active string
+	s.eventually(func(ctx context.Context) error {
+		holder, err := kubectl(ctx, "get", "lease", "growvol-operator", "--namespace", s.release,
+			"-o", "jsonpath={.spec.holderIdentity}")
+		if err != nil {
+			return err
+		}
+		active, _, _ = strings.Cut(holder, "_")
+		pods, err := kubectl(ctx, "get", "pods", "--namespace", s.release, "--selector", operatorPods, "-o", "name")
+		if err == nil && (active == "" || !strings.Contains(pods, active)) {
+			err = fmt.Errorf("the lease belongs to %q, the pods are %s", active, pods)
+		}
+		return err
+	})
+	return active
 }
 
 // killOperator kills the process of the operator's pod, which the process's cgroup names.
