@@ -143,6 +143,7 @@ func diagnoseStep(o Objects, s *Status) Diagnosis {
 // addCause adds to the diagnosis of a step the driver's error, with its row of the tables.
 func (d *Diagnosis) addCause(s *Status, row stepRow) {
 	if row.Table == "" {
+		d.Message = "" // a state, not an error
 		return
 	}
 	if codeOf(d.Message) == "" {
@@ -159,6 +160,8 @@ func (d *Diagnosis) addCause(s *Status, row stepRow) {
 	if code == "" {
 		if row.Severity == SeverityStuck && text != "" {
 			d.Problem += ": " + text
+		} else {
+			d.Message = "" // no error
 		}
 		return
 	}
@@ -166,15 +169,14 @@ func (d *Diagnosis) addCause(s *Status, row stepRow) {
 	next := ownNext
 	if known, found := loadRemedies().findError(row.Table, d.Message); found && next == "" {
 		next = plainText(known.Do)
-		if strings.Contains(next, "remount") {
-			next += " (remount: " + plainText(loadRemedies().Remount) + ")"
-		}
 		d.Problem += " (" + plainText(known.Cause) + ")"
 	}
 	// kubelet does not repeat NodeExpandVolume after this code before the volume is staged again.
-	if row.Table == "node" && code == "FailedPrecondition" {
+	needsRemount := row.Table == "node" && code == "FailedPrecondition"
+	if needsRemount {
 		d.Refused, d.Severity = true, SeverityStuck
 	}
+	next = explainRemount(next, needsRemount)
 	switch {
 	case next == "":
 	case d.Kind == KindInfeasible:
@@ -182,6 +184,17 @@ func (d *Diagnosis) addCause(s *Status, row stepRow) {
 	default:
 		d.Next = next
 	}
+}
+
+// explainRemount adds to a next step that the volume must be remounted, and what this means.
+func explainRemount(next string, isNeeded bool) string {
+	if isNeeded && next != "" && !strings.Contains(next, "remount") {
+		next += "; then remount"
+	}
+	if strings.Contains(next, "remount") {
+		next += " (remount: " + plainText(loadRemedies().Remount) + ")"
+	}
+	return next
 }
 
 // addDriverMissing replaces the next step where the node of a running pod has no such driver.
@@ -285,7 +298,7 @@ func fieldTime(c *corev1.PersistentVolumeClaim, subresource string, path ...stri
 		if entry.Subresource != subresource || entry.FieldsV1 == nil || entry.Time == nil || !entry.Time.After(last) {
 			continue
 		}
-		if hasField(entry.FieldsV1.Raw, path) {
+		if hasField(entry.FieldsV1.GetRawBytes(), path) {
 			last = entry.Time.Time
 		}
 	}

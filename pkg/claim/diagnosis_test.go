@@ -220,6 +220,14 @@ func TestSentences(t *testing.T) {
 				"logs this at its start (remount: scale the workload to zero, wait until kubectl get volumeattachments does " +
 				"not list the PersistentVolume any more, and scale it up again))",
 		},
+		"node has a precondition with its own next step": {
+			withStep(withPod(bound("2Gi")), "NodeResizeInProgress", "NodeResizeError",
+				"rpc error: code = FailedPrecondition desc = x is wrong (next step: repair x)"),
+			SeverityStuck,
+			"NodeResizeInProgress for 3m: the node answered with an error: x is wrong (next step: repair x; then remount " +
+				"(remount: scale the workload to zero, wait until kubectl get volumeattachments does not list the " +
+				"PersistentVolume any more, and scale it up again))",
+		},
 		"not bound": {
 			unbound, SeverityWaits,
 			"claim: it is not bound to a volume (next step: read the events: kubectl describe pvc data --namespace shop)",

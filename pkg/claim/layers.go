@@ -128,7 +128,7 @@ func eventsOf(events []corev1.Event) []Event {
 // kubernetesLayers returns the layers that Kubernetes has as objects.
 func kubernetesLayers(o Objects, s *Status) []Layer {
 	request, capacity := Request(o.Claim), Capacity(o.Claim)
-	fieldsOf := func(state LayerState) LayerState {
+	stateFor := func(state LayerState) LayerState {
 		if s.Diagnosis.Severity == SeverityStuck && state == StateWaits {
 			return StateFailed
 		}
@@ -136,7 +136,7 @@ func kubernetesLayers(o Objects, s *Status) []Layer {
 	}
 	claimState, pvState := StateOK, StateOK
 	if capacity < request {
-		claimState = fieldsOf(StateWaits)
+		claimState = stateFor(StateWaits)
 	}
 	pv := Layer{Name: LayerPV, Source: "PersistentVolume " + o.Claim.Spec.VolumeName, ReadAt: o.ReadAt}
 	switch object := o.Volume.Value; {
@@ -147,7 +147,7 @@ func kubernetesLayers(o Objects, s *Status) []Layer {
 	default:
 		pv.Size = volume.Size(object.Spec.Capacity.Storage().Value())
 		if pv.Size < request {
-			pvState = fieldsOf(StateWaits)
+			pvState = stateFor(StateWaits)
 		}
 		pv.State = pvState
 	}
@@ -224,6 +224,8 @@ func statsLayer(o Objects, s *Status, name LayerName) Layer {
 	switch {
 	case s.Diagnosis.Kind == KindFilesystemShort:
 		l.State = StateShort
+	case s.Diagnosis.Kind == KindReadingOld:
+		l.State = StateWaits
 	case s.Step != "" && stats.Capacity < minFilesystem(Request(o.Claim)):
 		l.State = StateWaits
 		if s.Diagnosis.Severity == SeverityStuck {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/claim"
 	"github.com/growvol/growvol/pkg/claim/expansion"
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 // expandExamples are the examples in the help of the command expand. This file has the command:
@@ -166,7 +167,7 @@ func (r *expandRun) prepare(ctx context.Context, claims []corev1.PersistentVolum
 		if !expansion.Refused(checks) {
 			checks = append(checks, r.dryRun(ctx, c, target))
 		}
-		r.printf("%s: %s → %s\n", c.Name, claim.Capacity(c), target.String())
+		r.printf("%s: %s → %s\n", c.Name, claim.Capacity(c), volume.Size(target.Value()))
 		for _, check := range checks {
 			r.printCheck(check)
 		}

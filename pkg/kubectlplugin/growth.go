@@ -7,6 +7,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/claim"
 	"github.com/growvol/growvol/pkg/claim/expansion"
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 // barWidth is the number of characters of the progress bar.
@@ -83,8 +84,12 @@ func (g *growthPrinter) drawBar(p expansion.Progress) {
 
 func (g *growthPrinter) grown() {
 	g.clearBar()
-	g.run.printf("%s has grown from %s to %s in %s\n", g.growth.claim.Name,
-		claim.Capacity(g.growth.claim), g.growth.target.String(), g.elapsed())
+	before, target := claim.Capacity(g.growth.claim), volume.Size(g.growth.target.Value())
+	if before >= target {
+		g.run.printf("%s already has %s\n", g.growth.claim.Name, before)
+		return
+	}
+	g.run.printf("%s has grown from %s to %s in %s\n", g.growth.claim.Name, before, target, g.elapsed())
 }
 
 func (g *growthPrinter) refused(reason string) {

@@ -34,7 +34,7 @@ func TestGrowthShowsABarOnATerminal(t *testing.T) {
 	const want = "     0.0 s  data: requested\n" +
 		"     0.0 s  data: the volume has grown\n" +
 		"     0.0 s  data: grown\n" +
-		"data has grown from 1 GiB to 2Gi in 0.0 s\n"
+		"data has grown from 1 GiB to 2 GiB in 0.0 s\n"
 	if got := show(false); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}

@@ -19,7 +19,7 @@ const (
 
 // printObjects prints the statuses with kubectl's printers: JSON, YAML, JSONPath, templates, names.
 func (p *plugin) printObjects(o statusOptions, statuses []claim.Status, isSingle bool) error {
-	printer, err := o.print.ToPrinter()
+	printer, err := o.printFlags.ToPrinter()
 	if err != nil {
 		return err
 	}

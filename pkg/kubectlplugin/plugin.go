@@ -60,7 +60,7 @@ func Run(ctx context.Context, args []string, streams genericiooptions.IOStreams)
 }
 
 func (p *plugin) run(ctx context.Context, args []string) int {
-	root := p.newRoot()
+	root := p.newRoot() //nolint:contextcheck // cobra passes the context to each command
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	switch {

@@ -179,9 +179,9 @@ func TestExpandExitCodes(t *testing.T) {
 	p := newTestPlugin(fixedStats{}, claimOf("data", "1Gi", "1Gi")...)
 	p.grow()
 	p.want(t, exitDone, []string{"dry run: nothing was changed"}, "expand", "data", "2Gi", "--dry-run")
-	p.want(t, exitDone, []string{"data has grown from 1 GiB to 2Gi"}, "expand", "data", "2Gi")
+	p.want(t, exitDone, []string{"data has grown from 1 GiB to 2 GiB"}, "expand", "data", "2Gi")
 	p.want(t, exitDone, []string{"already has 2 GiB"}, "expand", "data", "2Gi")
-	p.want(t, exitDone, []string{"from 2 GiB to 3Gi"}, "expand", "data", "+1Gi", "--wait=1m")
+	p.want(t, exitDone, []string{"from 2 GiB to 3 GiB"}, "expand", "data", "+1Gi", "--wait=1m")
 	p.want(t, exitRefused, []string{"fail", "volumes do not shrink", "nothing was changed"}, "expand", "data", "1Gi")
 	p.want(t, exitRefused, []string{"is not a size"}, "expand", "data", "x")
 	p.want(t, exitRefused, []string{"--wait=soon is not a time"}, "expand", "data", "4Gi", "--wait=soon")
@@ -234,7 +234,7 @@ func TestExpandStatefulSetExplainsTheTemplate(t *testing.T) {
 		p := newTestPlugin(fixedStats{}, append(objects, set)...)
 		p.grow()
 		p.want(t, exitDone, []string{
-			"data-db-0 has grown from 1 GiB to 2Gi", "data-db-1 has grown from 1 GiB to 2Gi", "still has 1Gi",
+			"data-db-0 has grown from 1 GiB to 2 GiB", "data-db-1 has grown from 1 GiB to 2 GiB", "still has 1Gi",
 			"kubectl growvol expand sts/db 2Gi --recreate --template data --namespace shop",
 		}, "expand", "sts/db", "2Gi", parallel)
 		for _, a := range p.client.Actions() {

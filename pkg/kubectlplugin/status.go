@@ -34,11 +34,11 @@ type statusOptions struct {
 	allNamespaces bool
 	labels        string
 	noHeaders     bool
-	print         *genericclioptions.PrintFlags
+	printFlags    *genericclioptions.PrintFlags
 }
 
 func (p *plugin) newStatusCommand() *cobra.Command {
-	o := statusOptions{print: genericclioptions.NewPrintFlags("")}
+	o := statusOptions{printFlags: genericclioptions.NewPrintFlags("")}
 	cmd := &cobra.Command{
 		Use:   "status [CLAIM|sts/NAME]...",
 		Short: "Show each layer of a claim's size, and what is stuck",
@@ -53,12 +53,12 @@ func (p *plugin) newStatusCommand() *cobra.Command {
 	flags.BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "show the claims of all namespaces")
 	flags.StringVarP(&o.labels, "selector", "l", "", "show the claims that match a label selector")
 	flags.BoolVar(&o.noHeaders, "no-headers", false, "print no headers")
-	o.print.AddFlags(cmd)
-	cmd.Flag("output").Usage = "Output format. One of: (wide, " + strings.Join(o.print.AllowedFormats(), ", ") + ")."
+	o.printFlags.AddFlags(cmd)
+	cmd.Flag("output").Usage = "Output format. One of: (wide, " + strings.Join(o.printFlags.AllowedFormats(), ", ") + ")."
 	return cmd
 }
 
-func (o *statusOptions) format() string { return *o.print.OutputFormat }
+func (o *statusOptions) format() string { return *o.printFlags.OutputFormat }
 
 func (p *plugin) status(ctx context.Context, o statusOptions, args []string) error {
 	if len(args) > 0 && (o.allNamespaces || o.labels != "") {

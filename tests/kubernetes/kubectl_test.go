@@ -84,13 +84,13 @@ func TestKubectlExpandInUse(t *testing.T) {
 	s.wantGrowvol(0, []string{"dry run: nothing was changed"}, "expand", "data", "2Gi", "--dry-run")
 	s.wantGrowvol(
 		0,
-		[]string{"ok", "allows expansion", "grown", "data has grown from 1 GiB to 2Gi"},
+		[]string{"ok", "allows expansion", "grown", "data has grown from 1 GiB to 2 GiB"},
 		"expand",
 		"data",
 		"2Gi",
 	)
 	s.wantSize("writer", mountPath, 2*volume.GiB)
-	s.wantGrowvol(0, []string{"data has grown from 2 GiB to 3Gi"}, "expand", "pvc/data", "+1Gi")
+	s.wantGrowvol(0, []string{"data has grown from 2 GiB to 3 GiB"}, "expand", "pvc/data", "+1Gi")
 	s.wantSize("writer", mountPath, 3*volume.GiB)
 	s.wantGrowvol(0, []string{"already has 3 GiB"}, "expand", "data", "3Gi")
 	s.wantGrowvol(1, []string{"fail", "volumes do not shrink", "nothing was changed"}, "expand", "data", "2Gi")
@@ -136,7 +136,7 @@ func TestKubectlExpandStepsBack(t *testing.T) {
 		t.Fatalf("the output has no command that steps back")
 	}
 	// The claim shows the refusal of 17 TiB until the sidecar has begun the new size.
-	s.wantGrowvol(0, []string{"data has grown from 1 GiB to 2Gi"}, strings.Fields(command[1])...)
+	s.wantGrowvol(0, []string{"data has grown from 1 GiB to 2 GiB"}, strings.Fields(command[1])...)
 	s.wantSize("writer", mountPath, 2*volume.GiB)
 	wantSamePods()
 	s.wantData("writer")
@@ -158,7 +158,7 @@ func TestKubectlExpandUnderWay(t *testing.T) {
 	s.checkOutput(code, 2, out, []string{"no longer watched; the growth continues", "kubectl growvol status data"})
 	s.wantGrowvol(2, []string{"still under way after 2"}, "expand", "data", "2Gi", "--wait=2s")
 	s.kubectl("patch", "pod", "reader", "--type=json", "--patch", `[{"op": "remove", "path": "/spec/schedulingGates"}]`)
-	s.wantGrowvol(0, []string{"data has grown from 1 GiB to 2Gi"}, "expand", "data", "2Gi")
+	s.wantGrowvol(0, []string{"data has grown from 1 GiB to 2 GiB"}, "expand", "data", "2Gi")
 	s.awaitReady("reader")
 	s.wantSize("reader", mountPath, 2*volume.GiB)
 }
@@ -237,7 +237,7 @@ spec:
 
 	// Without --recreate, the StatefulSet stays.
 	s.wantGrowvol(0, []string{
-		"data-database-0 has grown from 1 GiB to 2Gi", "data-database-1 has grown from 1 GiB to 2Gi",
+		"data-database-0 has grown from 1 GiB to 2 GiB", "data-database-1 has grown from 1 GiB to 2 GiB",
 		"template data of sts/database still has 1Gi", "--recreate",
 	}, "expand", "sts/database", "2Gi")
 	if after := uid(); after != uidBefore {

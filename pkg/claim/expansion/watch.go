@@ -76,7 +76,7 @@ func (e *Expander) Watch(
 			report(progress)
 		}
 		if operation.Sleep(ctx, claimInterval) != nil {
-			return OutcomeUnderWay, w.status, nil
+			return OutcomeUnderWay, w.status, nil //nolint:nilerr // the end of ctx is an outcome
 		}
 	}
 }
@@ -96,7 +96,7 @@ func (w *watch) read(
 	now, err := w.expander.Reader.Claim(ctx, c.Namespace, c.Name)
 	switch {
 	case ctx.Err() != nil, volume.KindOf(err) == volume.KindUnavailable:
-		return Progress{Status: w.status, Err: err}, OutcomeUnderWay, false, nil
+		return Progress{Status: w.status, Err: err}, OutcomeUnderWay, false, nil //nolint:nilerr // it is read again
 	case err != nil:
 		return Progress{Status: w.status, Err: err}, OutcomeUnderWay, true, fmt.Errorf("read the claim: %w", err)
 	case now.UID != c.UID:

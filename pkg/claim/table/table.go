@@ -136,11 +136,12 @@ func dash(text string) string {
 // problemText returns the problem of a row: nothing for a claim without one.
 func problemText(s *claim.Status, o Options) string {
 	d := s.Diagnosis
-	switch {
-	case d.Severity == claim.SeverityNone:
+	switch d.Severity {
+	case claim.SeverityNone:
 		return "–"
-	case d.Severity == claim.SeverityUnknown:
+	case claim.SeverityUnknown:
 		d.Subject, d.Problem = "", s.Layer(claim.LayerFilesystem).Problem
+	case claim.SeverityWaits, claim.SeverityStuck:
 	}
 	if !o.Wide {
 		d.Next = ""
