@@ -116,8 +116,8 @@ func (r *rig) want(current state, again time.Duration, event ...string) {
 		r.t.Errorf("got a repetition after %s, want %s", result.RequeueAfter, again)
 	}
 	var metric strings.Builder
-	metric.WriteString("# HELP growvol_operator_growths Claims that do not have the requested size, by how the growth " +
-		"gets on: running, unused (waits for a pod), delayed, stuck (a person has to act).\n" +
+	metric.WriteString("# HELP growvol_operator_growths Claims that do not have the requested size, by the state of the " +
+		"growth: running, unused (waits for a pod), delayed, stuck (a person has to act).\n" +
 		"# TYPE growvol_operator_growths gauge\n")
 	for _, s := range states() {
 		count := 0

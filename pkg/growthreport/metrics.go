@@ -30,7 +30,7 @@ type growth struct {
 func newGrowths() *growths {
 	return &growths{
 		description: prometheus.NewDesc("growvol_operator_growths",
-			"Claims that do not have the requested size, by how the growth gets on: "+
+			"Claims that do not have the requested size, by the state of the growth: "+
 				"running, unused (waits for a pod), delayed, stuck (a person has to act).",
 			[]string{"state"}, nil),
 		all: map[types.NamespacedName]growth{},

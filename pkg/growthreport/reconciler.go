@@ -33,7 +33,7 @@ type Options struct {
 	Now     func() time.Time
 }
 
-// Reconciler reports growths that do not get on.
+// Reconciler reports growths that do not proceed.
 type Reconciler struct {
 	Options
 	growths *growths
@@ -55,7 +55,7 @@ func (r *Reconciler) SetUp(m manager.Manager) error {
 	return nil
 }
 
-// Reconcile writes an event on the claim if its growth does not get on. The same text is written
+// Reconcile writes an event on the claim if its growth does not proceed. The same text is written
 // once, and once more after a restart.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	var c corev1.PersistentVolumeClaim
@@ -81,7 +81,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		if current == stateDelayed {
 			reason = "GrowthDelayed"
 		}
-		r.Log.WarnContext(ctx, "a growth does not get on", "namespace", c.Namespace, "claim", c.Name,
+		r.Log.WarnContext(ctx, "a growth does not proceed", "namespace", c.Namespace, "claim", c.Name,
 			"state", string(current), "cause", note)
 		r.Events.Eventf(&c, nil, corev1.EventTypeWarning, reason, "Grow", "%s", note)
 	}

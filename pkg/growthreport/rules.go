@@ -1,4 +1,4 @@
-// Package growthreport reports growths that do not get on: an event on the claim, with the cause
+// Package growthreport reports growths that do not proceed: an event on the claim, with the cause
 // and the next step, and a metric. It reads the objects of Kubernetes only, not the filesystems.
 //
 // Kubernetes itself writes no event if the node answers FailedPrecondition, and none with a next
@@ -25,7 +25,7 @@ const (
 	maxNote = 1024
 )
 
-// state is how a growth gets on.
+// state is the progress of a growth.
 type state string
 
 // The states, which are values of the metric's label.
