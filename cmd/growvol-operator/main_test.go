@@ -13,8 +13,9 @@ import (
 // A wrong command line is refused with the cause, before anything connects.
 func TestCommandLine(t *testing.T) {
 	kubeconfig := filepath.Join(t.TempDir(), "config")
-	must.Succeed(t, os.WriteFile(kubeconfig, []byte(`{apiVersion: v1, kind: Config, current-context: a,
-		contexts: [{name: a, context: {cluster: a}}], clusters: [{name: a, cluster: {server: "https://127.0.0.1:1"}}]}`), 0o600))
+	const content = `{apiVersion: v1, kind: Config, current-context: a, contexts: [{name: a, context: {cluster: a}}],
+		clusters: [{name: a, cluster: {server: "https://127.0.0.1:1"}}]}`
+	must.Succeed(t, os.WriteFile(kubeconfig, []byte(content), 0o600))
 	for name, test := range map[string]struct {
 		args []string
 		code int

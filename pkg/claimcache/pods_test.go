@@ -70,7 +70,9 @@ func TestReducedPodsHaveWhatIsRead(t *testing.T) {
 
 // A pod without claims keeps no containers, and another object stays as it is.
 func TestPodsWithoutClaimsAreSmall(t *testing.T) {
-	p := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{VolumeMounts: []corev1.VolumeMount{{Name: "a"}}}}}}
+	p := &corev1.Pod{Spec: corev1.PodSpec{
+		Containers: []corev1.Container{{VolumeMounts: []corev1.VolumeMount{{Name: "a"}}}},
+	}}
 	if small, ok := reduce(p).(*corev1.Pod); !ok || small.Spec.Containers != nil {
 		t.Errorf("got %v, want a pod without containers", small)
 	}

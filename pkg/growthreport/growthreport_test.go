@@ -183,7 +183,8 @@ func TestTimeBeginsWithTheStep(t *testing.T) {
 
 func TestClaimWithoutAPodIsCountedOnly(t *testing.T) {
 	r := newRig(t, interceptor.Funcs{})
-	must.Succeed(t, r.Client.Delete(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "app", Name: "writer"}}))
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "app", Name: "writer"}}
+	must.Succeed(t, r.Client.Delete(t.Context(), pod))
 	r.setStep(corev1.PersistentVolumeClaimNodeResizePending, corev1.PersistentVolumeClaimFileSystemResizePending, "")
 	r.now = r.now.Add(time.Hour)
 	r.want(stateUnused, 0)

@@ -127,7 +127,9 @@ func (s *state) start(t *testing.T) *rig {
 }
 
 func (r *rig) reconcile(claim string) (reconcile.Result, error) {
-	return r.Reconcile(r.t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Namespace: "app", Name: claim}})
+	return r.Reconcile(r.t.Context(), reconcile.Request{
+		NamespacedName: types.NamespacedName{Namespace: "app", Name: claim},
+	})
 }
 
 func (r *rig) mustReconcile(claim string) {
@@ -173,7 +175,7 @@ func (r *rig) grow(claimSize, pvSize string, step corev1.ClaimResourceStatus) {
 
 // One change of the cluster decides whether kubelet is woken.
 func TestWhichPodsAreWoken(t *testing.T) {
-	now := metav1.Now()
+	const fsPending = corev1.PersistentVolumeClaimFileSystemResizePending
 	setStep := func(step corev1.ClaimResourceStatus) func(*state) {
 		return func(s *state) { s.claim.Status.AllocatedResourceStatuses[corev1.ResourceStorage] = step }
 	}
@@ -183,6 +185,9 @@ func TestWhichPodsAreWoken(t *testing.T) {
 			s.claim.Status.Conditions = []corev1.PersistentVolumeClaimCondition{{Type: kind, Status: status}}
 		}
 	}
+	annotateClaim := func(value string) func(*state) {
+		return func(s *state) { s.claim.Annotations = map[string]string{AnnotationEnabled: value} }
+	}
 	annotatePod := func(key, value string) func(*state) {
 		return func(s *state) { s.pod.Annotations = map[string]string{key: value} }
 	}
@@ -191,8 +196,8 @@ func TestWhichPodsAreWoken(t *testing.T) {
 		want   bool
 	}{
 		"a growth waits for the node":             {func(*state) {}, true},
-		"only the condition shows it":             {condition(corev1.PersistentVolumeClaimFileSystemResizePending, "True"), true},
-		"the condition has ended":                 {condition(corev1.PersistentVolumeClaimFileSystemResizePending, "False"), false},
+		"only the condition shows it":             {condition(fsPending, "True"), true},
+		"the condition has ended":                 {condition(fsPending, "False"), false},
 		"the controller still resizes":            {condition(corev1.PersistentVolumeClaimResizing, "True"), false},
 		"the controller is in progress":           {setStep(corev1.PersistentVolumeClaimControllerResizeInProgress), false},
 		"the size is infeasible":                  {setStep(corev1.PersistentVolumeClaimControllerResizeInfeasible), false},
@@ -210,19 +215,19 @@ func TestWhichPodsAreWoken(t *testing.T) {
 		"the volume has no CSI driver":            {func(s *state) { s.pv.Spec.CSI = nil }, false},
 		"an in-tree volume of the driver":         {migrate(driver), true},
 		"an in-tree volume of another driver":     {migrate("ebs.csi.aws.com"), false},
-		"the claim is excluded":                   {func(s *state) { s.claim.Annotations = map[string]string{AnnotationEnabled: "false"} }, false},
-		"the claim is included explicitly":        {func(s *state) { s.claim.Annotations = map[string]string{AnnotationEnabled: "true"} }, true},
+		"the claim is excluded":                   {annotateClaim("false"), false},
+		"the claim is included explicitly":        {annotateClaim("true"), true},
 		"the pod is excluded":                     {annotatePod(AnnotationEnabled, "false"), false},
 		"the pod is a static pod's copy":          {annotatePod(claimcache.AnnotationMirror, "hash"), false},
-		"the pod ends":                            {func(s *state) { s.pod.DeletionTimestamp, s.pod.Finalizers = &now, []string{"a/b"} }, false},
-		"the claim is being deleted":              {func(s *state) { s.claim.DeletionTimestamp, s.claim.Finalizers = &now, []string{"a/b"} }, false},
+		"the pod ends":                            {func(s *state) { deleteObject(s.pod) }, false},
+		"the claim is being deleted":              {func(s *state) { deleteObject(s.claim) }, false},
 		"the pod does not run yet":                {func(s *state) { s.pod.Status.Phase = corev1.PodPending }, false},
 		"the pod has succeeded":                   {func(s *state) { s.pod.Status.Phase = corev1.PodSucceeded }, false},
 		"the pod has failed":                      {func(s *state) { s.pod.Status.Phase = corev1.PodFailed }, false},
 		"the pod has no node":                     {func(s *state) { s.pod.Spec.NodeName = "" }, false},
 		"the pod uses another claim":              {func(s *state) { s.pod = newPod("writer", "logs") }, false},
 		"the pod is in another namespace":         {func(s *state) { s.pod.Namespace = "other" }, false},
-		"the pod only reads the volume":           {func(s *state) { s.pod.Spec.Volumes[0].PersistentVolumeClaim.ReadOnly = true }, false},
+		"the pod only reads the volume":           {mountReadOnly, false},
 		"no container uses the volume":            {func(s *state) { s.pod.Spec.Containers[0].VolumeMounts = nil }, false},
 		"a container uses the raw block volume":   {useAsDevice, true},
 		"an init container uses the volume":       {useInInitContainer, true},
@@ -264,6 +269,15 @@ func migrate(to string) func(*state) {
 		}
 	}
 }
+
+// deleteObject marks the object as being deleted.
+func deleteObject(o client.Object) {
+	now := metav1.Now()
+	o.SetDeletionTimestamp(&now)
+	o.SetFinalizers([]string{"growvol.io/test"})
+}
+
+func mountReadOnly(s *state) { s.pod.Spec.Volumes[0].PersistentVolumeClaim.ReadOnly = true }
 
 func useAsDevice(s *state) {
 	c := &s.pod.Spec.Containers[0]

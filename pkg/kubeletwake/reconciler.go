@@ -66,7 +66,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	var failed []error
 	for i := range pods {
 		if p := &pods[i]; canWake(p) && wokenFor(p)[c.Name] < size {
-			failed = append(failed, r.wake(ctx, &c, p, size))
+			if err := r.wake(ctx, &c, p, size); err != nil {
+				failed = append(failed, err)
+			}
 		}
 	}
 	return resultOf(failed)
@@ -75,13 +77,13 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 // resultOf repeats soon after conflicts only: the cache receives the changed pod meanwhile. The
 // queue repeats after other errors, with a pause that doubles.
 func resultOf(failed []error) (reconcile.Result, error) {
-	others := slices.DeleteFunc(slices.Clone(failed), func(err error) bool {
-		return err == nil || apierrors.IsConflict(err)
-	})
-	if len(others) == 0 && errors.Join(failed...) != nil {
+	if others := slices.DeleteFunc(slices.Clone(failed), apierrors.IsConflict); len(others) > 0 {
+		return reconcile.Result{}, errors.Join(others...)
+	}
+	if len(failed) > 0 {
 		return reconcile.Result{RequeueAfter: conflictPause}, nil
 	}
-	return reconcile.Result{}, errors.Join(others...)
+	return reconcile.Result{}, nil
 }
 
 // wake changes the annotation of the pod.
@@ -107,6 +109,7 @@ func (r *Reconciler) wake(
 	r.Log.InfoContext(ctx, "kubelet is woken to grow a filesystem", "namespace", c.Namespace, "claim", c.Name,
 		"pod", p.Name, "node", p.Spec.NodeName, "size", size)
 	r.Events.Eventf(c, p, corev1.EventTypeNormal, "KubeletWoken", "Wake",
-		"the volume has %s: pod %s was annotated, so that kubelet on node %s grows the filesystem", size, p.Name, p.Spec.NodeName)
+		"the volume has %s: pod %s was annotated, so that kubelet on node %s grows the filesystem",
+		size, p.Name, p.Spec.NodeName)
 	return nil
 }

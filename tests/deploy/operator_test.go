@@ -56,8 +56,9 @@ func TestOperator(t *testing.T) {
 			t.Errorf("%s: got --lease-name=%s, want that of the role", backend, lease)
 		}
 		checkOperatorRights(t, objects)
-		checkPolicy(t, objects, "growvol-operator", true, pod.ServiceAccountName,
-			[]string{`"` + kubeletwake.AnnotationWoken + `"`, "labels", "finalizers", "ownerReferences", "object.spec == oldObject.spec"})
+		checkPolicy(t, objects, "growvol-operator", true, pod.ServiceAccountName, []string{
+			`"` + kubeletwake.AnnotationWoken + `"`, "labels", "finalizers", "ownerReferences", "object.spec == oldObject.spec",
+		})
 		for _, kind := range []string{"ServiceMonitor", "NetworkPolicy"} {
 			if _, found := findObject(objects, kind, "growvol-operator"); !found {
 				t.Errorf("%s: the operator has no %s", backend, kind)

@@ -25,7 +25,7 @@ func helpOfPlugins(t *testing.T) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin+"/", "./cmd/growvol-operator") //nolint:gosec // fixed
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin+"/", "./cmd/growvol-operator")
 	build.Dir, build.Env = moduleRoot(t), append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build growvol-operator: %v\n%s", err, out)

@@ -77,7 +77,8 @@ func TestProgramsLinkTheirHalf(t *testing.T) {
 			"pkg/node", "pkg/rbd/krbd", "pkg/startuptaint", "pkg/statefile",
 		},
 		"cmd/growvol-operator": {
-			"pkg/cinder", "pkg/controller", "pkg/csiserver", "pkg/filesystem", "pkg/kubectlplugin", "pkg/loop", "pkg/node", "pkg/rbd",
+			"pkg/cinder", "pkg/controller", "pkg/csiserver", "pkg/filesystem", "pkg/kubectlplugin", "pkg/loop", "pkg/node",
+			"pkg/rbd",
 		},
 		"cmd/growvol-node": {"pkg/cinder", "pkg/controller", "pkg/loop", "pkg/rbd", "pkg/rbd/internal/ceph"},
 	} {
