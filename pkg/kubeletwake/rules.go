@@ -9,7 +9,7 @@
 //
 // An error of NodeExpandVolume is not repeated sooner by a wake: kubelet keeps the pause of the
 // volume (0.5 s, doubled up to some 2 min) in spite of a synchronization, and repeats the call by
-// itself when the pause ends (nestedpendingoperations.Run of Kubernetes 1.37). After
+// itself when the pause ends (nestedpendingoperations.Run of Kubernetes 1.37; measured). After
 // FailedPrecondition kubelet does not call again before the volume is mounted again. Therefore one
 // wake for each size is enough.
 package kubeletwake
