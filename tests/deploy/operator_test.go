@@ -33,7 +33,8 @@ func operatorValues(backend, more string) string {
 func TestOperator(t *testing.T) {
 	h, help := newHelm(t), helpOfPlugins(t)
 	for _, backend := range []string{"loop", "cinder", "rbd"} {
-		objects := h.render(t, operatorValues(backend, `, operator: {enabled: true, replicas: 2, otherDrivers: [ebs.csi.aws.com]},
+		objects := h.render(t, operatorValues(backend, `,
+			operator: {enabled: true, replicas: 2, otherDrivers: [ebs.csi.aws.com]},
 			metrics: {serviceMonitor: {enabled: true}}, networkPolicy: {enabled: true}`))
 		operator, found := findObject(objects, "Deployment", "growvol-operator")
 		if !found || operator.Spec.Replicas != 2 {

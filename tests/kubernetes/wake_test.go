@@ -115,10 +115,16 @@ func TestOperatorKilled(t *testing.T) {
 	s.wantData("writer")
 }
 
-// The admission policy lets the operator change its annotation and nothing else of a pod.
+// The admission policy lets the operator change its annotation and nothing else of a pod. The
+// operator lacks no right that it uses.
 func TestOperatorRights(t *testing.T) {
 	s := newNamespaceInUse(t)
 	s.installOperator(1)
+	s.expandClaim("data", "2Gi")
+	log := s.must(kubectl(t.Context(), "logs", s.activeOperator(), "--namespace", s.release))
+	if !strings.Contains(log, "Successfully acquired lease") || strings.Contains(log, "forbidden") {
+		t.Errorf("the operator has not all rights, or no lease: %s", log)
+	}
 	as := "--as=system:serviceaccount:" + s.release + ":growvol-operator"
 	patch := func(kind, patch string) error {
 		_, err := kubectl(t.Context(), "--namespace", s.name, as, "patch", "pod", "writer", "--type="+kind, "--patch", patch)
