@@ -3,6 +3,7 @@
 #   docker build --target controller      -t growvol-controller .
 #   docker build --target controller-ceph -t growvol-controller-ceph .
 #   docker build --target node            -t growvol-node .
+#   docker build --target operator        -t growvol-operator .
 
 FROM golang:1.26.8-bookworm AS build
 WORKDIR /src
@@ -10,7 +11,8 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY cmd ./cmd
 COPY pkg ./pkg
-RUN CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o /out/ ./cmd/growvol-controller ./cmd/growvol-node
+RUN CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o /out/ \
+    ./cmd/growvol-controller ./cmd/growvol-node ./cmd/growvol-operator
 
 FROM build AS build-ceph
 RUN apt-get update \
@@ -35,6 +37,12 @@ RUN apt-get update \
 COPY --from=build-ceph /out/growvol-controller-ceph /growvol-controller
 USER 65532:65532
 ENTRYPOINT ["/growvol-controller"]
+
+# The operator talks to the API server, whose certificate authority is beside its token.
+FROM scratch AS operator
+COPY --from=build /out/growvol-operator /growvol-operator
+USER 65532:65532
+ENTRYPOINT ["/growvol-operator"]
 
 # The node plugin runs mkfs, e2fsck and cryptsetup; growing a filesystem needs no
 # program. kmod loads the module rbd, if the node has not. It runs as root, since it mounts.

@@ -31,7 +31,7 @@ setup: ## install what builds, tests and the demo need
 	@tests/setup.sh
 
 .PHONY: build
-build: ## build the plugins and kubectl-growvol, static, into bin/
+build: ## build the plugins, growvol-operator and kubectl-growvol, static, into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o $(BIN)/ ./cmd/...
 
 # The controller that links Ceph's libraries, which need cgo. Go's first build of them takes a minute.
@@ -153,7 +153,11 @@ cluster-up: ## start a real Kubernetes with growvol on this machine (the first s
 
 .PHONY: cluster-test
 cluster-test: setup cluster-up ## test growvol in it: claims grow while pods write and components crash
-	GROWVOL_KUBERNETES_DIR=$(CLUSTER) $(TESTSUM) -count=1 -parallel=4 -skip='^(TestCinder|TestCeph)$$' ./tests/kubernetes
+	GROWVOL_KUBERNETES_DIR=$(CLUSTER) $(TESTSUM) -count=1 -parallel=4 -skip='^(TestCinder$$|TestCeph$$|TestOperator)' ./tests/kubernetes
+
+.PHONY: cluster-wake-test
+cluster-wake-test: setup cluster-up ## measure growths at kubelet's default syncFrequency, with growvol-operator and without
+	GROWVOL_KUBERNETES_DIR=$(CLUSTER) go test -count=1 -v -timeout=15m -run='^TestOperator' ./tests/kubernetes
 
 .PHONY: cluster-openstack-test
 cluster-openstack-test: setup programs openstack-up cluster-up ## test with a Nova instance as a node, and volumes of real Cinder

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks the Dockerfile without a Docker engine: base images have a version, the commands of
 # the build stages succeed with the files that the stages copy, the packages exist, the
-# controllers do not run as root, and entry points are programs that were built.
+# controllers and the operator do not run as root, and entry points are programs that were built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -44,7 +44,7 @@ while read -r command; do
     (cd "$dir/src" && bash -eu -c "${command//\/out\//$dir/out/}") || fail "RUN $command"
 done < <(arguments build RUN; arguments build-ceph RUN | grep -v apt-get)
 
-for stage in controller controller-ceph node; do
+for stage in controller controller-ceph operator node; do
     entry=$(arguments "$stage" ENTRYPOINT | tr -d '[]"/')
     built=$(arguments "$stage" COPY | sed -n "s|.*/out/\([^ ]*\) /$entry\$|\1|p")
     [ -n "$built" ] || fail "stage $stage does not copy the entry point $entry"
@@ -57,7 +57,7 @@ for stage in controller controller-ceph node; do
     esac
     "$dir/out/$built" --version >/dev/null || fail "$built --version failed"
 done
-for stage in controller controller-ceph; do
+for stage in controller controller-ceph operator; do
     [[ $(arguments "$stage" USER) =~ ^[1-9][0-9]*:[1-9][0-9]*$ ]] ||
         fail "USER of $stage: got $(arguments "$stage" USER), want numbers above 0"
 done

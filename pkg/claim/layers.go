@@ -20,7 +20,7 @@ func NewStatus(o Objects) Status {
 	c := o.Claim
 	s := Status{
 		Namespace: c.Namespace, Name: c.Name, Phase: string(c.Status.Phase), Volume: c.Spec.VolumeName,
-		ReadAt: o.ReadAt, Step: stepOf(c), Conditions: conditionsOf(c),
+		ReadAt: o.ReadAt, Step: StepOf(c), Conditions: conditionsOf(c),
 	}
 	if c.Spec.StorageClassName != nil {
 		s.Class = *c.Spec.StorageClassName
@@ -53,9 +53,9 @@ func Capacity(c *corev1.PersistentVolumeClaim) volume.Size {
 	return volume.Size(c.Status.Capacity.Storage().Value())
 }
 
-// stepOf returns the claim's resize status. Where Kubernetes does not write it (before 1.34, or
+// StepOf returns the claim's resize status. Where Kubernetes does not write it (before 1.34, or
 // without RecoverVolumeExpansionFailure), the conditions imply it.
-func stepOf(c *corev1.PersistentVolumeClaim) string {
+func StepOf(c *corev1.PersistentVolumeClaim) string {
 	if step := c.Status.AllocatedResourceStatuses[corev1.ResourceStorage]; step != "" {
 		return string(step)
 	}

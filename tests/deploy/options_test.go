@@ -2,6 +2,7 @@ package deploy_test
 
 import (
 	"context"
+	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
@@ -17,17 +18,22 @@ import (
 	"github.com/growvol/growvol/tests/csiclient"
 )
 
-// helpOfPlugins returns the output of --help of each plugin.
+// helpOfPlugins returns the output of --help of each plugin, and of the operator.
 func helpOfPlugins(t *testing.T) map[string]string {
 	t.Helper()
 	bin, err := csiclient.BuildPlugins(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin+"/", "./cmd/growvol-operator")
+	build.Dir, build.Env = moduleRoot(t), append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build growvol-operator: %v\n%s", err, out)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	help := map[string]string{}
-	for _, program := range []string{"growvol-controller", "growvol-node"} {
+	for _, program := range []string{"growvol-controller", "growvol-node", "growvol-operator"} {
 		path := filepath.Join(bin, program)
 		out, err := exec.CommandContext(ctx, path, "--help").CombinedOutput() //nolint:gosec // a program of this module
 		if err != nil {

@@ -147,7 +147,7 @@ func TestReasonsOfHealthInTheReference(t *testing.T) {
 func metricsInReference(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	row := regexp.MustCompile("(?m)^\\| `(growvol_[a-z_]+)\\{([a-z,]+)\\}`")
+	row := regexp.MustCompile("(?m)^\\| `(growvol_[a-z_]+)(?:\\{([a-z,]+)\\})?`")
 	for _, m := range row.FindAllStringSubmatch(readText(t, "docs/reference.md"), -1) {
 		all[m[1]] = m[2]
 	}
@@ -158,13 +158,23 @@ func metricsInReference(t *testing.T) map[string]string {
 // labels, and that other pages and the dashboard name only these metrics.
 func TestMetricsInTheDocumentation(t *testing.T) {
 	inCode := map[string]string{}
-	definition := regexp.MustCompile(`(?s)Name:\s+"(growvol_\w+)".*?\[\]string\{([^}]*)\}`)
+	definition := regexp.MustCompile(`(?:Name:\s+|NewDesc\()"(growvol_\w+)"`)
+	labels := regexp.MustCompile(`\[\]string\{([^}]*)\}`)
 	walkGoFiles(t, "pkg", func(path string) {
 		if strings.HasSuffix(path, "_test.go") {
 			return
 		}
-		for _, m := range definition.FindAllStringSubmatch(string(readFile(t, path)), -1) {
-			inCode[m[1]] = strings.NewReplacer(`"`, "", " ", "").Replace(m[2])
+		source := string(readFile(t, path))
+		all := definition.FindAllStringSubmatchIndex(source, -1)
+		for i, m := range all {
+			end := len(source)
+			if i+1 < len(all) {
+				end = all[i+1][0]
+			}
+			inCode[source[m[2]:m[3]]] = ""
+			if l := labels.FindStringSubmatch(source[m[3]:end]); l != nil {
+				inCode[source[m[2]:m[3]]] = strings.NewReplacer(`"`, "", " ", "").Replace(l[1])
+			}
 		}
 	})
 	inReference := metricsInReference(t)
@@ -174,7 +184,8 @@ func TestMetricsInTheDocumentation(t *testing.T) {
 	suffix := regexp.MustCompile(`_(count|sum|bucket)$`)
 	for _, page := range append(readDocuments(t), document{dashboardFile, readText(t, dashboardFile)}) {
 		for _, name := range regexp.MustCompile(`\bgrowvol_[a-z_]+`).FindAllString(page.text, -1) {
-			if inCode[name] == "" && inCode[suffix.ReplaceAllString(name, "")] == "" {
+			_, isMetric := inCode[name]
+			if _, isPart := inCode[suffix.ReplaceAllString(name, "")]; !isMetric && !isPart {
 				t.Errorf("%s: the code has no metric %s", page.path, name)
 			}
 		}

@@ -36,6 +36,7 @@ func toggles() []string {
 		"metrics.prometheusRule.enabled=true,metrics.enabled=true",
 		"metrics.dashboard.enabled=true",
 		"networkPolicy.enabled=true",
+		"operator.enabled=true",
 	}
 }
 
@@ -67,7 +68,11 @@ func TestTogglesKeepObjectsValid(t *testing.T) {
 			checkToken(t, controller, node)
 			hasGroups := backend == "rbd" && !slices.Contains(on, "sidecars.snapshotter.groupSnapshots=false")
 			checkGroupSnapshots(t, objects, controller, hasGroups)
-			checkSelectors(t, objects, controller, node)
+			pods := []object{controller, node}
+			if operator, found := findObject(objects, "Deployment", "growvol-operator"); found {
+				pods = append(pods, operator)
+			}
+			checkSelectors(t, objects, pods...)
 			for _, o := range []object{controller, node} {
 				checkPod(t, objects, o)
 				checkOptions(t, help, o.Spec.Template.Spec.Containers[0])
@@ -103,7 +108,7 @@ func immutableFields(t *testing.T, objects []object) map[string]string {
 				pairs = append(pairs, key+"="+value)
 			}
 			slices.Sort(pairs)
-			all[o.Kind+"'s selector"] = strings.Join(pairs, ",")
+			all["selector of "+o.Kind+" "+o.Metadata.Name] = strings.Join(pairs, ",")
 		case "CSIDriver":
 			fields := append(slices.Clone(o.Spec.VolumeLifecycleModes), o.Spec.AttachRequired, o.Spec.FSGroupPolicy)
 			all["CSIDriver"] = strings.Join(fields, " ")

@@ -137,6 +137,7 @@ type appReport struct {
 	Device     int64   `json:"device"`
 	Filesystem int64   `json:"filesystem"`
 	Counters   []int64 `json:"counters"`
+	AtMS       int64   `json:"at_ms"`
 }
 
 // runApp runs a command of the application in a pod.

@@ -76,6 +76,10 @@ func TestProgramsLinkTheirHalf(t *testing.T) {
 			"pkg/attached", "pkg/blockdev", "pkg/cgroup", "pkg/filesystem", "pkg/instance", "pkg/loop/loopdev", "pkg/luks",
 			"pkg/node", "pkg/rbd/krbd", "pkg/startuptaint", "pkg/statefile",
 		},
+		"cmd/growvol-operator": {
+			"pkg/cinder", "pkg/controller", "pkg/csiserver", "pkg/filesystem", "pkg/kubectlplugin", "pkg/loop", "pkg/node",
+			"pkg/rbd",
+		},
 		"cmd/growvol-node": {"pkg/cinder", "pkg/controller", "pkg/loop", "pkg/rbd", "pkg/rbd/internal/ceph"},
 	} {
 		for _, name := range forbidden {
@@ -104,7 +108,7 @@ func TestPluginsLinkNoKubernetesClient(t *testing.T) {
 	for _, name := range packages {
 		for _, forbidden := range []string{
 			"k8s.io/client-go", "k8s.io/api/", "k8s.io/apimachinery", "k8s.io/cli-runtime", "github.com/spf13/cobra",
-			module + "pkg/claim", module + "pkg/kubectlplugin",
+			"sigs.k8s.io/controller-runtime", module + "pkg/claim", module + "pkg/kubectlplugin", module + "pkg/operator",
 		} {
 			if strings.HasPrefix(name, forbidden) {
 				t.Errorf("a plugin links %s", name)

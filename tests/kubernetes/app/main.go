@@ -5,6 +5,8 @@
 //	app stop            ends the writing and reads all data back
 //	app verify PATH     reads back what an earlier pod has written to the directory
 //	app size PATH       prints the sizes of the volume
+//	app await PATH BYTES
+//	                    waits until the filesystem has BYTES, and prints the time
 //	app use PATH BYTES  checks that BYTES of the volume can be used
 //	app count PATH...   writes rising numbers to the volumes in turn
 //	app counters PATH... prints the numbers on the volumes
@@ -40,6 +42,7 @@ type report struct {
 	Device     int64   `json:"device,omitempty"`     // size of the block device, in bytes
 	Filesystem int64   `json:"filesystem,omitempty"` // size of the filesystem, in bytes, as df shows it
 	Counters   []int64 `json:"counters,omitempty"`
+	AtMS       int64   `json:"at_ms,omitempty"` // when the size was reached, in milliseconds of Unix time
 	Error      string  `json:"error,omitempty"`
 }
 
@@ -80,6 +83,12 @@ func run(ctx context.Context, args []string) (report, error) {
 		return verify(path)
 	case "size":
 		return readSize(path)
+	case "await":
+		n, err := strconv.ParseInt(count, 10, 64)
+		if err != nil {
+			return report{}, err
+		}
+		return awaitSize(ctx, path, n)
 	case "use":
 		n, err := strconv.ParseInt(count, 10, 64)
 		if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,8 +10,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/operation"
 )
 
 // readSize returns the sizes of the volume's device and filesystem.
@@ -111,4 +115,21 @@ func checkDeviceUsable(path string, n int64) error {
 		return fmt.Errorf("the last %d bytes of %s read back differ from what was written", writeSize, path)
 	}
 	return nil
+}
+
+// awaitSize waits until the filesystem has at least bytes, and returns the time when it was so.
+func awaitSize(ctx context.Context, path string, bytes int64) (report, error) {
+	for {
+		a, err := readSize(path)
+		if err != nil {
+			return a, err
+		}
+		if a.Filesystem >= bytes {
+			a.AtMS = time.Now().UnixMilli()
+			return a, nil
+		}
+		if err := operation.Sleep(ctx, 20*time.Millisecond); err != nil {
+			return a, fmt.Errorf("the filesystem has %d bytes, want %d: %w", a.Filesystem, bytes, err)
+		}
+	}
 }

@@ -27,7 +27,8 @@ install_release() {
 	within helm upgrade --install "$release" "$SOURCE/deploy/charts/growvol" --namespace "$release" --create-namespace \
 		"${files[@]}" --wait --timeout 5m \
 		--set-string "controller.podAnnotations.image=$(cat "$IMAGES/growvol-controller.id")" \
-		--set-string "node.podAnnotations.image=$(cat "$IMAGES/growvol-node.id")" "$@" >>"$log" 2>&1 ||
+		--set-string "node.podAnnotations.image=$(cat "$IMAGES/growvol-node.id")" \
+		--set-string "operator.podAnnotations.image=$(cat "$IMAGES/growvol-operator.id")" "$@" >>"$log" 2>&1 ||
 		fail "$log" "helm upgrade $release"
 }
 

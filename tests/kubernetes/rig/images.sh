@@ -10,7 +10,7 @@ update_images() {
 	(
 		cd "$SOURCE"
 		CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags='-s -w' -o "$STATE/bin/" \
-			./cmd/growvol-controller ./cmd/growvol-node ./tests/forward/cmd/growvol-forward \
+			./cmd/growvol-controller ./cmd/growvol-node ./cmd/growvol-operator ./tests/forward/cmd/growvol-forward \
 			./tests/kubernetes/app ./tests/kubernetes/image
 	) >"$LOG/build.log" 2>&1 || fail "$LOG/build.log" "go build"
 
@@ -20,6 +20,8 @@ update_images() {
 	tree growvol-node "$STATE/bin/growvol-node"
 	add_debian_programs "$TREES/growvol-node" cryptsetup-bin e2fsprogs kmod xfsprogs mount util-linux
 	image growvol-node -entrypoint /growvol-node
+	tree growvol-operator "$STATE/bin/growvol-operator"
+	image growvol-operator -user 65532:65532 -entrypoint /growvol-operator
 	tree app "$STATE/bin/app"
 	image app -entrypoint /app
 	[ -e "$IMAGES/pause.id" ] || build_pinned_images

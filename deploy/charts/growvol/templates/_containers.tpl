@@ -91,6 +91,11 @@ capabilities: {drop: [ALL]}
     {{- include "growvol.tokenMount" . | nindent 4 }}
 {{- end }}
 
+{{- /* The components that have pods, with commas in between. */ -}}
+{{- define "growvol.components" -}}
+controller,node{{ if .Values.operator.enabled }},operator{{ end }}
+{{- end }}
+
 {{- /* "true" if csi-snapshotter takes group snapshots, which only rbd has, otherwise empty. */ -}}
 {{- define "growvol.groupSnapshots" -}}
 {{- if and (eq .Values.backend "rbd") .Values.sidecars.snapshotter.groupSnapshots -}}true{{- end -}}

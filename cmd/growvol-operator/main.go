@@ -1,0 +1,150 @@
+// Command growvol-operator watches the claims of a Kubernetes cluster: it wakes kubelet when a
+// volume in use has grown. It holds a token of the API server and no credentials of a cloud.
+//
+// main.go parses the command line and runs package operator.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+
+	"github.com/growvol/growvol/pkg/operator"
+)
+
+// Exit codes, as those of the plugins.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// config is the command line.
+type config struct {
+	operator.Options
+	drivers     string
+	kubeconfig  string
+	logFormat   string
+	logLevel    string
+	showVersion bool
+}
+
+func (c *config) register(fs *flag.FlagSet) {
+	fs.StringVar(&c.drivers, "drivers", "", "names of the CSI drivers whose claims are watched, with commas in between")
+	fs.BoolVar(&c.WakeKubelet, "wake-kubelet", true,
+		"annotate the pods of a volume that has grown, so that kubelet grows the filesystem at once")
+	fs.BoolVar(&c.LeaderElection, "leader-election", false, "run only while this process has the lease")
+	fs.StringVar(&c.LeaseName, "lease-name", "growvol-operator", "name of the lease")
+	fs.StringVar(&c.LeaseNamespace, "lease-namespace", "", "namespace of the lease; empty: that of the pod")
+	fs.StringVar(&c.MetricsAddress, "metrics-endpoint", "", "host:port of /metrics; empty: off")
+	fs.StringVar(&c.HealthAddress, "health-endpoint", "", "host:port of /healthz and /readyz; empty: off")
+	fs.StringVar(&c.kubeconfig, "kubeconfig", "", "file with the address of the API server; empty: that of the pod")
+	fs.StringVar(&c.logFormat, "log-format", "text", "text or json")
+	fs.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
+	fs.BoolVar(&c.showVersion, "version", false, "print the version and exit")
+}
+
+// run runs the operator until ctx ends, and returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	var c config
+	fs := flag.NewFlagSet("growvol-operator", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	c.register(fs)
+	err := fs.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case err != nil: // package flag has printed it
+		return exitUsage
+	case fs.NArg() > 0:
+		printError(stderr, fmt.Errorf("unexpected argument %q", fs.Arg(0)))
+		return exitUsage
+	case c.showVersion:
+		_, _ = fmt.Fprintln(stdout, "growvol-operator", version()) // a failed write cannot be reported
+		return exitOK
+	}
+	if err := c.serve(ctx, stderr); err != nil {
+		printError(stderr, err)
+		return exitFailed
+	}
+	return exitOK
+}
+
+// serve connects to the API server and runs the operator.
+func (c *config) serve(ctx context.Context, stderr io.Writer) error {
+	log, err := newLogger(stderr, c.logFormat, c.logLevel)
+	if err != nil {
+		return err
+	}
+	klog.SetSlogLogger(log) // global to the process: the log of client-go
+	c.Log = log
+	c.Drivers = strings.FieldsFunc(c.drivers, func(r rune) bool { return r == ',' || r == ' ' })
+	connection, err := c.connection()
+	if err != nil {
+		return err
+	}
+	log.InfoContext(ctx, "growvol-operator starts", "version", version(), "drivers", c.Drivers)
+	return operator.Run(ctx, connection, c.Options)
+}
+
+func (c *config) connection() (*rest.Config, error) {
+	if c.kubeconfig == "" {
+		connection, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("%w (next step: run in a pod, or set --kubeconfig)", err)
+		}
+		return connection, nil
+	}
+	connection, err := clientcmd.BuildConfigFromFlags("", c.kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("read --kubeconfig: %w", err)
+	}
+	return connection, nil
+}
+
+// newLogger returns a logger that writes records of at least level in format.
+func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
+	var minLevel slog.Level
+	if err := minLevel.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q is not known: use debug, info, warn or error", level)
+	}
+	options := &slog.HandlerOptions{Level: minLevel}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, options)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q is not known: use text or json", format)
+}
+
+func printError(w io.Writer, err error) {
+	_, _ = fmt.Fprintf(w, "growvol-operator: %v\n", err) // a failed write cannot be reported
+}
+
+// version returns the version of the sources, as the plugins' --version.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "devel"
+}

@@ -1,0 +1,41 @@
+package claimcache
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// annotationMigratedTo names the CSI driver of a PersistentVolume with an in-tree volume.
+const annotationMigratedTo = "pv.kubernetes.io/migrated-to"
+
+// VolumeOf returns the PersistentVolume of a bound claim. It returns nil without an error if the
+// volume is gone, belongs to another claim, or is not of one of the drivers.
+func VolumeOf(
+	ctx context.Context, live client.Reader, c *corev1.PersistentVolumeClaim, drivers []string,
+) (*corev1.PersistentVolume, error) {
+	var pv corev1.PersistentVolume
+	err := live.Get(ctx, types.NamespacedName{Name: c.Spec.VolumeName}, &pv)
+	switch ref := pv.Spec.ClaimRef; {
+	case apierrors.IsNotFound(err):
+		return nil, nil //nolint:nilnil // documented
+	case err != nil:
+		return nil, fmt.Errorf("read PersistentVolume %s of claim %s/%s: %w", c.Spec.VolumeName, c.Namespace, c.Name, err)
+	case ref == nil || ref.UID != c.UID || !slices.Contains(drivers, driverOf(&pv)):
+		return nil, nil //nolint:nilnil // documented
+	}
+	return &pv, nil
+}
+
+// driverOf returns the CSI driver of the volume. It is empty if the volume has none.
+func driverOf(pv *corev1.PersistentVolume) string {
+	if pv.Spec.CSI != nil {
+		return pv.Spec.CSI.Driver
+	}
+	return pv.Annotations[annotationMigratedTo]
+}

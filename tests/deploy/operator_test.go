@@ -1,0 +1,93 @@
+package deploy_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/growvol/growvol/pkg/kubeletwake"
+)
+
+// TestOperatorIsOffByDefault checks that nothing of the operator is installed unless it is wanted.
+func TestOperatorIsOffByDefault(t *testing.T) {
+	h := newHelm(t)
+	for _, backend := range []string{"loop", "cinder", "rbd"} {
+		for _, o := range h.render(t, operatorValues(backend, "")) {
+			if strings.Contains(o.Metadata.Name, "operator") || o.Metadata.Labels["app.kubernetes.io/component"] == "operator" {
+				t.Errorf("%s: got %s %s, want nothing of the operator", backend, o.Kind, o.Metadata.Name)
+			}
+		}
+	}
+}
+
+// operatorValues returns values for the backend with more of them.
+func operatorValues(backend, more string) string {
+	return fmt.Sprintf(
+		"{backend: %s, cinder: {existingSecret: clouds}, rbd: {existingConfigMap: clusters, existingSecret: keys}%s}",
+		backend, more)
+}
+
+// TestOperator checks the operator's pod and rights with each backend: it has a token and nothing
+// else, least of all credentials of the cloud, and an admission policy holds it to its annotation.
+func TestOperator(t *testing.T) {
+	h, help := newHelm(t), helpOfPlugins(t)
+	for _, backend := range []string{"loop", "cinder", "rbd"} {
+		objects := h.render(t, operatorValues(backend, `,
+			operator: {enabled: true, replicas: 2, otherDrivers: [ebs.csi.aws.com]},
+			metrics: {serviceMonitor: {enabled: true}}, networkPolicy: {enabled: true}`))
+		operator, found := findObject(objects, "Deployment", "growvol-operator")
+		if !found || operator.Spec.Replicas != 2 {
+			t.Fatalf("%s: got a Deployment %t with %d replicas, want 2", backend, found, operator.Spec.Replicas)
+		}
+		pod := operator.Spec.Template.Spec
+		checkOptions(t, help, pod.Containers[0])
+		checkPorts(t, pod, 2)
+		checkVolumes(t, pod)
+		checkSecurityContext(t, "Deployment", pod.Containers[0])
+		if len(pod.Volumes) != 1 || pod.Volumes[0].Name != "token" || pod.HostNetwork || len(hostPaths(pod)) > 0 ||
+			!pod.SecurityContext.RunAsNonRoot || pod.Automount == nil || *pod.Automount {
+			t.Errorf("%s: the pod has more than a token: %+v", backend, pod)
+		}
+		drivers, _ := pod.Containers[0].option("drivers")
+		if want := driverName(backend) + ",ebs.csi.aws.com"; drivers != want {
+			t.Errorf("%s: got --drivers=%s, want %s", backend, drivers, want)
+		}
+		if lease, _ := pod.Containers[0].option("lease-name"); lease != "growvol-operator" {
+			t.Errorf("%s: got --lease-name=%s, want that of the role", backend, lease)
+		}
+		checkOperatorRights(t, objects)
+		checkPolicy(t, objects, "growvol-operator", true, pod.ServiceAccountName, []string{
+			`"` + kubeletwake.AnnotationWoken + `"`, "labels", "finalizers", "ownerReferences", "object.spec == oldObject.spec",
+		})
+		for _, kind := range []string{"ServiceMonitor", "NetworkPolicy"} {
+			if _, found := findObject(objects, kind, "growvol-operator"); !found {
+				t.Errorf("%s: the operator has no %s", backend, kind)
+			}
+		}
+	}
+}
+
+// checkOperatorRights checks that the operator only reads, except for pods, events and its lease.
+func checkOperatorRights(t *testing.T, objects []object) {
+	t.Helper()
+	writes := map[string]string{"pods": "patch", "events": "create patch", "leases": "create get update"}
+	count := 0
+	for _, o := range objects {
+		if o.Metadata.Name != "growvol-operator" {
+			continue
+		}
+		for _, rule := range o.Rules {
+			count++
+			for _, verb := range rule.Verbs {
+				isRead := slices.Contains([]string{"get", "list", "watch"}, verb) && rule.Resources[0] != "events"
+				if !isRead && !slices.Contains(strings.Fields(writes[rule.Resources[0]]), verb) {
+					t.Errorf("the operator may %s %v", verb, rule.Resources)
+				}
+			}
+		}
+	}
+	if count < 6 {
+		t.Errorf("found %d rules of the operator, want at least 6", count)
+	}
+}
