@@ -88,7 +88,7 @@ func TestObjectMapIsNotUsedWithAnotherSize(t *testing.T) {
 			if m.refreshes != want {
 				t.Errorf("features %s, read-only %t: %d refreshes, want %d", features, readOnly, m.refreshes, want)
 			}
-			mustConnect(t, c, req) // also tells whether the mapping is fenced
+			mustConnect(t, c, req) // also reports whether the mapping is fenced
 			if m.refreshes != want+1 {
 				t.Errorf("features %s, read-only %t: Connect made %d refreshes, want 1",
 					features, readOnly, m.refreshes-want)
