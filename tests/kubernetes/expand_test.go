@@ -138,32 +138,7 @@ func TestSecondExpandDuringTheFirst(t *testing.T) {
 func TestExpandStatefulSet(t *testing.T) {
 	t.Parallel()
 	s := newNamespace(t)
-	s.apply(`apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: database}
-spec:
-  serviceName: database
-  replicas: 2
-  podManagementPolicy: Parallel
-  selector: {matchLabels: {app: database}}
-  template:
-    metadata: {labels: {app: database}}
-    spec:
-      terminationGracePeriodSeconds: 5
-      containers:
-        - name: app
-          image: localhost/app:test
-          imagePullPolicy: Never
-          args: [write, /data]
-          volumeMounts: [{name: data, mountPath: /data}]
-  volumeClaimTemplates:
-    - metadata: {name: data}
-      spec:
-        accessModes: [ReadWriteOncePod]
-        storageClassName: test-xfs
-        resources: {requests: {storage: 1Gi}}
-`)
-	s.kubectl("rollout", "status", "statefulset/database", "--timeout="+waitTimeout.String())
+	s.startStatefulSet("")
 	wantSamePods := s.recordPods()
 	for n := range 2 {
 		s.requestSize(fmt.Sprintf("data-database-%d", n), "2Gi")
@@ -345,4 +320,36 @@ func (s namespace) wantNoFailedResize() {
 			}
 		}
 	}
+}
+
+// startStatefulSet starts the StatefulSet database with two replicas, which write to claims of 1
+// GiB. more are lines for its spec.
+func (s namespace) startStatefulSet(more string) {
+	s.Helper()
+	s.apply(`apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: database, labels: {app: database}}
+spec:
+  serviceName: database
+  replicas: 2
+  podManagementPolicy: Parallel
+` + more + `  selector: {matchLabels: {app: database}}
+  template:
+    metadata: {labels: {app: database}}
+    spec:
+      terminationGracePeriodSeconds: 5
+      containers:
+        - name: app
+          image: localhost/app:test
+          imagePullPolicy: Never
+          args: [write, /data]
+          volumeMounts: [{name: data, mountPath: /data}]
+  volumeClaimTemplates:
+    - metadata: {name: data}
+      spec:
+        accessModes: [ReadWriteOncePod]
+        storageClassName: test-xfs
+        resources: {requests: {storage: 1Gi}}
+`)
+	s.kubectl("rollout", "status", "statefulset/database", "--timeout="+waitTimeout.String())
 }

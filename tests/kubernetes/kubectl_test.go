@@ -200,33 +200,7 @@ func TestKubectlExpandRefusedByTheNode(t *testing.T) {
 func TestKubectlExpandStatefulSet(t *testing.T) {
 	t.Parallel()
 	s := newNamespace(t)
-	s.apply(`apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: database, labels: {app: database}}
-spec:
-  serviceName: database
-  replicas: 2
-  podManagementPolicy: Parallel
-  persistentVolumeClaimRetentionPolicy: {whenDeleted: Delete, whenScaled: Retain}
-  selector: {matchLabels: {app: database}}
-  template:
-    metadata: {labels: {app: database}}
-    spec:
-      terminationGracePeriodSeconds: 5
-      containers:
-        - name: app
-          image: localhost/app:test
-          imagePullPolicy: Never
-          args: [write, /data]
-          volumeMounts: [{name: data, mountPath: /data}]
-  volumeClaimTemplates:
-    - metadata: {name: data}
-      spec:
-        accessModes: [ReadWriteOncePod]
-        storageClassName: test-xfs
-        resources: {requests: {storage: 1Gi}}
-`)
-	s.kubectl("rollout", "status", "statefulset/database", "--timeout="+waitTimeout.String())
+	s.startStatefulSet("  persistentVolumeClaimRetentionPolicy: {whenDeleted: Delete, whenScaled: Retain}\n")
 	wantSamePods := s.recordPods()
 	claims := func() string {
 		return s.kubectl("get", "pvc", "--sort-by=.metadata.name", "-o",
