@@ -92,9 +92,12 @@ type Status struct {
 	Volume    string `json:"persistentVolume,omitempty"`
 	Handle    string `json:"volumeHandle,omitempty"`
 	// Step is the claim's resize status, such as NodeResizePending. It is empty if none runs.
-	Step       string      `json:"step,omitempty"`
-	Layers     []Layer     `json:"layers"`
-	Usage      *Usage      `json:"usage,omitempty"`
+	Step   string  `json:"step,omitempty"`
+	Layers []Layer `json:"layers"`
+	Usage  *Usage  `json:"usage,omitempty"`
+	// Missing is how many bytes of the claim's size the filesystem lacks at least, or the device
+	// of a raw block volume, by a reading that is newer than the last growth.
+	Missing    volume.Size `json:"missingBytes,omitempty"`
 	Pods       []Pod       `json:"pods,omitempty"`
 	Conditions []Condition `json:"conditions,omitempty"`
 	Events     []Event     `json:"events,omitempty"`
