@@ -253,7 +253,7 @@ func diagnoseGrown(o Objects, s *Status) Diagnosis {
 		}
 		return grown
 	}
-	if missingBytes(o) == 0 {
+	if s.Missing == 0 && !s.IsReadingOld {
 		what := "filesystem"
 		if isBlock(o.Claim) {
 			what = "device"
@@ -261,7 +261,7 @@ func diagnoseGrown(o Objects, s *Status) Diagnosis {
 		grown.Problem += ", and so has its " + what
 		return grown
 	}
-	if s.Missing == 0 {
+	if s.IsReadingOld {
 		return Diagnosis{
 			Severity: SeverityWaits, Kind: KindReadingOld, Subject: "filesystem", Since: statusTime(o.Claim),
 			Problem: "kubelet's reading is older than the growth of the claim to " + capacity.String(),

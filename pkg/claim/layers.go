@@ -38,8 +38,10 @@ func NewStatus(o Objects) Status {
 	if o.Stats.Value != nil && !isBlock(c) {
 		s.Usage = o.Stats.Value.usage()
 	}
-	if c.Status.Phase == corev1.ClaimBound && isReadAfterGrowth(o) {
-		s.Missing = missingBytes(o)
+	if missing := missingBytes(o); missing > 0 && c.Status.Phase == corev1.ClaimBound {
+		if s.IsReadingOld = !isReadAfterGrowth(o); !s.IsReadingOld {
+			s.Missing = missing
+		}
 	}
 	s.Diagnosis = diagnose(o, &s)
 	s.Layers = append(kubernetesLayers(o, &s), storageLayers(o, &s)...)

@@ -37,11 +37,10 @@ func missingBytes(o Objects) volume.Size {
 // kubelet, and of the API server, which dates the growth.
 const maxClockSkew = 10 * time.Second
 
-// isReadAfterGrowth reports whether kubelet's reading is newer than the claim's capacity. An older one
-// shows the filesystem before its growth.
+// isReadAfterGrowth reports whether kubelet's reading is newer than the claim's capacity. An older
+// one shows the filesystem before its growth.
 func isReadAfterGrowth(o Objects) bool {
-	stats := o.Stats.Value
-	return stats != nil && stats.ReadAt.After(statusTime(o.Claim).Add(maxClockSkew))
+	return o.Stats.Value.ReadAt.After(statusTime(o.Claim).Add(maxClockSkew))
 }
 
 // minFilesystem returns the size in bytes that df shows at least of the claim's filesystem if it

@@ -87,7 +87,7 @@ func (p *plugin) newRoot() *cobra.Command {
 	root.SetOut(p.Out)
 	root.SetErr(p.ErrOut)
 	p.config.AddFlags(root.PersistentFlags())
-	root.AddCommand(p.newStatusCommand(), p.newExpandCommand())
+	root.AddCommand(p.newStatusCommand(), p.newExpandCommand(), p.newDoctorCommand())
 	return root
 }
 
