@@ -3,7 +3,6 @@ package kubectlplugin
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -11,13 +10,17 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 
+	"github.com/growvol/growvol/deploy/charts"
 	"github.com/growvol/growvol/pkg/claim/doctor"
 	"github.com/growvol/growvol/pkg/claim/reader"
 	"github.com/growvol/growvol/pkg/claim/table"
 )
 
 // doctorExamples are the examples in the help of the command doctor. This file has the command.
-const doctorExamples = `  # All claims of the cluster whose filesystem is smaller than they say, of any CSI driver
+const doctorExamples = `  # The installation of growvol
+  kubectl growvol doctor
+
+  # All claims of the cluster whose filesystem is smaller than they say, of any CSI driver
   kubectl growvol doctor --all
 
   # The same for a script
@@ -36,6 +39,7 @@ type doctorOptions struct {
 type doctorReport struct {
 	APIVersion string         `json:"apiVersion"`
 	Kind       string         `json:"kind"`
+	Checks     []doctor.Check `json:"checks,omitempty"`
 	Claims     *doctor.Claims `json:"claims,omitempty"`
 }
 
@@ -44,27 +48,55 @@ func (p *plugin) newDoctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Find what is wrong before a growth fails",
-		Long: "doctor --all reads all claims of the cluster, of any CSI driver, and prints those whose filesystem is\n" +
+		Long: "doctor checks the installation of growvol: its objects, pods, sidecars, classes and nodes.\n\n" +
+			"doctor --all reads all claims of the cluster, of any CSI driver, and prints those whose filesystem is\n" +
 			"smaller than the claim says, with the bytes that are missing.\n\n" +
 			"The exit code is 1 if something is wrong, otherwise 0. Warnings do not change it.",
 		Example: doctorExamples,
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return p.doctor(cmd.Context(), o) },
 	}
-	cmd.Flags().BoolVar(&o.all, "all", false, "check the filesystems of all claims of the cluster")
+	cmd.Flags().BoolVar(&o.all, "all", false, "check the filesystems of all claims of the cluster instead")
 	o.printFlags.AddFlags(cmd)
 	return cmd
 }
 
 func (p *plugin) doctor(ctx context.Context, o doctorOptions) error {
-	r, _, err := p.newReader()
+	if o.all {
+		r, _, err := p.newReader()
+		if err != nil {
+			return err
+		}
+		return p.doctorClaims(ctx, o, r)
+	}
+	c, err := p.newClients()
 	if err != nil {
 		return err
 	}
-	if !o.all {
-		return errors.New("doctor needs --all (next step: write kubectl growvol doctor --all)")
+	sidecars, err := charts.Sidecars()
+	if err != nil {
+		return err
 	}
-	return p.doctorClaims(ctx, o, r)
+	d := doctor.Doctor{Client: c.kubernetes, Nodes: c.nodes, Sidecars: sidecars}
+	checks := d.Check(ctx)
+	if *o.printFlags.OutputFormat == "" {
+		err = table.PrintChecks(p.Out, checkRows(checks), table.Options{Color: p.hasColor()})
+	} else {
+		err = p.printReport(o, doctorReport{Checks: checks})
+	}
+	if err == nil && doctor.HasFailed(checks) {
+		return errReported
+	}
+	return err
+}
+
+// checkRows returns the checks as rows of a table.
+func checkRows(checks []doctor.Check) []table.Check {
+	rows := make([]table.Check, 0, len(checks))
+	for _, c := range checks {
+		rows = append(rows, table.Check{Verdict: string(c.Verdict), Name: c.Name, Text: c.Text, Next: c.Next})
+	}
+	return rows
 }
 
 // doctorClaims checks all claims of the cluster.

@@ -1,6 +1,7 @@
 package kubectlplugin
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"os"
@@ -8,8 +9,11 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	clienttesting "k8s.io/client-go/testing"
@@ -101,4 +105,64 @@ func TestDoctorNamesTheMissingRight(t *testing.T) {
 		})
 	p.want(t, exitRefused, []string{"the right to list persistentvolumeclaims is missing", "in the whole cluster"},
 		"doctor", "--all")
+}
+
+// noNodes are nodes that the user may not read.
+type noNodes struct{}
+
+func (noNodes) ReadSyncFrequency(context.Context, string) (time.Duration, error) {
+	return 0, volume.Errorf(volume.KindDenied, "the right to get nodes/proxy is missing")
+}
+
+func (noNodes) ReadRequirements(context.Context, string, string, int32) (map[string]bool, error) {
+	return nil, volume.Errorf(volume.KindDenied, "the right to get pods/proxy is missing")
+}
+
+// installation returns the objects of a release of the chart with the loop backend.
+func installation() []runtime.Object {
+	labels := map[string]string{"app.kubernetes.io/name": "growvol", "app.kubernetes.io/instance": "growvol"}
+	meta := metav1.ObjectMeta{Namespace: "csi", Name: "growvol-controller", Labels: labels}
+	plugin := corev1.Container{Name: "growvol", Args: []string{"--backend=loop"}}
+	var controller []corev1.Container
+	for _, name := range []string{"csi-provisioner", "csi-attacher", "csi-resizer"} {
+		controller = append(controller, corev1.Container{
+			Name: name, Image: name + ":v1.0.0", Args: []string{"--timeout=2m", "--handle-volume-inuse-error=false"},
+		})
+	}
+	deployment := &appsv1.Deployment{ObjectMeta: meta}
+	deployment.Spec.Template.Spec.Containers = append(controller, plugin)
+	deployment.Status = appsv1.DeploymentStatus{ReadyReplicas: 1, UpdatedReplicas: 1}
+	meta.Name = "growvol-node"
+	set := &appsv1.DaemonSet{ObjectMeta: meta}
+	set.Spec.Selector = &metav1.LabelSelector{MatchLabels: labels}
+	set.Spec.Template.Spec.Containers = []corev1.Container{plugin, {Name: "node-driver-registrar"}}
+	set.Status = appsv1.DaemonSetStatus{DesiredNumberScheduled: 1, NumberReady: 1, UpdatedNumberScheduled: 1}
+	set.Spec.Template.Spec.Containers[0].Ports = []corev1.ContainerPort{{Name: "metrics", ContainerPort: 9810}}
+	meta.Name = "growvol-node-1"
+	pod := &corev1.Pod{ObjectMeta: meta, Spec: corev1.PodSpec{NodeName: "node1"}}
+	return []runtime.Object{deployment, set, pod, &storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: "node1"}}}
+}
+
+func TestDoctorChecksTheInstallation(t *testing.T) {
+	p := newTestPlugin(fixedStats{}, installation()...)
+	p.nodes = noNodes{}
+	p.want(t, exitRefused, []string{
+		"fail   CSIDriver", "fail   CSINode", "warn   StorageClass", "v1.0.0 (the chart has v",
+		"the right to get pods/proxy is missing", "next step: ",
+	}, "doctor")
+	p.want(t, exitRefused, []string{`"verdict": "fail"`, `"name": "CSINode"`, `"kind": "DoctorReport"`},
+		"doctor", "-o", "json")
+	p.want(t, exitRefused, []string{"unknown command"}, "doctor", "data")
+
+	// Warnings do not change the exit code.
+	objects := installation()
+	registered, isNode := objects[3].(*storagev1.CSINode)
+	if !isNode {
+		t.Fatalf("got the object %T, want a CSINode", objects[3])
+	}
+	registered.Spec.Drivers = []storagev1.CSINodeDriver{{Name: "loop.growvol.io"}}
+	driver := &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: "loop.growvol.io"}}
+	p = newTestPlugin(fixedStats{}, append(objects, driver)...)
+	p.nodes = noNodes{}
+	p.want(t, exitDone, []string{"ok     CSINode", "warn   CSIDriver", "warn   kubelet"}, "doctor")
 }

@@ -1,5 +1,3 @@
-// Package doctor finds what is wrong in a cluster before a growth fails: claims whose filesystem
-// is smaller than they say, of any CSI driver. claims.go judges the claims.
 package doctor
 
 import (
