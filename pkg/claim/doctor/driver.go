@@ -50,8 +50,8 @@ func (d *Doctor) checkCSIDriver(ctx context.Context, in *installation) Check {
 	return ok(name, in.driver+": attachRequired, fsGroupPolicy, podInfoOnMount and volumeLifecycleModes are as the chart sets them")
 }
 
-// checkRegistration checks that kubelet has registered the driver on each node that has a pod of the
-// node plugin.
+// checkRegistration checks that kubelet has registered the driver on each node that has a pod of
+// the node plugin.
 func (d *Doctor) checkRegistration(ctx context.Context, in *installation) Check {
 	const name = "CSINode"
 	switch {
