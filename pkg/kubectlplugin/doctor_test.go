@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	clienttesting "k8s.io/client-go/testing"
 
+	"github.com/growvol/growvol/deploy/charts"
 	"github.com/growvol/growvol/pkg/claim"
 	"github.com/growvol/growvol/pkg/claim/reader"
 	"github.com/growvol/growvol/pkg/volume"
@@ -45,7 +46,8 @@ func (p *testPlugin) wantGolden(t *testing.T, name string) {
 
 func statsOf(name string, shown volume.Size) reader.PodVolumeStats {
 	return reader.PodVolumeStats{Namespace: "shop", Claim: name, VolumeStats: claim.VolumeStats{
-		Node: "node1", Capacity: shown, Used: volume.MiB, Available: shown - volume.MiB, ReadAt: now.Add(-40 * time.Second),
+		Node: "node1", Capacity: shown, Used: volume.MiB, Available: shown - volume.MiB,
+		ReadAt: now.Add(-40 * time.Second),
 	}}
 }
 
@@ -92,7 +94,9 @@ func TestDoctorFindsNothing(t *testing.T) {
 	p.want(t, exitDone, []string{"no filesystem is smaller than its claim says: 1 claim checked"}, "doctor", "--all")
 
 	idle := newTestPlugin(fixedStats{}, withoutPod(claimOf("idle", "1Gi", "1Gi"))...)
-	idle.want(t, exitDone, []string{"no claim could be checked", "1 claim not checked", "1: no pod has the volume mounted: shop/idle"},
+	idle.want(t, exitDone, []string{
+		"no claim could be checked", "1 claim not checked", "1: no pod has the volume mounted: shop/idle",
+	},
 		"doctor", "--all")
 }
 
@@ -119,14 +123,19 @@ func (noNodes) ReadRequirements(context.Context, string, string, int32) (map[str
 }
 
 // installation returns the objects of a release of the chart with the loop backend.
-func installation() []runtime.Object {
+func installation(t *testing.T) []runtime.Object {
+	t.Helper()
+	tags, err := charts.Sidecars()
+	if err != nil {
+		t.Fatal(err)
+	}
 	labels := map[string]string{"app.kubernetes.io/name": "growvol", "app.kubernetes.io/instance": "growvol"}
 	meta := metav1.ObjectMeta{Namespace: "csi", Name: "growvol-controller", Labels: labels}
 	plugin := corev1.Container{Name: "growvol", Args: []string{"--backend=loop"}}
 	var controller []corev1.Container
 	for _, name := range []string{"csi-provisioner", "csi-attacher", "csi-resizer"} {
 		controller = append(controller, corev1.Container{
-			Name: name, Image: name + ":v1.0.0", Args: []string{"--timeout=2m", "--handle-volume-inuse-error=false"},
+			Name: name, Image: name + ":" + tags[name], Args: []string{"--timeout=2m", "--handle-volume-inuse-error=false"},
 		})
 	}
 	deployment := &appsv1.Deployment{ObjectMeta: meta}
@@ -140,22 +149,27 @@ func installation() []runtime.Object {
 	set.Spec.Template.Spec.Containers[0].Ports = []corev1.ContainerPort{{Name: "metrics", ContainerPort: 9810}}
 	meta.Name = "growvol-node-1"
 	pod := &corev1.Pod{ObjectMeta: meta, Spec: corev1.PodSpec{NodeName: "node1"}}
-	return []runtime.Object{deployment, set, pod, &storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: "node1"}}}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node1"}}
+	node.Status.NodeInfo.KernelVersion = "6.1.0"
+	return []runtime.Object{deployment, set, pod, &storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: "node1"}}, node}
 }
 
 func TestDoctorChecksTheInstallation(t *testing.T) {
-	p := newTestPlugin(fixedStats{}, installation()...)
+	p := newTestPlugin(fixedStats{}, installation(t)...)
 	p.nodes = noNodes{}
 	p.want(t, exitRefused, []string{
-		"fail   CSIDriver", "fail   CSINode", "warn   StorageClass", "v1.0.0 (the chart has v",
+		"fail   CSIDriver", "fail   CSINode", "warn   StorageClass",
 		"the right to get pods/proxy is missing", "next step: ",
 	}, "doctor")
+	p.out.Reset()
+	p.run(t.Context(), []string{"doctor"})
+	p.wantGolden(t, "doctor.txt")
 	p.want(t, exitRefused, []string{`"verdict": "fail"`, `"name": "CSINode"`, `"kind": "DoctorReport"`},
 		"doctor", "-o", "json")
 	p.want(t, exitRefused, []string{"unknown command"}, "doctor", "data")
 
 	// Warnings do not change the exit code.
-	objects := installation()
+	objects := installation(t)
 	registered, isNode := objects[3].(*storagev1.CSINode)
 	if !isNode {
 		t.Fatalf("got the object %T, want a CSINode", objects[3])

@@ -81,9 +81,12 @@ func TestDoctorAcceptsTheChart(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, values := range map[string]string{
-		"loop":       `{backend: loop, storageClasses: [{name: a}]}`,
-		"cinder":     `{cinder: {existingSecret: clouds}, storageClasses: [{name: a}]}`,
-		"rbd":        `{backend: rbd, rbd: {existingConfigMap: a, existingSecret: b}, storageClasses: [{name: a, parameters: {pool: p, clusterID: c}}]}`,
+		"loop":   `{backend: loop, storageClasses: [{name: a}]}`,
+		"cinder": `{cinder: {existingSecret: clouds}, storageClasses: [{name: a}]}`,
+		"rbd": `
+backend: rbd
+rbd: {existingConfigMap: a, existingSecret: b}
+storageClasses: [{name: a, parameters: {pool: p, clusterID: c}}]`,
 		"everything": valueSets()["everything"],
 	} {
 		t.Run(name, func(t *testing.T) {

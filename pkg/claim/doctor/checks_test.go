@@ -77,10 +77,12 @@ func newCluster() *cluster {
 		daemonSet: &appsv1.DaemonSet{ObjectMeta: metadata("node"), Spec: appsv1.DaemonSetSpec{
 			Selector: &metav1.LabelSelector{MatchLabels: metadata("node").Labels},
 		}},
-		csiDriver: &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: "cinder.csi.openstack.org"}, Spec: storagev1.CSIDriverSpec{
-			AttachRequired: &attaches, PodInfoOnMount: &podInfo, FSGroupPolicy: &file,
-			VolumeLifecycleModes: []storagev1.VolumeLifecycleMode{storagev1.VolumeLifecyclePersistent},
-		}},
+		csiDriver: &storagev1.CSIDriver{
+			ObjectMeta: metav1.ObjectMeta{Name: "cinder.csi.openstack.org"}, Spec: storagev1.CSIDriverSpec{
+				AttachRequired: &attaches, PodInfoOnMount: &podInfo, FSGroupPolicy: &file,
+				VolumeLifecycleModes: []storagev1.VolumeLifecycleMode{storagev1.VolumeLifecyclePersistent},
+			},
+		},
 		class: &storagev1.StorageClass{
 			ObjectMeta: metav1.ObjectMeta{Name: "fast"}, Provisioner: "cinder.csi.openstack.org", AllowVolumeExpansion: &grows,
 		},
@@ -195,7 +197,8 @@ func TestFaults(t *testing.T) {
 			func(c *cluster) { c.deployment.Status.ReadyReplicas = 1 }, VerdictWarn, "controller", "1 of 2 pods are ready",
 		},
 		"old pods of the controller": {
-			func(c *cluster) { c.deployment.Status.UpdatedReplicas = 1 }, VerdictWarn, "controller", "1 have the present version",
+			func(c *cluster) { c.deployment.Status.UpdatedReplicas = 1 },
+			VerdictWarn, "controller", "1 have the present version",
 		},
 		"no node plugin": {func(c *cluster) { c.daemonSet = nil }, VerdictFail, "node plugin", "has no DaemonSet"},
 		"node plugin matches no node": {
@@ -276,13 +279,16 @@ func TestFaults(t *testing.T) {
 		"no class": {
 			func(c *cluster) { c.class.Provisioner = "other" }, VerdictWarn, "StorageClass", "no class has the provisioner",
 		},
-		"no snapshot CRDs": {func(c *cluster) { c.crds = nil }, VerdictFail, "snapshot CRDs", "the cluster lacks volumesnapshots"},
+		"no snapshot CRDs": {func(c *cluster) { c.crds = nil }, VerdictFail, "snapshot CRDs", "lacks volumesnapshots,"},
 		"part of the snapshot CRDs": {
 			func(c *cluster) { c.crds = c.crds[:2] }, VerdictFail, "snapshot CRDs", "lacks volumesnapshotclasses of",
 		},
 		"CRDs without a snapshotter": {
 			func(c *cluster) { without(&c.deployment.Spec.Template.Spec, "csi-snapshotter") },
 			VerdictWarn, "snapshot CRDs", "has no csi-snapshotter",
+		},
+		"no nodes": {
+			func(c *cluster) { c.pods = nil }, VerdictWarn, "kernel", "no node has a pod of the node plugin",
 		},
 		"old kernel": {
 			func(c *cluster) { c.nodes[0].Status.NodeInfo.KernelVersion = "5.4.0-1" }, VerdictWarn, "kernel", "node1 (5.4.0-1)",

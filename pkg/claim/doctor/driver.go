@@ -20,7 +20,7 @@ func (d *Doctor) checkCSIDriver(ctx context.Context, in *installation) Check {
 	object, err := d.Client.StorageV1().CSIDrivers().Get(ctx, in.driver, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		return fail(name, in.driver+" does not exist: Kubernetes does not attach its volumes",
+		return fail(name, in.driver+" does not exist: Kubernetes uses its defaults instead of what the driver needs",
 			"install the chart with csiDriver.create: true")
 	case err != nil:
 		return unread(name, reader.AccessError(err, "get", "csidrivers.storage.k8s.io", ""))
@@ -41,13 +41,15 @@ func (d *Doctor) checkCSIDriver(ctx context.Context, in *installation) Check {
 		if spec.FSGroupPolicy != nil {
 			policy = "fsGroupPolicy: " + string(*spec.FSGroupPolicy)
 		}
-		return warn(name, in.driver+" has "+policy+", the chart sets File: kubelet may not give the files to the pod's fsGroup",
+		return warn(name, in.driver+" has "+policy+", the chart sets File: "+
+			"kubelet may not give the files to the pod's fsGroup",
 			fmt.Sprintf(`kubectl patch csidriver %s --patch '{"spec":{"fsGroupPolicy":"File"}}'`, in.driver))
 	case spec.PodInfoOnMount != nil && *spec.PodInfoOnMount:
 		return warn(name, in.driver+" has podInfoOnMount: true, the chart sets false: the plugin does not use it",
 			fmt.Sprintf(`kubectl patch csidriver %s --patch '{"spec":{"podInfoOnMount":false}}'`, in.driver))
 	}
-	return ok(name, in.driver+": attachRequired, fsGroupPolicy, podInfoOnMount and volumeLifecycleModes are as the chart sets them")
+	return ok(name, in.driver+": attachRequired, fsGroupPolicy, podInfoOnMount and volumeLifecycleModes "+
+		"are as the chart sets them")
 }
 
 // checkRegistration checks that kubelet has registered the driver on each node that has a pod of
@@ -77,8 +79,8 @@ func (d *Doctor) checkRegistration(ctx context.Context, in *installation) Check 
 	if len(missing) > 0 {
 		return fail(name, fmt.Sprintf("%s is not registered on %d of %d nodes: %s: kubelet cannot mount its volumes there",
 			in.driver, len(missing), len(nodes), joinNames(missing)),
-			fmt.Sprintf("read the log of node-driver-registrar on these nodes, and compare the chart's kubeletDir with kubelet's "+
-				"--root-dir: kubectl logs daemonset/%s --namespace %s --container node-driver-registrar",
+			fmt.Sprintf("read the log of node-driver-registrar on these nodes, and compare the chart's kubeletDir "+
+				"with kubelet's --root-dir: kubectl logs daemonset/%s --namespace %s --container node-driver-registrar",
 				in.node.Name, in.namespace))
 	}
 	return ok(name, fmt.Sprintf("%s is registered on all %d nodes with a pod of the node plugin", in.driver, len(nodes)))

@@ -53,6 +53,9 @@ func (d *Doctor) checkKernels(ctx context.Context, in *installation) Check {
 			old = append(old, fmt.Sprintf("%s (%s)", node.Name, release))
 		}
 	}
+	if len(releases) == 0 {
+		return warn(name, "not checked: no node has a pod of the node plugin", "")
+	}
 	if len(old) > 0 {
 		return warn(name, "older than Linux 5.8, or unknown: "+joinNames(old), "upgrade the kernel of these nodes")
 	}

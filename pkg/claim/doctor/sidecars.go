@@ -28,13 +28,15 @@ func (d *Doctor) checkSidecars(in *installation) []Check {
 		pod := &in.node.Spec.Template.Spec
 		containers = append(containers, pod.Containers...)
 		if findContainer(pod, "node-driver-registrar") == nil {
-			problems = append(problems, fail(name, "the node plugin has no node-driver-registrar: kubelet does not know the driver",
+			problems = append(problems, fail(name,
+				"the node plugin has no node-driver-registrar: kubelet does not know the driver",
 				"install the chart again: helm upgrade"))
 		}
 	}
 	different := d.differentVersions(containers)
 	if len(different) > 0 {
-		problems = append(problems, warn(name, "other versions than the chart of this program: "+strings.Join(different, ", "),
+		problems = append(problems, warn(name,
+			"other versions than the chart of this program: "+strings.Join(different, ", "),
 			"upgrade to the chart of this version, which is tested with its sidecars: helm upgrade"))
 	}
 	if len(problems) == 0 {
@@ -62,12 +64,14 @@ func checkControllerSidecars(in *installation, pod *corev1.PodSpec) []Check {
 		elects, hasElection := option(c.Args, "leader-election")
 		if replicas > 1 && (!hasElection || elects == "false") {
 			checks = append(checks, fail(name,
-				fmt.Sprintf("%s has no --leader-election, but the Deployment %d pods: they work on the same claims", sidecar, replicas),
+				fmt.Sprintf("%s has no --leader-election, but the Deployment %d pods: they work on the same claims",
+					sidecar, replicas),
 				"install the chart with controller.leaderElection: true"))
 		}
 		text, _ := option(c.Args, "timeout")
 		if timeout, err := time.ParseDuration(text); err != nil || timeout < minTimeout {
-			checks = append(checks, warn(name, fmt.Sprintf("%s has --timeout=%s: calls that need more are repeated", sidecar, text),
+			checks = append(checks, warn(name,
+				fmt.Sprintf("%s has --timeout=%s: calls that need more are repeated", sidecar, text),
 				fmt.Sprintf("set sidecars.%s.timeout of the chart to %s or more", value, minTimeout)))
 		}
 	}
