@@ -129,8 +129,12 @@ func installation(t *testing.T) []runtime.Object {
 	if err != nil {
 		t.Fatal(err)
 	}
-	labels := map[string]string{"app.kubernetes.io/name": "growvol", "app.kubernetes.io/instance": "growvol"}
-	meta := metav1.ObjectMeta{Namespace: "csi", Name: "growvol-controller", Labels: labels}
+	labelsOf := func(component string) map[string]string {
+		return map[string]string{
+			"app.kubernetes.io/name": "growvol", "app.kubernetes.io/instance": "growvol", "app.kubernetes.io/component": component,
+		}
+	}
+	meta := metav1.ObjectMeta{Namespace: "csi", Name: "growvol-controller", Labels: labelsOf("controller")}
 	plugin := corev1.Container{Name: "growvol", Args: []string{"--backend=loop"}}
 	var controller []corev1.Container
 	for _, name := range []string{"csi-provisioner", "csi-attacher", "csi-resizer"} {
@@ -141,9 +145,9 @@ func installation(t *testing.T) []runtime.Object {
 	deployment := &appsv1.Deployment{ObjectMeta: meta}
 	deployment.Spec.Template.Spec.Containers = append(controller, plugin)
 	deployment.Status = appsv1.DeploymentStatus{ReadyReplicas: 1, UpdatedReplicas: 1}
-	meta.Name = "growvol-node"
+	meta.Name, meta.Labels = "growvol-node", labelsOf("node")
 	set := &appsv1.DaemonSet{ObjectMeta: meta}
-	set.Spec.Selector = &metav1.LabelSelector{MatchLabels: labels}
+	set.Spec.Selector = &metav1.LabelSelector{MatchLabels: meta.Labels}
 	set.Spec.Template.Spec.Containers = []corev1.Container{plugin, {Name: "node-driver-registrar"}}
 	set.Status = appsv1.DaemonSetStatus{DesiredNumberScheduled: 1, NumberReady: 1, UpdatedNumberScheduled: 1}
 	set.Spec.Template.Spec.Containers[0].Ports = []corev1.ContainerPort{{Name: "metrics", ContainerPort: 9810}}

@@ -27,11 +27,14 @@ type Doctor struct {
 	Sidecars map[string]string
 }
 
-// The labels that the chart gives its objects.
+// The labels that the chart gives its objects, and their values for the plugins. Other components,
+// such as an operator, are no plugins.
 const (
 	installationLabels = "app.kubernetes.io/name=growvol"
 	instanceLabel      = "app.kubernetes.io/instance"
 	componentLabel     = "app.kubernetes.io/component"
+	controllerLabel    = installationLabels + "," + componentLabel + "=controller"
+	nodeLabel          = installationLabels + "," + componentLabel + "=node"
 )
 
 // pluginContainer is the name of the plugin's container in the pods of controller and node.
@@ -54,8 +57,8 @@ func (d *Doctor) Check(ctx context.Context) []Check {
 		return []Check{unread("installation", err)}
 	}
 	if len(all) == 0 {
-		return []Check{fail("installation", "no Deployment or DaemonSet has the label "+installationLabels,
-			"install the chart (docs/tutorial.md), or give the objects this label")}
+		return []Check{fail("installation", "no Deployment or DaemonSet has the labels "+controllerLabel+" or "+nodeLabel,
+			"install the chart (docs/tutorial.md), or give the objects these labels")}
 	}
 	var checks []Check
 	for i := range all {
@@ -78,12 +81,11 @@ func (d *Doctor) checkInstallation(ctx context.Context, in *installation) []Chec
 
 // findInstallations returns the releases of the chart in all namespaces, ordered by name.
 func (d *Doctor) findInstallations(ctx context.Context) ([]installation, error) {
-	options := metav1.ListOptions{LabelSelector: installationLabels}
-	deployments, err := d.Client.AppsV1().Deployments("").List(ctx, options)
+	deployments, err := d.Client.AppsV1().Deployments("").List(ctx, metav1.ListOptions{LabelSelector: controllerLabel})
 	if err != nil {
 		return nil, reader.AccessError(err, "list", "deployments.apps", "")
 	}
-	daemonSets, err := d.Client.AppsV1().DaemonSets("").List(ctx, options)
+	daemonSets, err := d.Client.AppsV1().DaemonSets("").List(ctx, metav1.ListOptions{LabelSelector: nodeLabel})
 	if err != nil {
 		return nil, reader.AccessError(err, "list", "daemonsets.apps", "")
 	}

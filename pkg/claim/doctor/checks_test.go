@@ -131,7 +131,9 @@ func (c *cluster) check(t *testing.T) []Check {
 	if c.csiDriver != nil {
 		objects = append(objects, c.csiDriver)
 	}
-	client := fake.NewClientset(append(objects, c.class)...)
+	// Another component of the chart, which sorts after the controller.
+	operator := &appsv1.Deployment{ObjectMeta: metadata("operator")}
+	client := fake.NewClientset(append(objects, c.class, operator)...)
 	if len(c.crds) > 0 {
 		list := &metav1.APIResourceList{GroupVersion: "snapshot.storage.k8s.io/v1"}
 		for _, name := range c.crds {
@@ -184,7 +186,7 @@ func TestFaults(t *testing.T) {
 	}{
 		"nothing installed": {
 			func(c *cluster) { c.deployment, c.daemonSet = nil, nil },
-			VerdictFail, "installation", "no Deployment or DaemonSet has the label app.kubernetes.io/name=growvol",
+			VerdictFail, "installation", "no Deployment or DaemonSet has the labels app.kubernetes.io/name=growvol",
 		},
 		"no controller": {func(c *cluster) { c.deployment = nil }, VerdictFail, "controller", "has no Deployment"},
 		"controller of 0 pods": {
