@@ -239,10 +239,6 @@ func stepBackSize(request, capacity volume.Size) string {
 	return fmt.Sprintf("%dMi", capacity/volume.MiB+1)
 }
 
-// maxClockSkew is the assumed difference between the clocks of a node, which dates the reading of
-// kubelet, and of the API server, which dates the growth.
-const maxClockSkew = 10 * time.Second
-
 // diagnoseGrown returns the diagnosis of a claim that has the requested size: whether its
 // filesystem has it too.
 func diagnoseGrown(o Objects, s *Status) Diagnosis {
@@ -257,7 +253,7 @@ func diagnoseGrown(o Objects, s *Status) Diagnosis {
 		}
 		return grown
 	}
-	if stats.Capacity >= minFilesystem(capacity) {
+	if s.Missing == 0 && !s.IsReadingOld {
 		what := "filesystem"
 		if isBlock(o.Claim) {
 			what = "device"
@@ -265,17 +261,17 @@ func diagnoseGrown(o Objects, s *Status) Diagnosis {
 		grown.Problem += ", and so has its " + what
 		return grown
 	}
-	if changed := statusTime(o.Claim); !stats.ReadAt.After(changed.Add(maxClockSkew)) {
+	if s.IsReadingOld {
 		return Diagnosis{
-			Severity: SeverityWaits, Kind: KindReadingOld, Subject: "filesystem", Since: changed,
+			Severity: SeverityWaits, Kind: KindReadingOld, Subject: "filesystem", Since: statusTime(o.Claim),
 			Problem: "kubelet's reading is older than the growth of the claim to " + capacity.String(),
 			Next:    "read the status again in a minute",
 		}
 	}
 	return Diagnosis{
 		Severity: SeverityStuck, Kind: KindFilesystemShort, Subject: "filesystem", Since: statusTime(o.Claim),
-		Problem: fmt.Sprintf("Kubernetes says that the claim has %s, but the filesystem has %s: %s are missing",
-			capacity, stats.Capacity, capacity-stats.Capacity),
+		Problem: fmt.Sprintf("Kubernetes says that the claim has %s, but the filesystem has %s: at least %s are missing",
+			capacity, stats.Capacity, s.Missing),
 		Next: "delete the pod, so that the driver grows the filesystem when it mounts it; " +
 			"if it stays, read the log of the driver's node plugin",
 	}

@@ -137,8 +137,8 @@ func TestSentences(t *testing.T) {
 		"filesystem smaller than Kubernetes says": {
 			short(now.Add(-time.Hour)),
 			SeverityStuck, "filesystem for 60m: Kubernetes says that the claim has 1 GiB, but the filesystem has 512 MiB: " +
-				"512 MiB are missing (next step: delete the pod, so that the driver grows the filesystem when it mounts it; " +
-				"if it stays, read the log of the driver's node plugin)",
+				"at least 416 MiB are missing (next step: delete the pod, so that the driver grows the filesystem " +
+				"when it mounts it; if it stays, read the log of the driver's node plugin)",
 		},
 		"reading older than the growth": {
 			short(now.Add(-10 * time.Second)),

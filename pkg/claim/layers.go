@@ -38,6 +38,11 @@ func NewStatus(o Objects) Status {
 	if o.Stats.Value != nil && !isBlock(c) {
 		s.Usage = o.Stats.Value.usage()
 	}
+	if missing := missingBytes(o); missing > 0 && c.Status.Phase == corev1.ClaimBound {
+		if s.IsReadingOld = !isReadAfterGrowth(o); !s.IsReadingOld {
+			s.Missing = missing
+		}
+	}
 	s.Diagnosis = diagnose(o, &s)
 	s.Layers = append(kubernetesLayers(o, &s), storageLayers(o, &s)...)
 	return s
@@ -226,7 +231,7 @@ func statsLayer(o Objects, s *Status, name LayerName) Layer {
 		l.State = StateShort
 	case s.Diagnosis.Kind == KindReadingOld:
 		l.State = StateWaits
-	case s.Step != "" && stats.Capacity < minFilesystem(Request(o.Claim)):
+	case s.Step != "" && stats.Capacity < minFilesystem(o, Request(o.Claim)):
 		l.State = StateWaits
 		if s.Diagnosis.Severity == SeverityStuck {
 			l.State = StateFailed
@@ -238,8 +243,3 @@ func statsLayer(o Objects, s *Status, name LayerName) Layer {
 func isBlock(c *corev1.PersistentVolumeClaim) bool {
 	return c.Spec.VolumeMode != nil && *c.Spec.VolumeMode == corev1.PersistentVolumeBlock
 }
-
-// minFilesystem returns the size in bytes that df shows at least of a filesystem that fills a
-// volume: all but the journal or log, and the tables of ext4 with the most inodes that mkfs
-// chooses by itself.
-func minFilesystem(size volume.Size) volume.Size { return size/100*93 - 64*volume.MiB }

@@ -92,12 +92,18 @@ type Status struct {
 	Volume    string `json:"persistentVolume,omitempty"`
 	Handle    string `json:"volumeHandle,omitempty"`
 	// Step is the claim's resize status, such as NodeResizePending. It is empty if none runs.
-	Step       string      `json:"step,omitempty"`
-	Layers     []Layer     `json:"layers"`
-	Usage      *Usage      `json:"usage,omitempty"`
-	Pods       []Pod       `json:"pods,omitempty"`
-	Conditions []Condition `json:"conditions,omitempty"`
-	Events     []Event     `json:"events,omitempty"`
+	Step   string  `json:"step,omitempty"`
+	Layers []Layer `json:"layers"`
+	Usage  *Usage  `json:"usage,omitempty"`
+	// Missing is how many bytes of the claim's size the filesystem lacks at least, or the device
+	// of a raw block volume, by a reading that is newer than the last growth.
+	Missing volume.Size `json:"missingBytes,omitempty"`
+	// IsReadingOld reports that bytes are missing by a reading of kubelet that is older than the last
+	// growth, so that it does not say how large the filesystem is now.
+	IsReadingOld bool        `json:"readingOld,omitempty"`
+	Pods         []Pod       `json:"pods,omitempty"`
+	Conditions   []Condition `json:"conditions,omitempty"`
+	Events       []Event     `json:"events,omitempty"`
 	// Problems are readings that failed and belong to no layer, such as those of the events.
 	Problems  []string  `json:"problems,omitempty"`
 	Diagnosis Diagnosis `json:"diagnosis"`
@@ -112,6 +118,14 @@ func (s *Status) Layer(name LayerName) Layer {
 		}
 	}
 	return Layer{Name: name, State: StateAbsent}
+}
+
+// Filesystem returns the layer of the filesystem, or of a raw block volume that of the device.
+func (s *Status) Filesystem() Layer {
+	if l := s.Layer(LayerFilesystem); l.State != StateAbsent {
+		return l
+	}
+	return s.Layer(LayerDevice)
 }
 
 // RunningPod returns the first pod that a node has.

@@ -17,6 +17,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/growvol/growvol/pkg/claim/doctor"
 	"github.com/growvol/growvol/pkg/claim/reader"
 )
 
@@ -47,6 +48,7 @@ type plugin struct {
 type clients struct {
 	kubernetes kubernetes.Interface
 	stats      reader.Stats
+	nodes      doctor.NodeReader
 }
 
 // Run runs the plugin with the arguments of the command line until it ends or ctx ends, and returns
@@ -87,7 +89,7 @@ func (p *plugin) newRoot() *cobra.Command {
 	root.SetOut(p.Out)
 	root.SetErr(p.ErrOut)
 	p.config.AddFlags(root.PersistentFlags())
-	root.AddCommand(p.newStatusCommand(), p.newExpandCommand())
+	root.AddCommand(p.newStatusCommand(), p.newExpandCommand(), p.newDoctorCommand())
 	return root
 }
 
@@ -102,7 +104,10 @@ func (p *plugin) connect() (clients, error) {
 	if err != nil {
 		return clients{}, err
 	}
-	return clients{kubernetes: client, stats: reader.Kubelet{Client: client.CoreV1().RESTClient()}}, nil
+	nodes := client.CoreV1().RESTClient()
+	return clients{
+		kubernetes: client, stats: reader.Kubelet{Client: nodes}, nodes: doctor.Proxy{Client: nodes},
+	}, nil
 }
 
 // newReader returns a reader of the cluster, and the namespace of the command line or of the

@@ -22,6 +22,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/growvol/growvol/pkg/claim"
+	"github.com/growvol/growvol/pkg/claim/doctor"
 	"github.com/growvol/growvol/pkg/claim/reader"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -74,6 +75,7 @@ func claimOf(name, request, capacity string) []runtime.Object {
 type testPlugin struct {
 	*plugin
 	client      *fake.Clientset
+	nodes       doctor.NodeReader
 	out, errOut bytes.Buffer
 }
 
@@ -93,7 +95,7 @@ func newTestPlugin(stats reader.Stats, objects ...runtime.Object) *testPlugin {
 		IOStreams: genericiooptions.IOStreams{In: strings.NewReader(""), Out: &p.out, ErrOut: &p.errOut},
 		config:    genericclioptions.NewConfigFlags(false), now: func() time.Time { return now },
 		getenv:     func(string) string { return "" },
-		newClients: func() (clients, error) { return clients{kubernetes: p.client, stats: stats}, nil },
+		newClients: func() (clients, error) { return clients{kubernetes: p.client, stats: stats, nodes: p.nodes}, nil },
 	}
 	return p
 }

@@ -166,7 +166,7 @@ func TestDrawImports(t *testing.T) {
 
 var (
 	mermaidBlock = regexp.MustCompile("(?s)```mermaid\n(.*?)```")
-	packageRow   = regexp.MustCompile("(?m)^\\| `((?:cmd|pkg)/[^`]*)` \\| [^|]+ \\|")
+	packageRow   = regexp.MustCompile("(?m)^\\| `((?:cmd|deploy|pkg)/[^`]*)` \\| [^|]+ \\|")
 )
 
 // readImports returns the packages of this module that the programs consist of,
