@@ -274,3 +274,21 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: reader}]
 	s.wantGrowvol(1, []string{"the right to get persistentvolumeclaims is missing"}, "status", "data", "--as=nobody")
 	s.wantGrowvol(1, []string{"the right to list persistentvolumeclaims is missing"}, "status", "-A", "--as=reader")
 }
+
+// A claim that says more than its filesystem has is found. No driver of this cluster makes one, so
+// the test writes the size.
+func TestKubectlDoctorFindsASmallFilesystem(t *testing.T) {
+	t.Parallel()
+	s := newNamespace(t)
+	s.createClaim(claim{name: "data", class: classXFS, size: "1Gi"})
+	s.startWriter("writer", "data", false)
+	s.kubectl("patch", "pvc", "data", "--subresource=status", "--patch", `{"status":{"capacity":{"storage":"4Gi"}}}`)
+	row := regexp.MustCompile(s.name + ` +data +4 GiB `)
+	s.eventually(func(context.Context) error {
+		code, out := s.growvol("doctor", "--all")
+		if code != 1 || !row.MatchString(out) {
+			return fmt.Errorf("got exit code %d, want 1 and the claim among those that lack bytes", code)
+		}
+		return nil
+	})
+}
