@@ -131,7 +131,8 @@ func installation(t *testing.T) []runtime.Object {
 	}
 	labelsOf := func(component string) map[string]string {
 		return map[string]string{
-			"app.kubernetes.io/name": "growvol", "app.kubernetes.io/instance": "growvol", "app.kubernetes.io/component": component,
+			"app.kubernetes.io/name": "growvol", "app.kubernetes.io/instance": "growvol",
+			"app.kubernetes.io/component": component,
 		}
 	}
 	meta := metav1.ObjectMeta{Namespace: "csi", Name: "growvol-controller", Labels: labelsOf("controller")}
