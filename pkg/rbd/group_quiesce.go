@@ -136,7 +136,7 @@ func (m *groupMember) readHolder() error {
 	if isHeld {
 		m.holder = holder
 	}
-	return m.checkHolder()
+	return checkHolder(m.image, m.target.spec(), m.holder)
 }
 
 // silentTimeout is how long a client may take to answer before its image is refused.
@@ -182,28 +182,6 @@ func (m *groupMember) silentError(silent []string) error {
 		WithRemedy("check the network of that node; " + retryRemedy)
 }
 
-// checkHolder returns an error of kind Unavailable unless the holder that readHolder has found
-// still watches the image: then librbd has not broken its lock.
-func (m *groupMember) checkHolder() error {
-	if m.holder.Address == "" {
-		return nil
-	}
-	watchers, err := m.image.Watchers()
-	if err != nil {
-		return fmt.Errorf("cannot read the watchers of image %s: %w", m.target.spec(), err)
-	}
-	isHolder := func(w ceph.Watcher) bool {
-		// A watch that was lost and taken again has another cookie.
-		return w.Address == m.holder.Address && (m.holder.Cookie == "" || w.Cookie == m.holder.Cookie)
-	}
-	if slices.ContainsFunc(watchers, isHolder) {
-		return nil
-	}
-	return volume.Errorf(volume.KindUnavailable, "client %s at %s holds the lock of image %s and does not answer: "+
-		"its writes cannot be stopped", m.holder.Client, m.holder.Address, m.target.spec()).
-		WithRemedy("check the network of that node; " + retryRemedy)
-}
-
 // quiesceAndSnapshot takes the snapshots. The time that it returns is the moment to which they
 // belong.
 func (s *session) quiesceAndSnapshot(ctx context.Context, members []*groupMember) (time.Time, error) {
@@ -223,7 +201,7 @@ func (s *session) quiesceAndSnapshot(ctx context.Context, members []*groupMember
 				if err := gate.arrive(ctx); err != nil {
 					return err
 				}
-				return m.checkHolder()
+				return checkHolder(m.image, m.target.spec(), m.holder)
 			})
 			return s.memberError(m, err)
 		})

@@ -42,12 +42,34 @@ func (s *session) checkLock(im ceph.Image, t target, info ceph.ImageInfo) error 
 	}
 	if !slices.Contains(silent, holder.Client) {
 		// A client that no longer watches is not asked. Its watch can end during the question.
-		m := &groupMember{target: t, image: im, holder: holder}
-		return m.checkHolder()
+		return checkHolder(im, t.spec(), holder)
 	}
 	return volume.Errorf(volume.KindUnavailable, "client %s at %s holds the lock of image %s and does not answer "+
 		"within %s: nothing was changed, because the loss of the lock could stop its kernel",
 		holder.Client, holder.Address, t.spec(), silentTimeout).
+		WithRemedy("check the network of that node; " + retryRemedy)
+}
+
+// checkHolder returns an error of kind Unavailable unless the client that held the lock of an image
+// earlier still watches it: then librbd has not broken its lock. No holder is no error. spec names
+// the image.
+func checkHolder(im ceph.Image, spec string, holder ceph.Watcher) error {
+	if holder.Address == "" {
+		return nil
+	}
+	watchers, err := im.Watchers()
+	if err != nil {
+		return fmt.Errorf("cannot read the watchers of image %s: %w", spec, err)
+	}
+	isHolder := func(w ceph.Watcher) bool {
+		// A watch that was lost and taken again has another cookie.
+		return w.Address == holder.Address && (holder.Cookie == "" || w.Cookie == holder.Cookie)
+	}
+	if slices.ContainsFunc(watchers, isHolder) {
+		return nil
+	}
+	return volume.Errorf(volume.KindUnavailable, "client %s at %s holds the lock of image %s and does not answer: "+
+		"its writes cannot be stopped", holder.Client, holder.Address, spec).
 		WithRemedy("check the network of that node; " + retryRemedy)
 }
 

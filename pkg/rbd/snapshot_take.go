@@ -34,8 +34,8 @@ func (s *session) takeImageSnapshot(ctx context.Context, im ceph.Image, t target
 		return fmt.Errorf("cannot open image %s: %w", t.handle, err)
 	}
 	defer s.closeImage(ctx, reader)
-	m := &groupMember{target: t, image: reader, holder: holder}
-	if err := m.checkHolder(); err != nil {
+	check := func() error { return checkHolder(reader, t.spec(), holder) }
+	if err := check(); err != nil {
 		return err
 	}
 	quiescer, ok := reader.(ceph.Quiescer)
@@ -43,7 +43,7 @@ func (s *session) takeImageSnapshot(ctx context.Context, im ceph.Image, t target
 		return fmt.Errorf("cannot take a snapshot of image %s while it is in use: %w", t.spec(), unix.EOPNOTSUPP)
 	}
 	// The holder may be cut off while librbd waits for the lock.
-	err = quiescer.CreateQuiescedSnapshot(name, m.checkHolder)
+	err = quiescer.CreateQuiescedSnapshot(name, check)
 	if !errors.Is(err, unix.EBUSY) {
 		return err
 	}
