@@ -7,15 +7,18 @@ import (
 
 // This file removes what a killed test has left in Ceph.
 
-// Purge ends a pause of Ceph and the quota of SmallPool, removes all images of the pools, and ends
+// Purge ends a pause of Ceph and the quotas of its pools, removes all images of the pools, and ends
 // all fences.
 func (r *Rig) Purge(ctx context.Context) error {
-	for _, command := range []string{"unpause", "pool set-quota " + SmallPool + " max_bytes 0"} {
-		if _, err := r.Tool(ctx, "ceph", append([]string{"osd"}, strings.Fields(command)...)...); err != nil {
+	if _, err := r.Tool(ctx, "ceph", "osd", "unpause"); err != nil {
+		return err
+	}
+	for _, pool := range []string{Pool, OtherPool, SmallPool} {
+		if _, err := r.Tool(ctx, "ceph", "osd", "pool", "set-quota", pool, "max_bytes", "0"); err != nil {
 			return err
 		}
 	}
-	for _, pool := range []string{Pool, OtherPool, SmallPool, Pool + "/" + Namespace} {
+	for _, pool := range []string{Pool, OtherPool, SmallPool, SanityPool, Pool + "/" + Namespace} {
 		if err := r.removeImages(ctx, pool); err != nil {
 			return err
 		}

@@ -62,7 +62,9 @@ const (
 func newRig(t *testing.T, dir string) *rig {
 	t.Helper()
 	r := &rig{Rig: ceph.Open(dir, os.Getenv(sourceVariable)), bin: os.Getenv(binVariable), user: "keys"}
-	r.purge(t)
+	limited, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)
+	defer cancel()
+	must.Succeed(t, r.Purge(limited)) // what a test that was killed has left
 	r.controller, r.socket = r.startController(t)
 	return r.withNodes(t, firstGuest, secondGuest)
 }
@@ -84,34 +86,6 @@ func (r *rig) withNodes(t *testing.T, guests ...int) *rig {
 		t.FailNow()
 	}
 	return other
-}
-
-// purge removes what a test that was killed has left in Ceph: images, fenced clients, flags, quota.
-func (r *rig) purge(t *testing.T) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)
-	defer cancel()
-	must.Value(r.Tool(ctx, "ceph", "osd", "unpause"))(t)
-	for _, pool := range []string{ceph.Pool, ceph.OtherPool, ceph.SmallPool} {
-		must.Value(r.Tool(ctx, "ceph", "osd", "pool", "set-quota", pool, "max_bytes", "0"))(t)
-	}
-	for _, pool := range []string{
-		ceph.Pool, ceph.OtherPool, ceph.SmallPool, ceph.SanityPool, ceph.Pool + "/" + ceph.Namespace,
-	} {
-		// Clones are removed before their parents, which the first pass may meet too early.
-		for pass := range 3 {
-			left := must.Value(r.Tool(ctx, "rbd", "ls", pool))(t)
-			for name := range strings.FieldsSeq(left) {
-				_, _ = r.Tool(ctx, "rbd", "snap", "purge", "--no-progress", pool+"/"+name)
-				_, err := r.Tool(ctx, "rbd", "rm", "--no-progress", pool+"/"+name)
-				if err != nil && pass == 2 {
-					t.Fatal(err)
-				}
-			}
-		}
-	}
-	// The removal of an image breaks the lock of a client that no longer answers, and fences it.
-	must.Value(r.Tool(ctx, "ceph", "osd", "blocklist", "clear"))(t)
 }
 
 // withGuests returns a parallel test that has other nodes: guests with these numbers.
