@@ -81,21 +81,8 @@ func (s cephNamespace) pairManifest(name, command string, claims []string) strin
 		mounts = append(mounts, fmt.Sprintf("{name: v%d, mountPath: %s}", i, path))
 		volumes = append(volumes, fmt.Sprintf("{name: v%d, persistentVolumeClaim: {claimName: %s}}", i, claims[i]))
 	}
-	return fmt.Sprintf(`---
-apiVersion: v1
-kind: Pod
-metadata: {name: %s}
-spec:
-  %sterminationGracePeriodSeconds: 5
-  containers:
-    - name: app
-      image: localhost/app:test
-      imagePullPolicy: Never
-      args: [%s, %s]
-      volumeMounts: [%s]
-  volumes: [%s]
-`, name, s.nodePlacement(), command, strings.Join(pairPaths(), ", "),
-		strings.Join(mounts, ", "), strings.Join(volumes, ", "))
+	return s.appPod(name, command+", "+strings.Join(pairPaths(), ", "),
+		"volumeMounts: ["+strings.Join(mounts, ", ")+"]", strings.Join(volumes, ", "))
 }
 
 // awaitCounters waits until the pod has written the number to both volumes.

@@ -75,6 +75,12 @@ func (s namespace) podManifest(name, claim string, block bool, command string) s
 	if block {
 		path, volume = devicePath, "volumeDevices: [{name: volume, devicePath: "+devicePath+"}]"
 	}
+	return s.appPod(name, command+", "+path, volume, "{name: volume, persistentVolumeClaim: {claimName: "+claim+"}}")
+}
+
+// appPod returns the manifest of a pod that runs the application with those arguments, a field with
+// its mounts or devices, and its volumes.
+func (s namespace) appPod(name, args, mounts, volumes string) string {
 	return fmt.Sprintf(`---
 apiVersion: v1
 kind: Pod
@@ -85,10 +91,10 @@ spec:
     - name: app
       image: localhost/app:test
       imagePullPolicy: Never
-      args: [%s, %s]
+      args: [%s]
       %s
-  volumes: [{name: volume, persistentVolumeClaim: {claimName: %s}}]
-`, name, s.nodePlacement(), command, path, volume, claim)
+  volumes: [%s]
+`, name, s.nodePlacement(), args, mounts, volumes)
 }
 
 // nodePlacement returns the part of a pod's spec that selects the namespace's nodes.
