@@ -282,6 +282,12 @@ func requestTime(c *corev1.PersistentVolumeClaim) time.Time {
 	return fieldTime(c, "", "f:spec", "f:resources", "f:requests", "f:storage")
 }
 
+// AnnotationTime returns when the writer of the annotation last wrote to the claim, as its
+// managedFields say, or zero if the claim does not have it.
+func AnnotationTime(c *corev1.PersistentVolumeClaim, key string) time.Time {
+	return fieldTime(c, "", "f:metadata", "f:annotations", "f:"+key)
+}
+
 // statusTime returns when the claim's capacity was written last, or zero.
 func statusTime(c *corev1.PersistentVolumeClaim) time.Time {
 	return fieldTime(c, "status", "f:status", "f:capacity", "f:storage")

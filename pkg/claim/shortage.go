@@ -4,13 +4,15 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// maxUnused is the size of a volume that may lie outside of its filesystem: a LUKS header (16 MiB)
+// MaxUnused is the size of a volume that may lie outside of its filesystem: a LUKS header (16 MiB)
 // or a partition table, and a last block group that is too small for ext4 or XFS. This file finds
 // how much smaller a filesystem is than its claim says.
-const maxUnused = 32 * volume.MiB
+const MaxUnused = 32 * volume.MiB
 
 // missingBytes returns how many bytes of the claim's size its filesystem, or the device of a raw
 // block volume, lacks at least. It is 0 if nothing is known to be missing.
@@ -39,8 +41,12 @@ const maxClockSkew = 10 * time.Second
 
 // isReadAfterGrowth reports whether kubelet's reading is newer than the claim's capacity. An older
 // one shows the filesystem before its growth.
-func isReadAfterGrowth(o Objects) bool {
-	return o.Stats.Value.ReadAt.After(statusTime(o.Claim).Add(maxClockSkew))
+func isReadAfterGrowth(o Objects) bool { return IsAfterGrowth(o.Claim, o.Stats.Value.ReadAt) }
+
+// IsAfterGrowth reports whether a time of a node's clock is after the last change of the claim's
+// capacity. The claim must have its managedFields.
+func IsAfterGrowth(c *corev1.PersistentVolumeClaim, t time.Time) bool {
+	return t.After(statusTime(c).Add(maxClockSkew))
 }
 
 // minFilesystem returns the size in bytes that df shows at least of the claim's filesystem if it
@@ -60,18 +66,18 @@ func minFilesystem(o Objects, size volume.Size) volume.Size { return size - maxO
 //     inodes that mkfs.ext4 chooses by itself.
 func maxOverhead(o Objects, size volume.Size) volume.Size {
 	if isBlock(o.Claim) {
-		return maxUnused
+		return MaxUnused
 	}
 	inodes := o.Stats.Value.Inodes
 	switch fsType := filesystemType(o); {
 	case slices.Contains([]string{"ext2", "ext3", "ext4"}, fsType) && inodes > 0:
 		const inodeSize = 256
 		groups := min(64*volume.MiB, size/64) + size/2048
-		return maxUnused + volume.Size(min(inodes, 1<<40))*inodeSize + maxJournal(size) + groups
+		return MaxUnused + volume.Size(min(inodes, 1<<40))*inodeSize + maxJournal(size) + groups
 	case fsType == "xfs":
-		return maxUnused + min(2*volume.GiB, max(64*volume.MiB, size/16))
+		return MaxUnused + min(2*volume.GiB, max(64*volume.MiB, size/16))
 	case fsType == "btrfs":
-		return maxUnused
+		return MaxUnused
 	}
 	return size/100*7 + 64*volume.MiB
 }

@@ -89,7 +89,7 @@ func TestMissingBytesOfRawBlockVolume(t *testing.T) {
 	o := reading("2Gi", "", volume.GiB, 0)
 	mode := corev1.PersistentVolumeBlock
 	o.Claim.Spec.VolumeMode = &mode
-	if got, want := NewStatus(o).Missing, volume.GiB-maxUnused; got != want {
+	if got, want := NewStatus(o).Missing, volume.GiB-MaxUnused; got != want {
 		t.Errorf("got %s missing, want %s", got, want)
 	}
 }

@@ -5,6 +5,7 @@ package claimcache
 import (
 	"context"
 	"fmt"
+	"path"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,6 +17,12 @@ import (
 const (
 	// IndexClaims is the index of pods by the names of the claims that they can write to.
 	IndexClaims = "growvol.io/claims"
+	// IndexAutoresizer is the index of the pods of pvc-autoresizer.
+	IndexAutoresizer = "growvol.io/autoresizer"
+	// labelName is the label with which charts name a program.
+	labelName = "app.kubernetes.io/name"
+	// autoresizer is that name, and the last part of the image's.
+	autoresizer = "pvc-autoresizer"
 	// AnnotationMirror marks the copy of a static pod, which kubelet reads from a file.
 	AnnotationMirror = "kubernetes.io/config.mirror"
 	// annotationPrefix is that of the annotations that the tasks read.
@@ -31,10 +38,45 @@ func Pods() cache.ByObject {
 	}
 }
 
-// AddIndex adds the index that PodsOf needs.
+// AddIndex adds the indexes that PodsOf and AutoresizerPod need.
 func AddIndex(ctx context.Context, indexer client.FieldIndexer) error {
 	if err := indexer.IndexField(ctx, &corev1.Pod{}, IndexClaims, ClaimsOf); err != nil {
 		return fmt.Errorf("index the pods by claim: %w", err)
+	}
+	if err := indexer.IndexField(ctx, &corev1.Pod{}, IndexAutoresizer, AutoresizersOf); err != nil {
+		return fmt.Errorf("index the pods of pvc-autoresizer: %w", err)
+	}
+	return nil
+}
+
+// AutoresizerPod returns namespace and name of a pod in the cache that runs pvc-autoresizer, or an
+// empty text.
+func AutoresizerPod(ctx context.Context, cached client.Reader) (string, error) {
+	var pods corev1.PodList
+	if err := cached.List(ctx, &pods, client.MatchingFields{IndexAutoresizer: autoresizer}); err != nil {
+		return "", fmt.Errorf("list the pods of pvc-autoresizer: %w", err)
+	}
+	if len(pods.Items) == 0 {
+		return "", nil
+	}
+	return pods.Items[0].Namespace + "/" + pods.Items[0].Name, nil
+}
+
+// AutoresizersOf returns the name pvc-autoresizer for a pod that runs it: by the label of its chart,
+// or by its image.
+func AutoresizersOf(object client.Object) []string {
+	p, ok := object.(*corev1.Pod)
+	if !ok {
+		return nil
+	}
+	isProgram := p.Labels[labelName] == autoresizer
+	for i := range p.Spec.Containers {
+		image, _, _ := strings.Cut(path.Base(p.Spec.Containers[i].Image), "@")
+		image, _, _ = strings.Cut(image, ":")
+		isProgram = isProgram || image == autoresizer
+	}
+	if isProgram {
+		return []string{autoresizer}
 	}
 	return nil
 }
@@ -97,6 +139,9 @@ func reduce(object any) any {
 	}
 	small := &corev1.Pod{TypeMeta: p.TypeMeta}
 	small.Namespace, small.Name, small.UID, small.ResourceVersion = p.Namespace, p.Name, p.UID, p.ResourceVersion
+	if AutoresizersOf(p) != nil {
+		small.Labels = map[string]string{labelName: autoresizer}
+	}
 	small.DeletionTimestamp = p.DeletionTimestamp
 	small.Annotations = map[string]string{}
 	for key, value := range p.Annotations {
