@@ -12,10 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/claim/reader"
-	"github.com/growvol/growvol/pkg/loopcsi"
-	"github.com/growvol/growvol/pkg/rbdcsi"
+	"github.com/growvol/growvol/pkg/pluginpod"
 )
 
 // Doctor checks the installations of growvol in a cluster. It changes nothing.
@@ -27,18 +25,11 @@ type Doctor struct {
 	Sidecars map[string]string
 }
 
-// The labels that the chart gives its objects, and their values for the plugins. Other components,
-// such as an operator, are no plugins.
+// The selectors of the plugins' objects.
 const (
-	installationLabels = "app.kubernetes.io/name=growvol"
-	instanceLabel      = "app.kubernetes.io/instance"
-	componentLabel     = "app.kubernetes.io/component"
-	controllerLabel    = installationLabels + "," + componentLabel + "=controller"
-	nodeLabel          = installationLabels + "," + componentLabel + "=node"
+	controllerLabel = pluginpod.Selector + "," + pluginpod.ComponentLabel + "=" + pluginpod.ComponentController
+	nodeLabel       = pluginpod.Selector + "," + pluginpod.ComponentLabel + "=" + pluginpod.ComponentNode
 )
-
-// pluginContainer is the name of the plugin's container in the pods of controller and node.
-const pluginContainer = "growvol"
 
 // installation is a release of the chart: a controller and a node plugin. One of them may be nil.
 type installation struct {
@@ -70,7 +61,7 @@ func (d *Doctor) Check(ctx context.Context) []Check {
 func (d *Doctor) checkInstallation(ctx context.Context, in *installation) []Check {
 	checks := []Check{checkController(in), checkNodePlugin(in)}
 	if in.driver == "" {
-		return append(checks, fail("installation", in.namespace+"/"+in.name+" has no container "+pluginContainer+
+		return append(checks, fail("installation", in.namespace+"/"+in.name+" has no container "+pluginpod.Container+
 			" with the option --backend", "install the chart again: helm upgrade"))
 	}
 	checks = append(checks, d.checkCSIDriver(ctx, in), d.checkRegistration(ctx, in))
@@ -91,7 +82,7 @@ func (d *Doctor) findInstallations(ctx context.Context) ([]installation, error) 
 	}
 	var all []installation
 	find := func(object *metav1.ObjectMeta) *installation {
-		name := object.Labels[instanceLabel]
+		name := object.Labels[pluginpod.InstanceLabel]
 		i := slices.IndexFunc(all, func(in installation) bool { return in.namespace == object.Namespace && in.name == name })
 		if i < 0 {
 			i = len(all)
@@ -102,12 +93,12 @@ func (d *Doctor) findInstallations(ctx context.Context) ([]installation, error) 
 	for i := range deployments.Items {
 		o := &deployments.Items[i]
 		in := find(&o.ObjectMeta)
-		in.controller, in.driver = o, driverOf(&o.Spec.Template.Spec)
+		in.controller, in.driver = o, pluginpod.Driver(&o.Spec.Template.Spec)
 	}
 	for i := range daemonSets.Items {
 		o := &daemonSets.Items[i]
 		in := find(&o.ObjectMeta)
-		in.node, in.driver = o, cmp.Or(in.driver, driverOf(&o.Spec.Template.Spec))
+		in.node, in.driver = o, cmp.Or(in.driver, pluginpod.Driver(&o.Spec.Template.Spec))
 		in.nodePods, in.nodePodsErr = d.podsOf(ctx, o)
 	}
 	slices.SortFunc(all, func(a, b installation) int {
@@ -125,36 +116,6 @@ func (d *Doctor) podsOf(ctx context.Context, set *appsv1.DaemonSet) ([]corev1.Po
 	return list.Items, nil
 }
 
-// driverOf returns the name of the driver by the options of the plugin's container, or an empty
-// text.
-func driverOf(pod *corev1.PodSpec) string {
-	for i := range pod.Containers {
-		c := &pod.Containers[i]
-		if c.Name != pluginContainer {
-			continue
-		}
-		if name, found := option(c.Args, "driver-name"); found && name != "" {
-			return name
-		}
-		backend, _ := option(c.Args, "backend")
-		return map[string]string{
-			"cinder": cindercsi.DriverName, "loop": loopcsi.DriverName, "rbd": rbdcsi.DriverName,
-		}[backend]
-	}
-	return ""
-}
-
-// option returns the value of the option --name=value, or of --name, which has none.
-func option(args []string, name string) (value string, found bool) {
-	for _, arg := range args {
-		key, value, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
-		if key == name && strings.HasPrefix(arg, "-") {
-			return value, true
-		}
-	}
-	return "", false
-}
-
 // checkController checks the controller's Deployment.
 func checkController(in *installation) Check {
 	const name = "controller"
@@ -170,7 +131,7 @@ func checkController(in *installation) Check {
 	}
 	text := fmt.Sprintf("%s: %d of %d pods are ready", object, o.Status.ReadyReplicas, want)
 	next := fmt.Sprintf("read the log: kubectl logs deployment/%s --namespace %s --container %s",
-		o.Name, o.Namespace, pluginContainer)
+		o.Name, o.Namespace, pluginpod.Container)
 	switch {
 	case want == 0:
 		return fail(name, object+" is scaled to 0: no volume is created or grows",

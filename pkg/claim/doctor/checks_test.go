@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/growvol/growvol/pkg/pluginpod"
 )
 
 // cluster has the objects of an installation without a fault, which each test changes.
@@ -63,13 +65,13 @@ func sidecar(name string, args ...string) corev1.Container {
 
 func metadata(component string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Namespace: "csi", Name: "growvol-" + component, Labels: map[string]string{
-		"app.kubernetes.io/name": "growvol", instanceLabel: "growvol", componentLabel: component,
+		"app.kubernetes.io/name": "growvol", pluginpod.InstanceLabel: "growvol", pluginpod.ComponentLabel: component,
 	}}
 }
 
 func newCluster() *cluster {
 	two, attaches, podInfo, grows, file := int32(2), true, false, true, storagev1.FileFSGroupPolicy
-	plugin := corev1.Container{Name: pluginContainer, Args: []string{"--backend=cinder"}}
+	plugin := corev1.Container{Name: pluginpod.Container, Args: []string{"--backend=cinder"}}
 	nodePlugin := plugin
 	nodePlugin.Ports = []corev1.ContainerPort{{Name: "metrics", ContainerPort: 9810}}
 	c := &cluster{
@@ -167,7 +169,7 @@ func TestNoFault(t *testing.T) {
 
 func TestFaults(t *testing.T) {
 	container := func(c *cluster, name string) *corev1.Container {
-		return findContainer(&c.deployment.Spec.Template.Spec, name)
+		return pluginpod.FindContainer(&c.deployment.Spec.Template.Spec, name)
 	}
 	without := func(pod *corev1.PodSpec, name string) {
 		var rest []corev1.Container
@@ -218,7 +220,7 @@ func TestFaults(t *testing.T) {
 		},
 		"no backend": {
 			func(c *cluster) {
-				container(c, pluginContainer).Args = nil
+				container(c, pluginpod.Container).Args = nil
 				c.daemonSet.Spec.Template.Spec.Containers[0].Args = nil
 			},
 			VerdictFail, "installation", "with the option --backend",
@@ -226,7 +228,7 @@ func TestFaults(t *testing.T) {
 		"no CSIDriver": {func(c *cluster) { c.csiDriver = nil }, VerdictFail, "CSIDriver", "does not exist"},
 		"CSIDriver of another name": {
 			func(c *cluster) {
-				container(c, pluginContainer).Args = []string{"--driver-name=my.driver", "--backend=cinder"}
+				container(c, pluginpod.Container).Args = []string{"--driver-name=my.driver", "--backend=cinder"}
 			},
 			VerdictFail, "CSIDriver", "my.driver does not exist",
 		},

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/growvol/growvol/pkg/claim/reader"
+	"github.com/growvol/growvol/pkg/pluginpod"
 )
 
 // checkCSIDriver checks that the cluster's CSIDriver object has the fields that the chart gives it.
@@ -133,7 +134,7 @@ func (d *Doctor) checkSnapshots(in *installation) Check {
 	if in.controller == nil {
 		return warn(name, "not checked: there is no Deployment", "")
 	}
-	hasSidecar := findContainer(&in.controller.Spec.Template.Spec, "csi-snapshotter") != nil
+	hasSidecar := pluginpod.FindContainer(&in.controller.Spec.Template.Spec, "csi-snapshotter") != nil
 	resources, err := d.Client.Discovery().ServerResourcesForGroupVersion(group)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return unread(name, reader.AccessError(err, "get", "/apis/"+group, ""))

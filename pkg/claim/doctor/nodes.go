@@ -10,11 +10,11 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/version"
 
 	"github.com/growvol/growvol/pkg/claim/reader"
+	"github.com/growvol/growvol/pkg/pluginpod"
 )
 
 // defaultSyncFrequency is kubelet's default: it calls NodeExpandVolume up to one and a half times
@@ -127,7 +127,7 @@ func (r *nodeReadings) unreadText() string {
 // its metrics.
 func (d *Doctor) checkRequirements(ctx context.Context, in *installation) Check {
 	const name = "node requirements"
-	port := metricsPort(&in.node.Spec.Template.Spec)
+	port := pluginpod.Port(&in.node.Spec.Template.Spec, "metrics")
 	if port == 0 {
 		return warn(name, "not checked: the node plugin serves no metrics", "install the chart with metrics.enabled: true")
 	}
@@ -160,20 +160,6 @@ func (d *Doctor) checkRequirements(ctx context.Context, in *installation) Check 
 		return warn(name, fmt.Sprintf("%d of %d nodes have what the plugin needs", r.read, len(nodes))+r.unreadText(), "")
 	}
 	return ok(name, fmt.Sprintf("all %d nodes have what the plugin needs", len(nodes)))
-}
-
-// metricsPort returns the port of the plugin's metrics, or 0 without one.
-func metricsPort(pod *corev1.PodSpec) int32 {
-	c := findContainer(pod, pluginContainer)
-	if c == nil {
-		return 0
-	}
-	for _, port := range c.Ports {
-		if port.Name == "metrics" {
-			return port.ContainerPort
-		}
-	}
-	return 0
 }
 
 // checkSyncFrequency checks how often kubelet compares pods with their volumes.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/growvol/growvol/pkg/pluginpod"
 )
 
 // minTimeout is the shortest --timeout of a sidecar that does not warn: Cinder and Ceph may need a
@@ -27,7 +29,7 @@ func (d *Doctor) checkSidecars(in *installation) []Check {
 	if in.node != nil {
 		pod := &in.node.Spec.Template.Spec
 		containers = append(containers, pod.Containers...)
-		if findContainer(pod, "node-driver-registrar") == nil {
+		if pluginpod.FindContainer(pod, "node-driver-registrar") == nil {
 			problems = append(problems, fail(name,
 				"the node plugin has no node-driver-registrar: kubelet does not know the driver",
 				"install the chart again: helm upgrade"))
@@ -55,31 +57,31 @@ func checkControllerSidecars(in *installation, pod *corev1.PodSpec) []Check {
 		replicas = *in.controller.Spec.Replicas
 	}
 	for _, sidecar := range []string{"csi-provisioner", "csi-attacher", "csi-resizer"} {
-		c := findContainer(pod, sidecar)
+		c := pluginpod.FindContainer(pod, sidecar)
 		if c == nil {
 			checks = append(checks, fail(name, "the controller has no "+sidecar, "install the chart again: helm upgrade"))
 			continue
 		}
 		value := strings.TrimPrefix(sidecar, "csi-")
-		elects, hasElection := option(c.Args, "leader-election")
+		elects, hasElection := pluginpod.Option(c.Args, "leader-election")
 		if replicas > 1 && (!hasElection || elects == "false") {
 			checks = append(checks, fail(name,
 				fmt.Sprintf("%s has no --leader-election, but the Deployment %d pods: they work on the same claims",
 					sidecar, replicas),
 				"install the chart with controller.leaderElection: true"))
 		}
-		text, _ := option(c.Args, "timeout")
+		text, _ := pluginpod.Option(c.Args, "timeout")
 		if timeout, err := time.ParseDuration(text); err != nil || timeout < minTimeout {
 			checks = append(checks, warn(name,
 				fmt.Sprintf("%s has --timeout=%s: calls that need more are repeated", sidecar, text),
 				fmt.Sprintf("set sidecars.%s.timeout of the chart to %s or more", value, minTimeout)))
 		}
 	}
-	c := findContainer(pod, "csi-resizer")
+	c := pluginpod.FindContainer(pod, "csi-resizer")
 	if c == nil {
 		return checks
 	}
-	if text, found := option(c.Args, "handle-volume-inuse-error"); !found || text != "false" {
+	if text, found := pluginpod.Option(c.Args, "handle-volume-inuse-error"); !found || text != "false" {
 		checks = append(checks, warn(name, "csi-resizer lacks --handle-volume-inuse-error=false: "+
 			"it delays the growth of volumes in use after an error", "install the chart again: helm upgrade"))
 	}
@@ -105,13 +107,4 @@ func (d *Doctor) differentVersions(containers []corev1.Container) []string {
 	}
 	slices.Sort(different)
 	return slices.Compact(different)
-}
-
-func findContainer(pod *corev1.PodSpec, name string) *corev1.Container {
-	for i := range pod.Containers {
-		if pod.Containers[i].Name == name {
-			return &pod.Containers[i]
-		}
-	}
-	return nil
 }
