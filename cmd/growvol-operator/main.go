@@ -1,5 +1,5 @@
 // Command growvol-operator watches the claims of a Kubernetes cluster: it wakes kubelet when a
-// volume in use has grown. It holds a token of the API server and no credentials of a cloud.
+// volume in use has grown, and grows claims that are nearly full. It holds a token of the API server and no credentials of a cloud.
 //
 // main.go parses the command line and runs package operator.
 package main
@@ -16,12 +16,15 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 
 	"github.com/growvol/growvol/pkg/operator"
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 // Exit codes, as those of the plugins.
@@ -42,6 +45,7 @@ func main() {
 type config struct {
 	operator.Options
 	drivers     string
+	maxPerHour  string
 	kubeconfig  string
 	logFormat   string
 	logLevel    string
@@ -52,6 +56,7 @@ func (c *config) register(fs *flag.FlagSet) {
 	fs.StringVar(&c.drivers, "drivers", "", "names of the CSI drivers whose claims are watched, with commas in between")
 	fs.BoolVar(&c.WakeKubelet, "wake-kubelet", true,
 		"annotate the pods of a volume that has grown, so that kubelet grows the filesystem at once")
+	c.registerGrowth(fs)
 	fs.BoolVar(&c.LeaderElection, "leader-election", false, "run only while this process has the lease")
 	fs.StringVar(&c.LeaseName, "lease-name", "growvol-operator", "name of the lease")
 	fs.StringVar(&c.LeaseNamespace, "lease-namespace", "", "namespace of the lease; empty: that of the pod")
@@ -61,6 +66,20 @@ func (c *config) register(fs *flag.FlagSet) {
 	fs.StringVar(&c.logFormat, "log-format", "text", "text or json")
 	fs.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
 	fs.BoolVar(&c.showVersion, "version", false, "print the version and exit")
+}
+
+func (c *config) registerGrowth(fs *flag.FlagSet) {
+	r, g := &c.Readings, &c.Grow
+	fs.StringVar(&r.Driver, "readings-driver", "", "name of the CSI driver whose node plugins give readings; empty: off")
+	fs.StringVar(&r.Namespace, "readings-namespace", "", "namespace of the pods of these plugins")
+	fs.StringVar(&r.Account, "readings-account", "",
+		"ServiceAccount in that namespace with whose tokens the plugins answer; empty: that of the chart")
+	fs.BoolVar(&g.IsEnabled, "grow", false, "raise the request of claims that have opted in and are nearly full")
+	fs.BoolVar(&g.IsDryRun, "grow-dry-run", false, "with --grow: write events about growths, and request none")
+	fs.DurationVar(&g.Interval, "grow-interval", 10*time.Second, "time between two readings of a claim that has opted in")
+	fs.DurationVar(&g.Cooldown, "grow-cooldown", 0, "time between two growths of a claim that names none")
+	fs.StringVar(&c.maxPerHour, "grow-max-per-hour", "1Ti", "what all claims together may grow in an hour; 0: no limit")
+	fs.IntVar(&g.MaxAtOnce, "grow-max-at-once", 20, "how many claims may grow at the same time; 0: no limit")
 }
 
 // run runs the operator until ctx ends, and returns the exit code.
@@ -98,6 +117,11 @@ func (c *config) serve(ctx context.Context, stderr io.Writer) error {
 	klog.SetSlogLogger(log) // global to the process: the log of client-go
 	c.Log = log
 	c.Drivers = strings.FieldsFunc(c.drivers, func(r rune) bool { return r == ',' || r == ' ' })
+	maxPerHour, err := resource.ParseQuantity(c.maxPerHour)
+	if err != nil {
+		return fmt.Errorf("--grow-max-per-hour %q is no size, such as 1Ti", c.maxPerHour)
+	}
+	c.Grow.MaxPerHour = volume.Size(maxPerHour.Value())
 	connection, err := c.connection()
 	if err != nil {
 		return err

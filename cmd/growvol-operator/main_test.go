@@ -30,7 +30,16 @@ func TestCommandLine(t *testing.T) {
 		"not in a pod":       {[]string{"--drivers=a"}, exitFailed, "run in a pod, or set --kubeconfig"},
 		"missing kubeconfig": {[]string{"--kubeconfig=/absent"}, exitFailed, "read --kubeconfig"},
 		"no driver":          {[]string{"--kubeconfig=" + kubeconfig, "--drivers= ,"}, exitFailed, "set --drivers"},
-		"no API server":      {[]string{"--kubeconfig=" + kubeconfig, "--drivers=a"}, exitFailed, "127.0.0.1:1"},
+		"no size":            {[]string{"--grow-max-per-hour=x"}, exitFailed, `--grow-max-per-hour "x" is no size`},
+		"no readings":        {[]string{"--kubeconfig=" + kubeconfig, "--drivers=a", "--grow"}, exitFailed, "set --readings-driver"},
+		"no namespace": {
+			[]string{"--kubeconfig=" + kubeconfig, "--drivers=a", "--readings-driver=a"}, exitFailed, "set --readings-namespace",
+		},
+		"short interval": {
+			[]string{"--kubeconfig=" + kubeconfig, "--drivers=a", "--readings-driver=a", "--grow", "--grow-interval=1ms"},
+			exitFailed, "must be at least 1s",
+		},
+		"no API server": {[]string{"--kubeconfig=" + kubeconfig, "--drivers=a"}, exitFailed, "127.0.0.1:1"},
 	} {
 		var out bytes.Buffer
 		if code := run(t.Context(), test.args, &out, &out); code != test.code || !strings.Contains(out.String(), test.want) {

@@ -84,3 +84,61 @@ func TestPodsWithoutClaimsAreSmall(t *testing.T) {
 		t.Errorf("got the claims %v of another object", got)
 	}
 }
+
+// Pods of pvc-autoresizer are recognized by the label of its chart or by the image, also when they are
+// reduced.
+func TestPodsOfPvcAutoresizer(t *testing.T) {
+	for image, want := range map[string]bool{
+		"ghcr.io/topolvm/pvc-autoresizer:0.20.0":         true,
+		"localhost:5000/pvc-autoresizer@sha256:01234567": true,
+		"pvc-autoresizer":                        true,
+		"ghcr.io/topolvm/pvc-autoresizer-docs:1": false,
+		"postgres:17":                            false,
+	} {
+		p := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Image: image}}}}
+		small, ok := reduce(p).(*corev1.Pod)
+		if got := len(AutoresizersOf(p)) > 0; !ok || got != want || len(AutoresizersOf(small)) > 0 != want {
+			t.Errorf("image %s: got %t, and %v for the reduced pod, want %t", image, got, AutoresizersOf(small), want)
+		}
+	}
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{labelName: autoresizer}}}
+	if small, ok := reduce(p).(*corev1.Pod); !ok || len(AutoresizersOf(small)) != 1 {
+		t.Errorf("the label %s=%s is not recognized", labelName, autoresizer)
+	}
+	if AutoresizersOf(&corev1.Secret{}) != nil {
+		t.Error("a Secret runs no program")
+	}
+}
+
+// The cache keeps of a volume what the tasks read.
+func TestReducedVolumesHaveWhatIsRead(t *testing.T) {
+	pv := &corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "pv", UID: "1", ResourceVersion: "7", Labels: map[string]string{"a": "secret"},
+			Annotations: map[string]string{annotationMigratedTo: "cinder.csi.openstack.org", "other": "secret"},
+		},
+		Spec: corev1.PersistentVolumeSpec{
+			ClaimRef: &corev1.ObjectReference{UID: "2"},
+			PersistentVolumeSource: corev1.PersistentVolumeSource{
+				Cinder: &corev1.CinderPersistentVolumeSource{VolumeID: "vol-1", FSType: "secret"},
+			},
+		},
+	}
+	small, ok := reduceVolume(pv).(*corev1.PersistentVolume)
+	if !ok || strings.Contains(fmt.Sprint(small), "secret") || small.Name != "pv" || small.Spec.ClaimRef.UID != "2" {
+		t.Fatalf("got %v", small)
+	}
+	if HandleOf(small) != "vol-1" || driverOf(small) != "cinder.csi.openstack.org" {
+		t.Errorf("got the handle %q and the driver %q of an in-tree volume", HandleOf(small), driverOf(small))
+	}
+	pv.Spec.PersistentVolumeSource = corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
+		Driver: "loop.growvol.io", VolumeHandle: "vol-2", VolumeAttributes: map[string]string{"a": "secret"},
+	}}
+	small, ok = reduceVolume(pv).(*corev1.PersistentVolume)
+	if !ok || HandleOf(small) != "vol-2" || driverOf(small) != "loop.growvol.io" || strings.Contains(fmt.Sprint(small), "secret") {
+		t.Errorf("got %v", small)
+	}
+	if HandleOf(&corev1.PersistentVolume{}) != "" {
+		t.Error("got a handle of a volume that has none")
+	}
+}

@@ -43,6 +43,8 @@ const (
 type Options struct {
 	Drivers        []string // CSI drivers whose claims are treated
 	WakeKubelet    bool     // see package kubeletwake
+	Readings       Readings
+	Grow           Grow
 	LeaderElection bool
 	LeaseName      string // of the Lease
 	LeaseNamespace string // empty: the namespace of the pod
@@ -56,6 +58,9 @@ type Options struct {
 func Run(ctx context.Context, config *rest.Config, o Options) error {
 	if len(o.Drivers) == 0 {
 		return errors.New("no CSI driver is named (next step: set --drivers)")
+	}
+	if err := o.checkReadings(); err != nil {
+		return err
 	}
 	config = rest.CopyConfig(config)
 	config.QPS, config.Burst = requestsPerSecond, requestBurst
@@ -82,6 +87,9 @@ func Run(ctx context.Context, config *rest.Config, o Options) error {
 			return fmt.Errorf("wake kubelet: %w", err)
 		}
 	}
+	if err := o.addReadings(m, config); err != nil {
+		return err
+	}
 	return m.Start(ctx)
 }
 
@@ -98,7 +106,9 @@ func (o Options) managerOptions() manager.Options {
 		Logger: logr.FromSlogHandler(o.Log.Handler()),
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
-			ByObject:         map[client.Object]cache.ByObject{&corev1.Pod{}: claimcache.Pods()},
+			ByObject: map[client.Object]cache.ByObject{
+				&corev1.Pod{}: claimcache.Pods(), &corev1.PersistentVolume{}: claimcache.Volumes(),
+			},
 		},
 		LeaderElection: o.LeaderElection, LeaderElectionID: o.LeaseName, LeaderElectionNamespace: o.LeaseNamespace,
 		LeaderElectionReleaseOnCancel: true,

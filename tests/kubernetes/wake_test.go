@@ -206,14 +206,17 @@ func (s namespace) setSyncFrequency(pause string) {
 	must.Succeed(s.T, restart(s.Context(), line.ReplaceAll(before, []byte("syncFrequency: "+pause)), true))
 }
 
-// installOperator installs the operator with that many replicas, until the end of the test.
-func (s namespace) installOperator(replicas int) {
+// installOperator installs the operator with that many replicas and further options of Helm, until
+// the end of the test.
+func (s namespace) installOperator(replicas int, options ...string) {
 	s.Helper()
 	chart := filepath.Join(moduleRoot(s.T), "deploy", "charts", "growvol")
 	s.Cleanup(func() { install(s) })
-	s.must(runInCluster(s.Context(), "", "helm", "--namespace", s.release, "upgrade", s.release, chart, "--reuse-values",
-		"--wait", "--timeout="+waitTimeout.String(), "--set=operator.enabled=true",
-		fmt.Sprintf("--set=operator.replicas=%d", replicas)))
+	s.must(runInCluster(s.Context(), "", append([]string{
+		"helm", "--namespace", s.release, "upgrade", s.release, chart, "--reuse-values",
+		"--wait", "--timeout=" + waitTimeout.String(), "--set=operator.enabled=true",
+		fmt.Sprintf("--set=operator.replicas=%d", replicas),
+	}, options...)...))
 }
 
 // activeOperator returns the name of the pod that has the lease, and waits until one of the present

@@ -2,6 +2,10 @@
 // the volume when a test executes it in the pod.
 //
 //	app write PATH      writes checksummed data to the volume until `app stop`, then waits
+//	app fill PATH PERCENT
+//	                    occupies PERCENT of the filesystem each second until `app stop`
+//	app occupy PATH BYTES
+//	                    occupies BYTES of the filesystem with one file, which stays
 //	app stop            ends the writing and reads all data back
 //	app verify PATH     reads back what an earlier pod has written to the directory
 //	app size PATH       prints the sizes of the volume
@@ -25,6 +29,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"syscall"
 
@@ -76,7 +81,16 @@ func run(ctx context.Context, args []string) (report, error) {
 	}
 	switch command {
 	case "write":
-		return report{}, write(ctx, path)
+		return report{}, write(ctx, func() (writer, error) { return startWriter(ctx, path) })
+	case "fill", "occupy":
+		n, err := strconv.ParseInt(count, 10, 64)
+		switch {
+		case err != nil:
+			return report{}, err
+		case command == "fill":
+			return report{}, write(ctx, func() (writer, error) { return startFiller(ctx, path, n) })
+		}
+		return report{Bytes: n}, occupy(filepath.Join(path, "occupied"), n, blockContent(0))
 	case "stop":
 		return finishWriter(ctx)
 	case "verify":
@@ -108,14 +122,13 @@ func run(ctx context.Context, args []string) (report, error) {
 	}
 }
 
-// write writes to the volume and answers each connection to the socket with the report
-// of Finish.
-func write(ctx context.Context, path string) error {
+// write starts a writer and answers each connection to the socket with the report of Finish.
+func write(ctx context.Context, start func() (writer, error)) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", socket)
 	if err != nil {
 		return err
 	}
-	w, err := startWriter(ctx, path)
+	w, err := start()
 	if err != nil {
 		return err
 	}

@@ -95,6 +95,9 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 {{- fail "node.ports: three different ones are needed" -}}
 {{- end -}}
 {{- end -}}
+{{- if and .Values.operator.enabled .Values.operator.autoGrow.enabled (not .Values.readings.enabled) -}}
+{{- fail "operator.autoGrow.enabled needs readings.enabled: the operator must know how full the filesystems are" -}}
+{{- end -}}
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.enabled) -}}
 {{- fail "metrics.serviceMonitor.enabled needs metrics.enabled" -}}
 {{- end -}}
