@@ -98,7 +98,8 @@ func (c *config) registerCeph(fs *flag.FlagSet) {
 		"read the Nodes of Kubernetes and what their plugins have recorded there, so that a node that is lost can be "+
 			"fenced (rbd); the ids of nodes are then the names of their Nodes")
 	fs.StringVar(&c.serviceAccountDir, "service-account-dir", "",
-		"directory with the files token and ca.crt for the API server, for --kubernetes; empty: that of a pod")
+		"directory with the files token and ca.crt for the API server, for --kubernetes and --volumes-endpoint, "+
+			"which needs only ca.crt; empty: that of a pod")
 }
 
 // openNodes returns the Nodes of --kubernetes; nil without it.

@@ -5,10 +5,13 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 
 	"github.com/growvol/growvol/pkg/controller"
 	"github.com/growvol/growvol/pkg/csiserver"
+	"github.com/growvol/growvol/pkg/readings"
+	"github.com/growvol/growvol/pkg/readings/endpoint"
 )
 
 func main() { newProgram().Main() }
@@ -53,7 +56,15 @@ func newOptions(
 	options.Controller, options.GroupController, options.SnapshotMetadata = server, server, server
 	options.ReclaimSpaceController = server
 	options.Detached = backend.detached
+	stopReadings, err := endpoint.StartInCluster(ctx, endpoint.Options{
+		Address: c.VolumesEndpoint, Read: server.ReadVolumes, Log: log,
+		Answer: readings.Answer{Driver: driverName, Version: csiserver.Version()},
+	}, c.serviceAccountDir)
+	if err != nil {
+		backend.close()
+		return options, nil, fmt.Errorf("--volumes-endpoint: %w", err)
+	}
 	log.InfoContext(ctx, "growvol-controller starts",
 		"version", csiserver.Version(), "driver", driverName, "backend", c.backend, "endpoint", c.Endpoint)
-	return options, backend.close, nil
+	return options, func() { stopReadings(); backend.close() }, nil
 }

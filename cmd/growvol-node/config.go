@@ -114,7 +114,8 @@ func (c *config) registerCeph(fs *flag.FlagSet) {
 	fs.BoolVar(&c.recordClients, "record-clients", true,
 		"record on --kubernetes-node which images are mapped; false: only read its labels")
 	fs.StringVar(&c.serviceAccountDir, "service-account-dir", "",
-		"directory with the files token and ca.crt for the API server, for --kubernetes-node; empty: that of a pod")
+		"directory with the files token and ca.crt for the API server, for --kubernetes-node and --volumes-endpoint, "+
+			"which needs only ca.crt; empty: that of a pod")
 }
 
 // addTopology adds the topology segments of text: key=value[,key=value...].

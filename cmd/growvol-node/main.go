@@ -18,6 +18,8 @@ import (
 	"github.com/growvol/growvol/pkg/luks"
 	"github.com/growvol/growvol/pkg/node"
 	"github.com/growvol/growvol/pkg/operation"
+	"github.com/growvol/growvol/pkg/readings"
+	"github.com/growvol/growvol/pkg/readings/endpoint"
 )
 
 func main() { newProgram().Main() }
@@ -121,8 +123,20 @@ func newOptions(
 	options.Node, options.ReclaimSpaceNode = server, server
 	options.Identity, err = csiserver.NewIdentity(
 		driverName, len(info.Topology) > 0, requirements.CheckHealth, backend.services...)
-	if err == nil && c.growOnChange {
-		options.Stopping = startGrowOnDeviceChange(ctx, server)
+	if err != nil {
+		return options, err
 	}
-	return options, err
+	stopReadings, err := endpoint.StartInCluster(ctx, endpoint.Options{
+		Address: c.VolumesEndpoint, Read: server.ReadVolumes, Log: opts.Log,
+		Answer: readings.Answer{Driver: driverName, Node: opts.ID, Version: csiserver.Version()},
+	}, c.serviceAccountDir)
+	if err != nil {
+		return options, fmt.Errorf("--volumes-endpoint: %w", err)
+	}
+	stopGrow := func(context.Context) {}
+	if c.growOnChange {
+		stopGrow = startGrowOnDeviceChange(ctx, server)
+	}
+	options.Stopping = func(ctx context.Context) { stopReadings(); stopGrow(ctx) }
+	return options, nil
 }

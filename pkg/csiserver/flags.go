@@ -14,9 +14,11 @@ import (
 type Flags struct {
 	Endpoint     string // set the plugin's default before Program.Run
 	HTTPEndpoint string
-	DriverName   string // empty: the backend's default
-	CallTimeout  time.Duration
-	Grace        time.Duration
+	// VolumesEndpoint is host:port of the readings of volumes; empty: off. The program serves it.
+	VolumesEndpoint string
+	DriverName      string // empty: the backend's default
+	CallTimeout     time.Duration
+	Grace           time.Duration
 
 	logFormat   string
 	logLevel    string
@@ -33,6 +35,9 @@ func (f *Flags) register(fs *flag.FlagSet) {
 	fs.StringVar(&f.Endpoint, "endpoint", cmp.Or(os.Getenv(endpointVariable), f.Endpoint),
 		"CSI socket: unix:///path or tcp://host:port; "+endpointVariable+" sets the default")
 	fs.StringVar(&f.HTTPEndpoint, "http-endpoint", "", "host:port of /healthz, /livez and /metrics; empty: off")
+	fs.StringVar(&f.VolumesEndpoint, "volumes-endpoint", "",
+		"host:port of /volumes over TLS, which answers with the sizes of the volumes' layers to tokens that the "+
+			"API server of the pod's cluster allows to get that path; empty: off")
 	fs.StringVar(&f.DriverName, "driver-name", "", "name of the CSI driver; empty: the default of the backend")
 	fs.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	fs.StringVar(&f.logLevel, "log-level", "info",

@@ -81,6 +81,11 @@ func (a API) Open() (Connection, error) {
 	if err != nil {
 		return Connection{}, fmt.Errorf("cannot read the service account's token: %w", err)
 	}
+	return a.OpenWith(strings.TrimSpace(string(token)))
+}
+
+// OpenWith is Open with another token than that of Dir, which need not contain one.
+func (a API) OpenWith(token string) (Connection, error) {
 	ca, err := os.ReadFile(filepath.Join(a.Dir, "ca.crt"))
 	if err != nil {
 		return Connection{}, fmt.Errorf("cannot read the API server's certificate authority: %w", err)
@@ -96,7 +101,7 @@ func (a API) Open() (Connection, error) {
 		// A redirect to plain HTTP on the same host would send the token in clear text.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	return Connection{a.URL, strings.TrimSpace(string(token)), client}, nil
+	return Connection{a.URL, token, client}, nil
 }
 
 // Close closes the idle connections.
@@ -122,6 +127,16 @@ func (c Connection) Patch(ctx context.Context, path, name, contentType string, p
 	return c.do(ctx, http.MethodPatch, path+url.PathEscape(name), contentType, body, into)
 }
 
+// Create sends an object to the path of its collection and reads the object that the API server
+// has made of it.
+func (c Connection) Create(ctx context.Context, path string, object, into any) error {
+	body, err := json.Marshal(object)
+	if err != nil {
+		return fmt.Errorf("cannot encode the object for %s: %w", path, err)
+	}
+	return c.do(ctx, http.MethodPost, path, "application/json", body, into)
+}
+
 func (c Connection) do(ctx context.Context, method, path, contentType string, body []byte, into any) error {
 	request, err := http.NewRequestWithContext(ctx, method, c.url+path, bytes.NewReader(body))
 	if err != nil {
@@ -141,7 +156,7 @@ func (c Connection) do(ctx context.Context, method, path, contentType string, bo
 	switch {
 	case err != nil:
 		return fmt.Errorf("%s %s: cannot read the answer: %w", method, path, err)
-	case response.StatusCode != http.StatusOK:
+	case response.StatusCode != http.StatusOK && response.StatusCode != http.StatusCreated:
 		return &Error{
 			Code: response.StatusCode, Msg: fmt.Sprintf("%s %s: %s", method, path, refusal(response.Status, answer)),
 		}

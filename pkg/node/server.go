@@ -125,6 +125,8 @@ type Server struct {
 	missedSizes       byVolume[volume.Size] // required size that the device did not reach, for NodeGetVolumeHealth
 	trims             byVolume[*trim]       // the trims that run; set with the volume's lock
 	firstPublishTimes byVolume[time.Time]   // when the first pod since the stage got the volume; see podStartWindow
+
+	lastReadings byVolume[*volumeReading] // of ReadVolumes, until the volume is unstaged
 }
 
 var (
@@ -196,6 +198,13 @@ func (b *byVolume[T]) set(id string, value T) { b.values.Store(id, value) }
 func (b *byVolume[T]) get(id string) T {
 	value, _ := b.values.Load(id)
 	typed, _ := value.(T)
+	return typed
+}
+
+// getOrSet returns the value of a volume, after setting it if the volume was not in the map.
+func (b *byVolume[T]) getOrSet(id string, value T) T {
+	stored, _ := b.values.LoadOrStore(id, value)
+	typed, _ := stored.(T)
 	return typed
 }
 

@@ -78,6 +78,7 @@ func (s *Server) unstage(ctx context.Context, id, path string) error {
 	s.firstPublishTimes.forget(id)
 	s.growthFailures.forget(id)
 	s.missedSizes.forget(id)
+	s.lastReadings.forget(id)
 	return s.records.Remove(id)
 }
 

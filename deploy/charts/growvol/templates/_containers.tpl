@@ -216,6 +216,27 @@ env:
 - {name: token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
 {{- end }}
 
+{{- /*
+Options of the readings at /volumes: a dict of root, port and hasToken (true: the container has
+the certificate of the API server with its token).
+*/ -}}
+{{- define "growvol.readingsArgs" -}}
+- --volumes-endpoint=:{{ .port }}
+{{- if not .hasToken }}
+- --service-account-dir=/etc/growvol/api-server
+{{- end }}
+{{- end }}
+
+{{- /* The certificate of the API server without a token, to have tokens of callers reviewed. */ -}}
+{{- define "growvol.apiServerVolume" -}}
+- name: api-server
+  configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}], defaultMode: 0444}
+{{- end }}
+
+{{- define "growvol.apiServerMount" -}}
+- {name: api-server, mountPath: /etc/growvol/api-server, readOnly: true}
+{{- end }}
+
 {{- /* Serves the plugin's Probe as /healthz: a dict of root and port. */ -}}
 {{- define "growvol.livenessprobe" -}}
 {{- $sidecar := .root.Values.sidecars.livenessprobe -}}

@@ -91,8 +91,8 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 {{- end -}}
 {{- end -}}
 {{- with .Values.node.ports -}}
-{{- if ne (len (uniq (list (int .healthz) (int .registrar) (int .metrics)))) 3 -}}
-{{- fail "node.ports: three different ones are needed" -}}
+{{- if ne (len (uniq (list (int .healthz) (int .registrar) (int .metrics) (int .csiAddons) (int .volumes)))) 5 -}}
+{{- fail "node.ports: five different ones are needed" -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.operator.enabled .Values.operator.autoGrow.enabled (not .Values.readings.enabled) -}}
