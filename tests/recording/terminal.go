@@ -36,7 +36,8 @@ type Terminal struct {
 }
 
 // Start starts a shell on a terminal of that size. argv is the command that starts it, with the
-// prompt of the variable PS1, which is Prompt. The shell is killed when ctx ends. The caller closes the terminal.
+// prompt of the variable PS1, which is Prompt. The shell is killed when ctx ends. The caller closes
+// the terminal.
 func Start(ctx context.Context, columns, rows uint16, argv ...string) (*Terminal, error) {
 	shell := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // the caller's command
 	shell.Env = append(os.Environ(), "PS1="+Prompt, "TERM=xterm-256color", "LC_ALL=C.UTF-8")
