@@ -92,7 +92,7 @@ test: setup test-unit test-guest test-system test-devices ## run all tests that 
 
 .PHONY: test-unit
 test-unit: ## test every package on this machine's kernel, with the race detector
-	$(TESTSUM) -race ./cmd/... ./pkg/... ./tests/fakecloud/... ./tests/deploy/... ./tests/kubernetes/conformance
+	$(TESTSUM) -race ./cmd/... ./pkg/... ./tests/fakecloud/... ./tests/deploy/... ./tests/recording ./tests/kubernetes/conformance
 
 .PHONY: test-guest
 test-guest: programs ## test the packages that use the kernel, in a guest with all capabilities
@@ -100,7 +100,7 @@ test-guest: programs ## test the packages that use the kernel, in a guest with a
 
 .PHONY: test-system
 test-system: programs ## test the real plugins over their sockets, in guests; csi-sanity
-	$(TESTSUM) -p 1 $$(go list ./tests/... | grep -vE '/tests/(vm|hotplug|ceph|openstack|fakecloud|deploy|kubernetes|style)')
+	$(TESTSUM) -p 1 $$(go list ./tests/... | grep -vE '/tests/(vm|hotplug|ceph|openstack|fakecloud|deploy|kubernetes|recording|style)')
 
 .PHONY: test-devices
 test-devices: setup programs ## plug in and resize disks under a mounted filesystem, in QEMU
@@ -158,6 +158,12 @@ cluster-test: setup cluster-up ## test growvol in it: claims grow while pods wri
 .PHONY: cluster-wake-test
 cluster-wake-test: setup cluster-up ## measure growths at kubelet's default syncFrequency, with growvol-operator and without
 	GROWVOL_KUBERNETES_DIR=$(CLUSTER) go test -count=1 -v -timeout=15m -run='^TestOperator' ./tests/kubernetes
+
+.PHONY: recording
+recording: setup cluster-up ## record a growth on a terminal in it, and draw the pictures of the README
+	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_RECORDING=$(CURDIR)/tests/recording/testdata/expand.cast \
+		go test -count=1 -run='^TestExpandOnATerminal$$' ./tests/kubernetes
+	go test -count=1 ./tests/recording -update
 
 .PHONY: cluster-openstack-test
 cluster-openstack-test: setup programs openstack-up cluster-up ## test with a Nova instance as a node, and volumes of real Cinder

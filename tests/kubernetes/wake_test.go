@@ -36,7 +36,7 @@ const (
 // larger filesystem, and until the claim has the size.
 func TestOperatorWakesKubelet(t *testing.T) {
 	s := newNamespace(t)
-	s.setSyncFrequency("1m0s")
+	s.setSyncFrequency(defaultSyncFrequency)
 	s.installOperator(2)
 	for i := range plainRuns {
 		name := fmt.Sprintf("plain-%d", i)
@@ -84,7 +84,7 @@ func TestOperatorWakesKubelet(t *testing.T) {
 // killed. A restart does not wake for a size a second time.
 func TestOperatorKilled(t *testing.T) {
 	s := newNamespaceInUse(t)
-	s.setSyncFrequency("1m0s")
+	s.setSyncFrequency(defaultSyncFrequency)
 	s.installOperator(2)
 	wantSamePods := s.recordPods()
 	for i, kill := range []func(){
@@ -176,34 +176,43 @@ func TestOperatorReportsARefusal(t *testing.T) {
 	s.wantData("writer")
 }
 
+// defaultSyncFrequency is kubelet's default pause between two synchronizations of a pod.
+const defaultSyncFrequency = "1m0s"
+
 // setSyncFrequency restarts kubelet with this pause between two synchronizations of a pod, until
 // the end of the test.
 func (s namespace) setSyncFrequency(pause string) {
 	s.Helper()
 	file := filepath.Join(os.Getenv(clusterVariable), "etc", "kubelet-node1.yaml")
 	before := must.Value(os.ReadFile(file))(s.T)
-	line := regexp.MustCompile(`(?m)^syncFrequency: .*$`)
-	if !line.Match(before) {
+	line := regexp.MustCompile(`(?m)^syncFrequency: (.*)$`)
+	found := line.FindSubmatch(before)
+	if found == nil {
 		s.Fatalf("%s has no syncFrequency", file)
 	}
-	want := `"syncFrequency":"` + pause + `"`
-	restart := func(ctx context.Context, config []byte, isWanted bool) error {
+	restart := func(ctx context.Context, config []byte, pause string) error {
 		if err := os.WriteFile(file, config, 0o600); err != nil {
 			return err
 		}
 		if _, err := runInCluster(ctx, "", "pkill", "-KILL", "--full", "^kubelet( |$)"); err != nil {
 			return err
 		}
-		return eventually(ctx, waitTimeout, func(ctx context.Context) error {
-			got, err := kubectl(ctx, "get", "--raw", "/api/v1/nodes/node1/proxy/configz")
-			if err == nil && strings.Contains(got, want) != isWanted {
-				err = errors.New("kubelet does not run with the new configuration")
-			}
-			return err
-		})
+		return awaitSyncFrequency(ctx, "node1", pause)
 	}
-	s.Cleanup(func() { must.Succeed(s.T, restart(context.WithoutCancel(s.Context()), before, false)) })
-	must.Succeed(s.T, restart(s.Context(), line.ReplaceAll(before, []byte("syncFrequency: "+pause)), true))
+	s.Cleanup(func() { must.Succeed(s.T, restart(context.WithoutCancel(s.Context()), before, string(found[1]))) })
+	must.Succeed(s.T, restart(s.Context(), line.ReplaceAll(before, []byte("syncFrequency: "+pause)), pause))
+}
+
+// awaitSyncFrequency waits until the node's kubelet runs with this pause between two
+// synchronizations of a pod.
+func awaitSyncFrequency(ctx context.Context, node, pause string) error {
+	return eventually(ctx, waitTimeout, func(ctx context.Context) error {
+		got, err := kubectl(ctx, "get", "--raw", "/api/v1/nodes/"+node+"/proxy/configz")
+		if err == nil && !strings.Contains(got, `"syncFrequency":"`+pause+`"`) {
+			err = errors.New("kubelet does not run with the new configuration")
+		}
+		return err
+	})
 }
 
 // installOperator installs the operator with that many replicas and further options of Helm, until

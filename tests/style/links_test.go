@@ -46,8 +46,8 @@ func TestCheckLinkFindsBrokenLinks(t *testing.T) {
 			t.Errorf("checkLink(%s) = %q, want works = %t", target, problem, works)
 		}
 	}
-	text := "[a](b.md) ![c](d.png \"title\") `[e](f)` [g](https://example.org)\n[h]: i.md#j\n```\n[k](l)\n```\n"
-	if got, want := findLinks(text), []string{"b.md", "d.png", "i.md#j"}; !slices.Equal(got, want) {
+	text := "[a](b.md) ![c](d.png \"title\") `[e](f)` [g](https://example.org)\n[h]: i.md#j\n<img src=\"k.svg\">\n```\n[k](l)\n```\n"
+	if got, want := findLinks(text), []string{"b.md", "d.png", "i.md#j", "k.svg"}; !slices.Equal(got, want) {
 		t.Errorf("findLinks = %v, want %v", got, want)
 	}
 }
@@ -55,6 +55,7 @@ func TestCheckLinkFindsBrokenLinks(t *testing.T) {
 var (
 	inlineLink  = regexp.MustCompile(`\]\(<?([^)>\s]*)>?(?:\s+"[^"]*")?\)`)
 	linkLabel   = regexp.MustCompile(`(?m)^ {0,3}\[[^\]]+\]:\s*(\S+)`)
+	htmlLink    = regexp.MustCompile(`(?:href|src|srcset)="([^"]+)"`)
 	codeBlock   = regexp.MustCompile("(?ms)^\\s*```.*?^\\s*```\\s*$")
 	codeSpan    = regexp.MustCompile("`[^`\n]*`")
 	heading     = regexp.MustCompile(`(?m)^#{1,6} +(.*?) *#*$`)
@@ -66,7 +67,7 @@ var (
 func findLinks(text string) []string {
 	text = codeSpan.ReplaceAllString(codeBlock.ReplaceAllString(text, ""), "")
 	var targets []string
-	for _, pattern := range []*regexp.Regexp{inlineLink, linkLabel} {
+	for _, pattern := range []*regexp.Regexp{inlineLink, linkLabel, htmlLink} {
 		for _, match := range pattern.FindAllStringSubmatch(text, -1) {
 			if !outsideTree.MatchString(match[1]) {
 				targets = append(targets, match[1])
