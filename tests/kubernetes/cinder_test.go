@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -20,7 +19,9 @@ import (
 // TestCinder tests growvol from end to end: claims of a real Kubernetes are volumes
 // of a real Cinder, and grow under pods on a real Nova instance, where root has
 // CAP_SYS_RESOURCE for ext3 and ext4. It is one test because its parts share the
-// instance.
+// instance. Pods start slowly there, without hardware virtualization: what does not depend on both
+// Kubernetes and Cinder is tested elsewhere, such as further growths (tests/openstack), restores
+// with their data and growth while no pod uses the volume (the loop backend).
 func TestCinder(t *testing.T) {
 	c := connectCloud(t)
 	t.Cleanup(func() {
@@ -31,12 +32,7 @@ func TestCinder(t *testing.T) {
 	})
 	t.Run("delayed notification", c.testDelayedNotification) // not in parallel: it pauses nova-compute
 	t.Run("in-tree class", c.testInTreeClass)
-	for _, fs := range []string{"ext3", "ext4", "xfs"} {
-		t.Run(fs, c.testGrowth)
-	}
 	t.Run("block", c.testBlock)
-	t.Run("unused", c.testGrowthWhileUnused)
-	t.Run("restore", c.testRestoreIntoALargerVolume)
 	t.Run("infeasible", c.testSizeAboveTheQuota)
 	t.Run("extended by hand", c.testExtendedByHand)
 	t.Run("encrypted", c.testEncrypted)
@@ -90,23 +86,6 @@ func (s cloudNamespace) wantExpanded(claim, pod, path string, gib int64) {
 	s.wantSize(pod, path, size)
 }
 
-// testGrowth grows the filesystem of the subtest's name twice in use.
-func (c cloudCluster) testGrowth(t *testing.T) {
-	t.Parallel()
-	s := c.newNamespace(t)
-	s.createClaim(claim{name: "data", class: className(path.Base(t.Name())), size: "1Gi"})
-	s.startWriter("writer", "data", false)
-	s.wantSize("writer", mountPath, volume.GiB)
-	wantSamePods := s.recordPods()
-	s.expandClaim("data", "2Gi")
-	s.wantExpanded("data", "writer", mountPath, 2)
-	s.expandClaim("data", "3Gi")
-	s.wantExpanded("data", "writer", mountPath, 3)
-	s.wantEvent("PersistentVolumeClaim", "data", "FileSystemResizeSuccessful")
-	wantSamePods()
-	s.wantData("writer")
-}
-
 func (c cloudCluster) testBlock(t *testing.T) {
 	t.Parallel()
 	c.newNamespace(t).checkGrowthInUse(claim{name: "data", class: className("ext4"), size: "1Gi", block: true}, devicePath)
@@ -140,22 +119,6 @@ func (c cloudCluster) testInTreeClass(t *testing.T) {
 	}
 }
 
-// testGrowthWhileUnused expands a volume that no pod uses: the volume grows in Cinder
-// at once, and the filesystem when the next pod starts.
-func (c cloudCluster) testGrowthWhileUnused(t *testing.T) {
-	t.Parallel()
-	s := c.newNamespace(t)
-	s.checkGrowthWhileUnused(className("ext4"), func() { s.wantCinderSize("data", 2*volume.GiB) })
-	s.wantExpanded("data", "reader", mountPath, 2)
-}
-
-func (c cloudCluster) testRestoreIntoALargerVolume(t *testing.T) {
-	t.Parallel()
-	s := c.newNamespace(t)
-	s.restoreLarger(className("ext4"), "cinder")
-	s.wantExpanded("restored", "reader", mountPath, 2)
-}
-
 // testSizeAboveTheQuota requests a size above the quota, which is infeasible, and
 // then a possible one.
 func (c cloudCluster) testSizeAboveTheQuota(t *testing.T) {
@@ -177,7 +140,7 @@ func (c cloudCluster) testSizeAboveTheQuota(t *testing.T) {
 // expansion completes without further action.
 func (c cloudCluster) testDelayedNotification(t *testing.T) {
 	s := c.newNamespace(t)
-	s.createClaim(claim{name: "data", class: className("ext4"), size: "1Gi"})
+	s.createClaim(claim{name: "data", class: className("ext3"), size: "1Gi"})
 	s.startWriter("writer", "data", false)
 	wantSamePods := s.recordPods()
 	resume := sync.OnceFunc(func() {
@@ -199,6 +162,7 @@ func (c cloudCluster) testDelayedNotification(t *testing.T) {
 	must.Value(c.instance.Run(t.Context(), kill))(t)
 	resume()
 	s.wantExpanded("data", "writer", mountPath, 2)
+	s.wantEvent("PersistentVolumeClaim", "data", "FileSystemResizeSuccessful")
 	wantSamePods()
 	s.wantData("writer")
 }

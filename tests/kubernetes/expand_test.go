@@ -96,22 +96,14 @@ func TestExpandBlockVolumeInUse(t *testing.T) {
 // A volume that no pod uses grows for the next pod.
 func TestExpandWhileUnused(t *testing.T) {
 	t.Parallel()
-	newNamespace(t).checkGrowthWhileUnused(classXFS, func() {})
-}
-
-// checkGrowthWhileUnused creates a claim of the class and doubles it while no pod
-// uses it. It calls whilePending when the controller has grown the volume and no
-// node has grown the filesystem.
-func (s namespace) checkGrowthWhileUnused(class string, whilePending func()) {
-	s.Helper()
-	s.createClaim(claim{name: "data", class: class, size: "1Gi"})
+	s := newNamespace(t)
+	s.createClaim(claim{name: "data", class: classXFS, size: "1Gi"})
 	s.startWriter("writer", "data", false)
 	written := s.wantData("writer")
 	s.kubectl("delete", "pod", "writer")
 
 	s.requestSize("data", "2Gi")
 	s.wantCondition("data", "FileSystemResizePending")
-	whilePending()
 	if size := s.pvc("data").Status.Capacity.Storage; size != "1Gi" {
 		s.Errorf("got a claim of %s before a node has grown the filesystem, want 1Gi", size)
 	}
