@@ -73,11 +73,10 @@ func (p *plugin) doctor(ctx context.Context, o doctorOptions) error {
 	if err != nil {
 		return err
 	}
-	sidecars, err := charts.Sidecars()
+	d, err := newDoctor(c)
 	if err != nil {
 		return err
 	}
-	d := doctor.Doctor{Client: c.kubernetes, Nodes: c.nodes, Sidecars: sidecars}
 	checks := d.Check(ctx)
 	if *o.printFlags.OutputFormat == "" {
 		err = table.PrintChecks(p.Out, checkRows(checks), table.Options{Color: p.hasColor()})
@@ -88,6 +87,14 @@ func (p *plugin) doctor(ctx context.Context, o doctorOptions) error {
 		return errReported
 	}
 	return err
+}
+
+func newDoctor(c clients) (*doctor.Doctor, error) {
+	sidecars, err := charts.Sidecars()
+	if err != nil {
+		return nil, err
+	}
+	return &doctor.Doctor{Client: c.kubernetes, Nodes: c.nodes, Sidecars: sidecars}, nil
 }
 
 // checkRows returns the checks as rows of a table.
