@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 
-	"github.com/growvol/growvol/deploy/charts"
 	"github.com/growvol/growvol/pkg/claim/doctor"
 	"github.com/growvol/growvol/pkg/claim/reader"
 	"github.com/growvol/growvol/pkg/claim/table"
@@ -73,7 +72,7 @@ func (p *plugin) doctor(ctx context.Context, o doctorOptions) error {
 	if err != nil {
 		return err
 	}
-	d, err := newDoctor(c)
+	d, err := doctor.New(c.kubernetes, c.nodes)
 	if err != nil {
 		return err
 	}
@@ -87,14 +86,6 @@ func (p *plugin) doctor(ctx context.Context, o doctorOptions) error {
 		return errReported
 	}
 	return err
-}
-
-func newDoctor(c clients) (*doctor.Doctor, error) {
-	sidecars, err := charts.Sidecars()
-	if err != nil {
-		return nil, err
-	}
-	return &doctor.Doctor{Client: c.kubernetes, Nodes: c.nodes, Sidecars: sidecars}, nil
 }
 
 // checkRows returns the checks as rows of a table.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/claim/bundle"
 	"github.com/growvol/growvol/pkg/claim/bundle/redacted"
+	"github.com/growvol/growvol/pkg/claim/doctor"
 	"github.com/growvol/growvol/pkg/claim/reader"
 	"github.com/growvol/growvol/pkg/claim/table"
 	"github.com/growvol/growvol/pkg/volume"
@@ -154,7 +155,7 @@ func (p *plugin) bundleDocuments(c clients, r *reader.Reader, selection bundle.S
 		{
 			File: "doctor.txt", What: "the output of kubectl growvol doctor",
 			Read: func(ctx context.Context) (any, error) {
-				d, err := newDoctor(c)
+				d, err := doctor.New(c.kubernetes, c.nodes)
 				if err != nil {
 					return nil, err
 				}

@@ -33,6 +33,7 @@ func (d *Doctor) checkSidecars(in *installation) []Check {
 				"install the chart again: helm upgrade"))
 		}
 	}
+	problems = append(problems, d.checkOptions(in)...)
 	different := d.differentVersions(containers)
 	if len(different) > 0 {
 		problems = append(problems, warn(name,
@@ -74,14 +75,6 @@ func checkControllerSidecars(in *installation, pod *corev1.PodSpec) []Check {
 				fmt.Sprintf("%s has --timeout=%s: calls that need more are repeated", sidecar, text),
 				fmt.Sprintf("set sidecars.%s.timeout of the chart to %s or more", value, minTimeout)))
 		}
-	}
-	c := findContainer(pod, "csi-resizer")
-	if c == nil {
-		return checks
-	}
-	if text, found := option(c.Args, "handle-volume-inuse-error"); !found || text != "false" {
-		checks = append(checks, warn(name, "csi-resizer lacks --handle-volume-inuse-error=false: "+
-			"it delays the growth of volumes in use after an error", "install the chart again: helm upgrade"))
 	}
 	return checks
 }
