@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 
-	"github.com/growvol/growvol/deploy/charts"
 	"github.com/growvol/growvol/pkg/claim/doctor"
 	"github.com/growvol/growvol/pkg/claim/reader"
 	"github.com/growvol/growvol/pkg/claim/table"
@@ -73,11 +72,10 @@ func (p *plugin) doctor(ctx context.Context, o doctorOptions) error {
 	if err != nil {
 		return err
 	}
-	sidecars, err := charts.Sidecars()
+	d, err := doctor.New(c.kubernetes, c.nodes)
 	if err != nil {
 		return err
 	}
-	d := doctor.Doctor{Client: c.kubernetes, Nodes: c.nodes, Sidecars: sidecars}
 	checks := d.Check(ctx)
 	if *o.printFlags.OutputFormat == "" {
 		err = table.PrintChecks(p.Out, checkRows(checks), table.Options{Color: p.hasColor()})

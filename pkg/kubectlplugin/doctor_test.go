@@ -10,6 +10,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -122,10 +123,28 @@ func (noNodes) ReadRequirements(context.Context, string, string, int32) (map[str
 	return nil, volume.Errorf(volume.KindDenied, "the right to get pods/proxy is missing")
 }
 
+// allowAll lets the API server answer that everything is allowed.
+func (p *testPlugin) allowAll() {
+	p.client.PrependReactor("create", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		allowed := authorizationv1.SubjectAccessReviewStatus{Allowed: true}
+		switch a.GetResource().Resource {
+		case "selfsubjectaccessreviews":
+			return true, &authorizationv1.SelfSubjectAccessReview{Status: allowed}, nil
+		case "subjectaccessreviews":
+			return true, &authorizationv1.SubjectAccessReview{Status: allowed}, nil
+		}
+		return false, nil, nil
+	})
+}
+
 // installation returns the objects of a release of the chart with the loop backend.
 func installation(t *testing.T) []runtime.Object {
 	t.Helper()
 	tags, err := charts.Sidecars()
+	if err != nil {
+		t.Fatal(err)
+	}
+	options, err := charts.SidecarOptions()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +159,7 @@ func installation(t *testing.T) []runtime.Object {
 	var controller []corev1.Container
 	for _, name := range []string{"csi-provisioner", "csi-attacher", "csi-resizer"} {
 		controller = append(controller, corev1.Container{
-			Name: name, Image: name + ":" + tags[name], Args: []string{"--timeout=2m", "--handle-volume-inuse-error=false"},
+			Name: name, Image: name + ":" + tags[name], Args: append([]string{"--timeout=2m"}, options[name]...),
 		})
 	}
 	deployment := &appsv1.Deployment{ObjectMeta: meta}
@@ -149,7 +168,12 @@ func installation(t *testing.T) []runtime.Object {
 	meta.Name, meta.Labels = "growvol-node", labelsOf("node")
 	set := &appsv1.DaemonSet{ObjectMeta: meta}
 	set.Spec.Selector = &metav1.LabelSelector{MatchLabels: meta.Labels}
-	set.Spec.Template.Spec.Containers = []corev1.Container{plugin, {Name: "node-driver-registrar"}}
+	set.Spec.Template.Spec.Containers = []corev1.Container{
+		plugin, {Name: "node-driver-registrar", Args: []string{"--kubelet-registration-path=/x/csi.sock"}},
+	}
+	set.Spec.Template.Spec.Volumes = []corev1.Volume{{VolumeSource: corev1.VolumeSource{
+		HostPath: &corev1.HostPathVolumeSource{Path: "/x"},
+	}}}
 	set.Status = appsv1.DaemonSetStatus{DesiredNumberScheduled: 1, NumberReady: 1, UpdatedNumberScheduled: 1}
 	set.Spec.Template.Spec.Containers[0].Ports = []corev1.ContainerPort{{Name: "metrics", ContainerPort: 9810}}
 	meta.Name = "growvol-node-1"
@@ -162,6 +186,7 @@ func installation(t *testing.T) []runtime.Object {
 func TestDoctorChecksTheInstallation(t *testing.T) {
 	p := newTestPlugin(fixedStats{}, installation(t)...)
 	p.nodes = noNodes{}
+	p.allowAll()
 	p.want(t, exitRefused, []string{
 		"fail   CSIDriver", "fail   CSINode", "warn   StorageClass",
 		"the right to get pods/proxy is missing", "next step: ",
@@ -183,5 +208,6 @@ func TestDoctorChecksTheInstallation(t *testing.T) {
 	driver := &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: "loop.growvol.io"}}
 	p = newTestPlugin(fixedStats{}, append(objects, driver)...)
 	p.nodes = noNodes{}
+	p.allowAll()
 	p.want(t, exitDone, []string{"ok     CSINode", "warn   CSIDriver", "warn   kubelet"}, "doctor")
 }

@@ -35,19 +35,28 @@ func (p *plugin) printObjects(o statusOptions, statuses []claim.Status, isSingle
 		}
 		return nil
 	}
-	list := &unstructured.UnstructuredList{Object: map[string]any{"apiVersion": "v1", "kind": "List"}}
-	for i := range statuses {
-		object, err := toObject(&statuses[i])
-		if err != nil {
-			return err
-		}
-		list.Items = append(list.Items, *object)
+	list, err := toList(statuses)
+	if err != nil {
+		return err
 	}
 	var object runtime.Object = list
 	if isSingle {
 		object = &list.Items[0]
 	}
 	return printer.PrintObj(object, p.Out)
+}
+
+// toList returns the statuses as a list of Kubernetes.
+func toList(statuses []claim.Status) (*unstructured.UnstructuredList, error) {
+	list := &unstructured.UnstructuredList{Object: map[string]any{"apiVersion": "v1", "kind": "List"}}
+	for i := range statuses {
+		object, err := toObject(&statuses[i])
+		if err != nil {
+			return nil, err
+		}
+		list.Items = append(list.Items, *object)
+	}
+	return list, nil
 }
 
 // toObject returns the status as an object of Kubernetes: what kubectl's printers accept.

@@ -17,6 +17,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/growvol/growvol/pkg/claim/bundle"
 	"github.com/growvol/growvol/pkg/claim/doctor"
 	"github.com/growvol/growvol/pkg/claim/reader"
 )
@@ -49,6 +50,7 @@ type clients struct {
 	kubernetes kubernetes.Interface
 	stats      reader.Stats
 	nodes      doctor.NodeReader
+	bundle     bundle.API
 }
 
 // Run runs the plugin with the arguments of the command line until it ends or ctx ends, and returns
@@ -89,7 +91,7 @@ func (p *plugin) newRoot() *cobra.Command {
 	root.SetOut(p.Out)
 	root.SetErr(p.ErrOut)
 	p.config.AddFlags(root.PersistentFlags())
-	root.AddCommand(p.newStatusCommand(), p.newExpandCommand(), p.newDoctorCommand())
+	root.AddCommand(p.newStatusCommand(), p.newExpandCommand(), p.newDoctorCommand(), p.newBundleCommand())
 	return root
 }
 
@@ -107,6 +109,7 @@ func (p *plugin) connect() (clients, error) {
 	nodes := client.CoreV1().RESTClient()
 	return clients{
 		kubernetes: client, stats: reader.Kubelet{Client: nodes}, nodes: doctor.Proxy{Client: nodes},
+		bundle: bundle.Server{Client: nodes},
 	}, nil
 }
 

@@ -22,6 +22,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/growvol/growvol/pkg/claim"
+	"github.com/growvol/growvol/pkg/claim/bundle"
 	"github.com/growvol/growvol/pkg/claim/doctor"
 	"github.com/growvol/growvol/pkg/claim/reader"
 	"github.com/growvol/growvol/pkg/volume"
@@ -76,6 +77,7 @@ type testPlugin struct {
 	*plugin
 	client      *fake.Clientset
 	nodes       doctor.NodeReader
+	bundle      bundle.API
 	out, errOut bytes.Buffer
 }
 
@@ -94,8 +96,10 @@ func newTestPlugin(stats reader.Stats, objects ...runtime.Object) *testPlugin {
 	p.plugin = &plugin{
 		IOStreams: genericiooptions.IOStreams{In: strings.NewReader(""), Out: &p.out, ErrOut: &p.errOut},
 		config:    genericclioptions.NewConfigFlags(false), now: func() time.Time { return now },
-		getenv:     func(string) string { return "" },
-		newClients: func() (clients, error) { return clients{kubernetes: p.client, stats: stats, nodes: p.nodes}, nil },
+		getenv: func(string) string { return "" },
+		newClients: func() (clients, error) {
+			return clients{kubernetes: p.client, stats: stats, nodes: p.nodes, bundle: p.bundle}, nil
+		},
 	}
 	return p
 }

@@ -248,11 +248,9 @@ func TestKubectlExpandStatefulSet(t *testing.T) {
 	s.wantSize("database-2", mountPath, 3*volume.GiB)
 }
 
-// A user who may read claims only sees these, and which rights are missing.
-func TestKubectlNamesMissingRights(t *testing.T) {
-	t.Parallel()
-	s := newNamespace(t)
-	s.createClaim(claim{name: "data", class: classXFS, size: "1Gi"})
+// allowClaims lets the user read the claims of the namespace, and nothing else.
+func (s namespace) allowClaims(user string) {
+	s.Helper()
 	s.apply(`apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata: {name: reader}
@@ -262,8 +260,16 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata: {name: reader}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader}
-subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: reader}]
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: ` + user + `}]
 `)
+}
+
+// A user who may read claims only sees these, and which rights are missing.
+func TestKubectlNamesMissingRights(t *testing.T) {
+	t.Parallel()
+	s := newNamespace(t)
+	s.createClaim(claim{name: "data", class: classXFS, size: "1Gi"})
+	s.allowClaims("reader")
 	s.wantGrowvol(0, []string{
 		"1 GiB", "the right to get persistentvolumes is missing", "the right to list pods is missing",
 		"the right to list events is missing", "ask for a role",

@@ -3,6 +3,7 @@ package doctor
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/growvol/growvol/deploy/charts"
 	"github.com/growvol/growvol/pkg/claim/reader"
 	"github.com/growvol/growvol/pkg/pluginpod"
 )
@@ -23,6 +25,20 @@ type Doctor struct {
 	// Sidecars are the tags of the sidecars' images that the chart installs, by the name of the
 	// image.
 	Sidecars map[string]string
+	// Options are those that the chart always gives the controller's sidecars, and Rules what it
+	// lets them do, by the name of the container.
+	Options map[string][]string
+	Rules   map[string][]charts.Rule
+}
+
+// New returns a doctor that compares a cluster with the chart of this program.
+func New(client kubernetes.Interface, nodes NodeReader) (*Doctor, error) {
+	d := &Doctor{Client: client, Nodes: nodes}
+	var errs [3]error
+	d.Sidecars, errs[0] = charts.Sidecars()
+	d.Options, errs[1] = charts.SidecarOptions()
+	d.Rules, errs[2] = charts.SidecarRules()
+	return d, errors.Join(errs[:]...)
 }
 
 // The selectors of the plugins' objects.
@@ -55,7 +71,7 @@ func (d *Doctor) Check(ctx context.Context) []Check {
 	for i := range all {
 		checks = append(checks, d.checkInstallation(ctx, &all[i])...)
 	}
-	return checks
+	return append(checks, d.checkOwnRights(ctx))
 }
 
 func (d *Doctor) checkInstallation(ctx context.Context, in *installation) []Check {
@@ -66,7 +82,10 @@ func (d *Doctor) checkInstallation(ctx context.Context, in *installation) []Chec
 	}
 	checks = append(checks, d.checkCSIDriver(ctx, in), d.checkRegistration(ctx, in))
 	checks = append(checks, d.checkSidecars(in)...)
-	checks = append(checks, d.checkClasses(ctx, in), d.checkSnapshots(in))
+	checks = append(checks, d.checkSidecarRights(ctx, in), d.checkClasses(ctx, in), d.checkSnapshots(in))
+	if check, isNeeded := checkCloud(in); isNeeded {
+		checks = append(checks, check)
+	}
 	return append(checks, d.checkNodes(ctx, in)...)
 }
 

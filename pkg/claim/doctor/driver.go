@@ -26,6 +26,9 @@ func (d *Doctor) checkCSIDriver(ctx context.Context, in *installation) Check {
 	case err != nil:
 		return unread(name, reader.AccessError(err, "get", "csidrivers.storage.k8s.io", ""))
 	}
+	if check, isNeeded := checkCapacity(in, object); isNeeded {
+		return check
+	}
 	spec := &object.Spec
 	const recreate = "delete the object and install the chart again, " +
 		"with csiDriver.create: true: kubectl delete csidriver "

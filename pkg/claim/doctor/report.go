@@ -14,11 +14,13 @@ import (
 // Verdict is the result of a check.
 type Verdict string
 
-// The verdicts. Only fail is a fault; warn needs a person to judge, or says what was not checked.
+// The verdicts. Only fail is a fault; warn needs a person to judge, or says what was not checked
+// for lack of a right; unknown cannot be read from Kubernetes at all.
 const (
-	VerdictOK   Verdict = "ok"
-	VerdictWarn Verdict = "warn"
-	VerdictFail Verdict = "fail"
+	VerdictOK      Verdict = "ok"
+	VerdictWarn    Verdict = "warn"
+	VerdictUnknown Verdict = "unknown"
+	VerdictFail    Verdict = "fail"
 )
 
 // Check is the result of one check.

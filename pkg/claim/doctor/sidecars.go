@@ -35,6 +35,7 @@ func (d *Doctor) checkSidecars(in *installation) []Check {
 				"install the chart again: helm upgrade"))
 		}
 	}
+	problems = append(problems, d.checkOptions(in)...)
 	different := d.differentVersions(containers)
 	if len(different) > 0 {
 		problems = append(problems, warn(name,
@@ -76,14 +77,6 @@ func checkControllerSidecars(in *installation, pod *corev1.PodSpec) []Check {
 				fmt.Sprintf("%s has --timeout=%s: calls that need more are repeated", sidecar, text),
 				fmt.Sprintf("set sidecars.%s.timeout of the chart to %s or more", value, minTimeout)))
 		}
-	}
-	c := pluginpod.FindContainer(pod, "csi-resizer")
-	if c == nil {
-		return checks
-	}
-	if text, found := pluginpod.Option(c.Args, "handle-volume-inuse-error"); !found || text != "false" {
-		checks = append(checks, warn(name, "csi-resizer lacks --handle-volume-inuse-error=false: "+
-			"it delays the growth of volumes in use after an error", "install the chart again: helm upgrade"))
 	}
 	return checks
 }

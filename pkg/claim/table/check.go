@@ -4,7 +4,7 @@ import "io"
 
 // Check is a row of `kubectl growvol doctor`, whose table this file prints.
 type Check struct {
-	Verdict string // ok, warn or fail
+	Verdict string // ok, warn, unknown or fail
 	Name    string
 	Text    string
 	Next    string // the next step; may be empty
@@ -12,7 +12,7 @@ type Check struct {
 
 // PrintChecks prints a row for each check, and its next step below it.
 func PrintChecks(w io.Writer, checks []Check, o Options) error {
-	colors := map[string]string{"ok": colorGreen, "warn": colorYellow, "fail": colorRed}
+	colors := map[string]string{"ok": colorGreen, "warn": colorYellow, "unknown": colorYellow, "fail": colorRed}
 	var rows [][]cell
 	for _, c := range checks {
 		rows = append(rows, []cell{{c.Verdict, colors[c.Verdict]}, {text: c.Name}, {text: c.Text}})
