@@ -9,6 +9,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/controller"
 	"github.com/growvol/growvol/pkg/csiserver"
+	"github.com/growvol/growvol/pkg/version"
 )
 
 func main() { newProgram().Main() }
@@ -54,6 +55,6 @@ func newOptions(
 	options.ReclaimSpaceController = server
 	options.Detached = backend.detached
 	log.InfoContext(ctx, "growvol-controller starts",
-		"version", csiserver.Version(), "driver", driverName, "backend", c.backend, "endpoint", c.Endpoint)
+		"version", version.String(), "driver", driverName, "backend", c.backend, "endpoint", c.Endpoint)
 	return options, backend.close, nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/growvol/growvol/pkg/luks"
 	"github.com/growvol/growvol/pkg/node"
 	"github.com/growvol/growvol/pkg/operation"
+	"github.com/growvol/growvol/pkg/version"
 )
 
 func main() { newProgram().Main() }
@@ -94,7 +95,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 		return err
 	}
 	defer stop()
-	log.InfoContext(ctx, "growvol-node starts", "version", csiserver.Version(), "driver", driverName,
+	log.InfoContext(ctx, "growvol-node starts", "version", version.String(), "driver", driverName,
 		"backend", c.backend, "node", backend.nodeID, "endpoint", c.Endpoint)
 	return csiserver.Run(ctx, options)
 }
