@@ -36,7 +36,7 @@ func main() {
 // run runs the command that the first argument names.
 func run(ctx context.Context, args []string) error {
 	commands := map[string]func(context.Context, []string) error{
-		"build": buildRelease, "lock": lockPackages,
+		"build": buildRelease, "check": checkRelease, "push": pushRelease, "lock": lockPackages,
 	}
 	if len(args) > 0 && commands[args[0]] != nil {
 		return commands[args[0]](ctx, args[1:])
