@@ -135,6 +135,6 @@ func (m Module) Component(licenses []string) Component {
 
 // DebianPackage returns a package of Debian 12 as a component.
 func DebianPackage(name, version, arch, sum string, licenses []string) Component {
-	purl := "pkg:deb/debian/" + name + "@" + url.PathEscape(version) + "?arch=" + arch + "&distro=debian-12"
+	purl := "pkg:deb/debian/" + name + "@" + strings.ReplaceAll(url.PathEscape(version), "+", "%2B") + "?arch=" + arch + "&distro=debian-12"
 	return Component{Kind: "library", Name: name, Version: version, PURL: purl, SHA256: sum, Licenses: licenses}
 }

@@ -23,7 +23,7 @@ install_release() {
 		files+=(--values "$1")
 		shift
 	done
-	within helm upgrade --install "$release" "$RELEASE"/growvol-*.tgz --namespace "$release" --create-namespace \
+	within helm upgrade --install "$release" "$RELEASE_DIR"/growvol-*.tgz --namespace "$release" --create-namespace \
 		"${files[@]}" --wait --timeout 5m "$@" >>"$log" 2>&1 ||
 		fail "$log" "helm upgrade $release"
 }

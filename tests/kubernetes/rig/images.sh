@@ -3,7 +3,7 @@
 # shellcheck shell=bash
 
 IMAGES=$STATE/images
-RELEASE=$STATE/release # a release of the present sources
+RELEASE_DIR=$STATE/release # a release of the present sources
 TREES=$STATE/trees # the content of each image
 
 # update_images builds the programs of the tests, and the images whose content has changed.
@@ -29,15 +29,15 @@ build_release() {
 	(
 		cd "$SOURCE"
 		"$STATE/bin/release" build --version "$version" --registry "$REGISTRY" --arch "$arch" \
-			--only "$(IFS=, && echo "$*")" --out "$RELEASE"
+			--only "$(IFS=, && echo "$*")" --out "$RELEASE_DIR"
 	) >"$LOG/release.log" 2>&1 || fail "$LOG/release.log" "the release's images"
 }
 
 # push_release pushes the images of the release to the cluster's registry, from which containerd
-# pulls them by digest. It lists them in $RELEASE.images.
+# pulls them by digest. It lists them in $RELEASE_DIR.images.
 push_release() {
 	start_registry
-	within "$STATE/bin/release" push --registry "$REGISTRY" --dist "$RELEASE" >"$RELEASE.images" 2>"$LOG/push.log" ||
+	within "$STATE/bin/release" push --registry "$REGISTRY" --dist "$RELEASE_DIR" >"$RELEASE_DIR.images" 2>"$LOG/push.log" ||
 		fail "$LOG/push.log" "push of the release's images"
 }
 
