@@ -32,7 +32,8 @@ func (b build) makeBinaries(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if err := os.WriteFile(b.path(fmt.Sprintf("%s_%s_%s", name, b.version, to)), content, 0o755); err != nil { //nolint:gosec // a program
+			file := b.path(fmt.Sprintf("%s_%s_%s", name, b.version, to))
+			if err := os.WriteFile(file, content, 0o755); err != nil {
 				return err
 			}
 		}

@@ -55,7 +55,8 @@ func buildRelease(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	if !regexp.MustCompile(versionPattern).MatchString(b.version) {
-		return fmt.Errorf("--version %q is not of the form MAJOR.MINOR.PATCH (next step: run: make release VERSION=0.1.0)", b.version)
+		return fmt.Errorf("--version %q is not of the form MAJOR.MINOR.PATCH (next step: run: make release VERSION=0.1.0)",
+			b.version)
 	}
 	b.archs = strings.Split(*archs, ",")
 	if b.source, err = readSource(ctx); err != nil {
@@ -91,8 +92,8 @@ func emptyDir(dir string) error {
 		return err
 	}
 	if len(entries) > 0 && !slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == markerFile }) {
-		return fmt.Errorf("%s is not empty and has no %s of an earlier release (next step: remove it, or use another directory)",
-			dir, markerFile)
+		return fmt.Errorf("%s is not empty and has no %s of an earlier release "+
+			"(next step: remove it, or use another directory)", dir, markerFile)
 	}
 	// The marker is the last, so that a build that was stopped can be repeated.
 	for _, entry := range entries {
@@ -115,7 +116,7 @@ func readSource(ctx context.Context) (source, error) {
 		return source{}, fmt.Errorf("read the commit: %w", err)
 	}
 	revision, epoch, _ := strings.Cut(strings.TrimSpace(head), " ")
-	changes, err := output(ctx, "git", "status", "--porcelain")
+	changes, err := output(ctx, "git", "--no-optional-locks", "status", "--porcelain")
 	if err != nil {
 		return source{}, fmt.Errorf("compare the files with the commit: %w", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/growvol/growvol/release/internal/tree"
 )
 
+// The sources of the chart, and of the plain manifests, which are rendered from it.
 const (
 	chartDir     = "deploy/charts/growvol"
 	manifestsDir = "deploy/kubernetes"

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +24,7 @@ import (
 // checkRelease is the command `release check`. It unpacks each image of a release, for each
 // architecture, and starts its programs with the image's root and user: those of other
 // architectures under QEMU's user emulation.
-func checkRelease(ctx context.Context, args []string) error {
+func checkRelease(ctx context.Context, args []string, stdout io.Writer) error {
 	fs := flag.NewFlagSet("check", flag.ContinueOnError)
 	dir := fs.String("dist", "dist", "directory of the release")
 	if err := parseFlags(fs, args); err != nil {
@@ -37,7 +38,7 @@ func checkRelease(ctx context.Context, args []string) error {
 		return fmt.Errorf("%s has no images (next step: run: make release VERSION=0.1.0)", *dir)
 	}
 	for _, archive := range archives {
-		if err := checkArchive(ctx, archive); err != nil {
+		if err := checkArchive(ctx, archive, stdout); err != nil {
 			return fmt.Errorf("check %s: %w", filepath.Base(archive), err)
 		}
 	}
@@ -45,7 +46,7 @@ func checkRelease(ctx context.Context, args []string) error {
 }
 
 // checkArchive checks the images of all architectures in an archive.
-func checkArchive(ctx context.Context, archive string) (err error) {
+func checkArchive(ctx context.Context, archive string, stdout io.Writer) (err error) {
 	dir, err := os.MkdirTemp("", "growvol-check-")
 	if err != nil {
 		return err
@@ -72,7 +73,9 @@ func checkArchive(ctx context.Context, archive string) (err error) {
 		if err := c.check(ctx, name, strings.TrimSuffix(rest, "_oci.tar")); err != nil {
 			return fmt.Errorf("%s: %w", m.Platform.Architecture, err)
 		}
-		fmt.Printf("%s for %s: its programs start\n", name, m.Platform.Architecture)
+		if _, err := fmt.Fprintf(stdout, "%s for %s: its programs start\n", name, m.Platform.Architecture); err != nil {
+			return err
+		}
 	}
 	return nil
 }

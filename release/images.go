@@ -43,7 +43,7 @@ type recipe struct {
 func recipes() map[string]recipe {
 	return map[string]recipe{
 		imageController:     {"growvol's CSI controller plugin", "growvol-controller", setCACertificates, unprivileged},
-		imageControllerCeph: {"growvol's CSI controller plugin with the Ceph libraries", "growvol-controller", setCeph, unprivileged},
+		imageControllerCeph: {"growvol's CSI controller plugin, with Ceph", "growvol-controller", setCeph, unprivileged},
 		imageNode:           {"growvol's CSI node plugin", "growvol-node", setNode, ""},
 		imageOperator:       {"growvol's operator", "growvol-operator", "", unprivileged},
 	}

@@ -15,14 +15,16 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:])
+	err := run(ctx, os.Args[1:], os.Stdout)
 	stop()
 	if errors.Is(err, flag.ErrHelp) {
 		return
@@ -33,13 +35,18 @@ func main() {
 	}
 }
 
-// run runs the command that the first argument names.
-func run(ctx context.Context, args []string) error {
-	commands := map[string]func(context.Context, []string) error{
-		"build": buildRelease, "check": checkRelease, "push": pushRelease, "lock": lockPackages,
-	}
-	if len(args) > 0 && commands[args[0]] != nil {
-		return commands[args[0]](ctx, args[1:])
+// run runs the command that the first argument names. It writes results to stdout.
+func run(ctx context.Context, args []string, stdout io.Writer) error {
+	name := strings.Join(args[:min(1, len(args))], "")
+	switch name {
+	case "build":
+		return buildRelease(ctx, args[1:])
+	case "check":
+		return checkRelease(ctx, args[1:], stdout)
+	case "push":
+		return pushRelease(ctx, args[1:], stdout)
+	case "lock":
+		return lockPackages(ctx, args[1:])
 	}
 	return errors.New("usage: release build|push|check|lock [OPTION...]")
 }

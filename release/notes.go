@@ -28,8 +28,10 @@ func (b build) makeNotes(digests map[string]string) error {
 		return err
 	}
 	var notes strings.Builder
-	fmt.Fprintf(&notes, "# growvol %s\n\nBuilt from the commit %s with Go %s.\n", b.version, b.source.revision, b.goVersion())
-	fmt.Fprintf(&notes, "docs/how-to/verify-a-release.md says how to check these files.\n\n## Images\n\n| image | digest |\n|---|---|\n")
+	fmt.Fprintf(&notes, "# growvol %s\n\nBuilt from the commit %s with Go %s.\n",
+		b.version, b.source.revision, b.goVersion())
+	notes.WriteString("docs/how-to/verify-a-release.md says how to check these files.\n\n" +
+		"## Images\n\n| image | digest |\n|---|---|\n")
 	for _, name := range slices.Sorted(maps.Keys(digests)) {
 		fmt.Fprintf(&notes, "| `%s` | `%s` |\n", name, digests[name])
 	}
@@ -50,8 +52,9 @@ The machine that tests growvol cannot reach the registries of these images. The 
 * csi-snapshot-metadata %s and csi-addons' k8s-sidecar %s: the tests call the plugins as these sidecars do.
 
 The images for arm64 were only started: `+"`--version`"+` of each program, and mkfs, under QEMU's user emulation.
-`, sidecars["csi-node-driver-registrar"], sidecars["livenessprobe"], sidecars["csi-provisioner"], sidecars["csi-attacher"],
-		sidecars["csi-resizer"], sidecars["csi-snapshotter"], sidecars["csi-snapshot-metadata"], sidecars["k8s-sidecar"])
+`, sidecars["csi-node-driver-registrar"], sidecars["livenessprobe"],
+		sidecars["csi-provisioner"], sidecars["csi-attacher"], sidecars["csi-resizer"], sidecars["csi-snapshotter"],
+		sidecars["csi-snapshot-metadata"], sidecars["k8s-sidecar"])
 }
 
 // changesOf returns the section of a version in the changelog. While the changelog has none, it

@@ -26,11 +26,13 @@ const (
 )
 
 // requests returns the packages of the images: those that the Dockerfile installs, and of its base
-// image mount and util-linux, whose programs the node runs, and base-files with the name and version
-// of the distribution, which scanners of vulnerabilities read.
+// image mount and util-linux, whose programs the node runs, and base-files, with the name of the
+// distribution, which scanners of vulnerabilities read.
 func requests() []debian.Request {
 	return []debian.Request{
-		{Set: setNode, Packages: []string{"base-files", "cryptsetup-bin", "e2fsprogs", "kmod", "mount", "util-linux", "xfsprogs"}},
+		{Set: setNode, Packages: []string{
+			"base-files", "cryptsetup-bin", "e2fsprogs", "kmod", "mount", "util-linux", "xfsprogs",
+		}},
 		{Set: setCeph, Packages: []string{"base-files", "librados2", "librbd1"}},
 		{Set: setCephDev, Packages: []string{"librados-dev", "librbd-dev"}},
 		{Set: setCACertificates, Packages: []string{"ca-certificates"}, Alone: true},

@@ -46,7 +46,8 @@ func (b build) goBuild(ctx context.Context, to platform, environment map[string]
 	args = append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags=" + linkerFlags + b.version}, args...)
 	command := exec.CommandContext(ctx, "go", args...)
 	settings := map[string]string{
-		"GOOS": to.os, "GOARCH": to.arch, "GOFLAGS": "", "GOAMD64": "v1", "GOARM64": "v8.0", "GOEXPERIMENT": "", "GOWORK": "off",
+		"GOOS": to.os, "GOARCH": to.arch, "GOAMD64": "v1", "GOARM64": "v8.0",
+		"GOFLAGS": "", "GOEXPERIMENT": "", "GOWORK": "off",
 	}
 	maps.Copy(settings, environment)
 	command.Env = os.Environ()

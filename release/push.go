@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,7 +20,7 @@ import (
 
 // pushRelease is the command `release push`. It copies the images of a release to a registry, with
 // the credentials of Docker's configuration, and reads each one back by its digest.
-func pushRelease(ctx context.Context, args []string) error {
+func pushRelease(ctx context.Context, args []string, stdout io.Writer) error {
 	fs := flag.NewFlagSet("push", flag.ContinueOnError)
 	dir := fs.String("dist", "dist", "directory of the release")
 	registry := fs.String("registry", "", "HOST/PATH of the registry, such as registry.example.com/growvol")
@@ -37,15 +38,16 @@ func pushRelease(ctx context.Context, args []string) error {
 		return fmt.Errorf("%s has no images (next step: run: make release VERSION=0.1.0)", *dir)
 	}
 	for _, archive := range archives {
-		if err := pushArchive(ctx, archive, strings.TrimSuffix(*registry, "/")); err != nil {
+		if err := pushArchive(ctx, archive, strings.TrimSuffix(*registry, "/"), stdout); err != nil {
 			return fmt.Errorf("push %s: %w", filepath.Base(archive), err)
 		}
 	}
 	return nil
 }
 
-// pushArchive pushes an image under the name and the tag in its archive's name.
-func pushArchive(ctx context.Context, archive, registry string) (err error) {
+// pushArchive pushes an image under the name and the tag in its archive's name, and prints its name
+// with the digest.
+func pushArchive(ctx context.Context, archive, registry string, stdout io.Writer) (err error) {
 	dir, err := os.MkdirTemp("", "growvol-push-")
 	if err != nil {
 		return err
@@ -71,8 +73,8 @@ func pushArchive(ctx context.Context, archive, registry string) (err error) {
 	if err := checkPushed(tag.Digest(digest.String()), digest, options); err != nil {
 		return err
 	}
-	fmt.Printf("%s@%s\n", tag.Context(), digest)
-	return nil
+	_, err = fmt.Fprintf(stdout, "%s@%s\n", tag.Context(), digest)
+	return err
 }
 
 // checkPushed reads the index from the registry by its digest, and checks that the registry has

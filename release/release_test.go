@@ -117,11 +117,17 @@ func TestPushedImagesCanBePulledByDigest(t *testing.T) {
 	defer server.Close()
 	file, digest := smallArchive(t)
 	host := strings.TrimPrefix(server.URL, "http://")
-	if err := pushRelease(t.Context(), []string{"--dist=" + filepath.Dir(file), "--registry=" + host + "/a/"}); err != nil {
+	var out strings.Builder
+	args := []string{"--dist=" + filepath.Dir(file), "--registry=" + host + "/a/"}
+	if err := pushRelease(t.Context(), args, &out); err != nil {
 		t.Fatal(err)
 	}
+	if want := host + "/a/growvol-node@" + digest.String() + "\n"; out.String() != want {
+		t.Errorf("push printed %q, want %q", out.String(), want)
+	}
 	for _, reference := range []string{digest.String(), "0.1.0"} {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/v2/a/growvol-node/manifests/"+reference, nil)
+		url := server.URL + "/v2/a/growvol-node/manifests/" + reference
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -129,7 +135,8 @@ func TestPushedImagesCanBePulledByDigest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := response.Header.Get("Docker-Content-Digest"); response.StatusCode != http.StatusOK || got != digest.String() {
+		got := response.Header.Get("Docker-Content-Digest")
+		if response.StatusCode != http.StatusOK || got != digest.String() {
 			t.Errorf("GET %s: %s with the digest %s, want %s", reference, response.Status, got, digest)
 		}
 		_ = response.Body.Close()
@@ -152,7 +159,7 @@ func TestPushFailsIfRegistryLosesImage(t *testing.T) {
 	file, _ := smallArchive(t)
 	err := pushRelease(t.Context(), []string{
 		"--dist=" + filepath.Dir(file), "--registry=" + strings.TrimPrefix(server.URL, "http://"),
-	})
+	}, io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "back") {
 		t.Errorf("push: got %v, want an error of reading back", err)
 	}
@@ -206,8 +213,9 @@ func TestKustomizationsNameImagesByDigest(t *testing.T) {
 		t.Fatal(err)
 	}
 	for backend, want := range map[string]string{
-		"cinder": "newName: r/growvol-controller, digest: sha256:a}", "rbd": "newName: r/growvol-controller-ceph, digest: sha256:b}",
-		"loop": "newName: r/growvol-node, digest: sha256:c}",
+		"cinder": "newName: r/growvol-controller, digest: sha256:a}",
+		"rbd":    "newName: r/growvol-controller-ceph, digest: sha256:b}",
+		"loop":   "newName: r/growvol-node, digest: sha256:c}",
 	} {
 		text := string(files.Content("growvol-1.2.3/" + backend + "/kustomization.yaml"))
 		if !strings.Contains(text, want) || strings.Contains(text, "newTag") || strings.Contains(text, "Dockerfile") {
@@ -218,7 +226,9 @@ func TestKustomizationsNameImagesByDigest(t *testing.T) {
 
 func TestChangesOfVersion(t *testing.T) {
 	const changelog = "# Changelog\n\n## [Unreleased]\n\nnew\n\n## [0.2.0] - 2026-01-01\n\ntwo\n\n## [0.1.0]\n\none\n"
-	for version, want := range map[string]string{"0.2.0": "two\n", "0.1.0": "one\n", "0.3.0": "unreleased changes.\n\nnew\n"} {
+	for version, want := range map[string]string{
+		"0.2.0": "two\n", "0.1.0": "one\n", "0.3.0": "unreleased changes.\n\nnew\n",
+	} {
 		if got, err := changesOf(changelog, version); err != nil || !strings.HasSuffix(got, want) {
 			t.Errorf("changes of %s: got %q, %v, want %q", version, got, err, want)
 		}

@@ -43,7 +43,8 @@ func (m Mirror) File(ctx context.Context, p Package) (string, error) {
 			"make release-packages)", p.Name, p.Version, err)
 	}
 	if got := checksum(content); got != p.SHA256 {
-		return "", fmt.Errorf("download %s %s: the file has the SHA-256 %s, the lock says %s", p.Name, p.Version, got, p.SHA256)
+		return "", fmt.Errorf("download %s %s: the file has the SHA-256 %s, the lock says %s",
+			p.Name, p.Version, got, p.SHA256)
 	}
 	return name, writeAtomically(name, content)
 }

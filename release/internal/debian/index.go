@@ -44,7 +44,9 @@ type candidate struct {
 
 // Resolve returns the packages of the requests for the architectures. dates has a line for each
 // suite with the date of its index, whose signature is verified.
-func (r Resolver) Resolve(ctx context.Context, requests []Request, archs []string) (lock Lock, dates []string, err error) {
+func (r Resolver) Resolve(
+	ctx context.Context, requests []Request, archs []string,
+) (lock Lock, dates []string, err error) {
 	indexes := map[string]map[string]candidate{}
 	for _, arch := range archs {
 		indexes[arch] = map[string]candidate{}
@@ -63,18 +65,29 @@ func (r Resolver) Resolve(ctx context.Context, requests []Request, archs []strin
 	}
 	for _, request := range requests {
 		for _, arch := range archs {
-			selected, err := r.closure(indexes[arch], request)
+			packages, err := r.lockSet(indexes[arch], request, arch)
 			if err != nil {
 				return nil, nil, fmt.Errorf("packages of %s for %s: %w", request.Set, arch, err)
 			}
-			for _, c := range selected {
-				lock = append(lock, Package{
-					Set: request.Set, Arch: arch, Name: c.name, Version: c.version, SHA256: c.sha256, Path: c.path,
-				})
-			}
+			lock = append(lock, packages...)
 		}
 	}
 	return lock, dates, nil
+}
+
+// lockSet returns the packages of a request for an architecture.
+func (r Resolver) lockSet(index map[string]candidate, request Request, arch string) (Lock, error) {
+	selected, err := r.closure(index, request)
+	if err != nil {
+		return nil, err
+	}
+	var lock Lock
+	for _, c := range selected {
+		lock = append(lock, Package{
+			Set: request.Set, Arch: arch, Name: c.name, Version: c.version, SHA256: c.sha256, Path: c.path,
+		})
+	}
+	return lock, nil
 }
 
 // release is the signed list of the files of a suite.

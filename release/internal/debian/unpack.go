@@ -68,14 +68,14 @@ func isWanted(name string) bool {
 }
 
 // licenseLine matches the short name of a license in a copyright file of Debian's format.
-var licenseLine = regexp.MustCompile(`(?m)^License:[ \t]*(\S.*)$`) //nolint:gochecknoglobals // compiled once, never changed
+const licenseLine = `(?m)^License:[ \t]*(\S.*)$`
 
 // Licenses returns the short names of licenses, such as GPL-2+, in the copyright file of a package,
 // sorted. It returns none for a package whose file is prose.
 func Licenses(files *tree.Tree, name string) []string {
 	content := files.Content("usr/share/doc/" + name + "/copyright")
 	var found []string
-	for _, match := range licenseLine.FindAllSubmatch(content, -1) {
+	for _, match := range regexp.MustCompile(licenseLine).FindAllSubmatch(content, -1) {
 		found = append(found, strings.TrimSpace(string(match[1])))
 	}
 	slices.Sort(found)

@@ -23,11 +23,11 @@ func TestDependencyWithoutLicenseFails(t *testing.T) {
 		text []byte
 		want []string
 	}{
-		"none":          {"README.md", apache, nil},
-		"unknown":       {"LICENSE", []byte("all rights reserved"), nil},
-		"only nested":   {"third_party/LICENSE", apache, nil},
-		"known":         {"LICENSE", apache, []string{"Apache-2.0"}},
-		"known spelled": {"LICENCE.txt", apache, []string{"Apache-2.0"}},
+		"none":        {"README.md", apache, nil},
+		"unknown":     {"LICENSE", []byte("all rights reserved"), nil},
+		"only nested": {"third_party/LICENSE", apache, nil},
+		"known":       {"LICENSE", apache, []string{"Apache-2.0"}},
+		"with suffix": {"LICENSE.txt", apache, []string{"Apache-2.0"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -77,7 +77,8 @@ func (i Image) pack(files *tree.Tree) (v1.Layer, error) {
 	}
 	return tarball.LayerFromOpener(
 		func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content.Bytes())), nil },
-		tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(gzip.DefaultCompression), tarball.WithCompressedCaching,
+		tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(gzip.DefaultCompression),
+		tarball.WithCompressedCaching,
 	)
 }
 
@@ -86,8 +87,10 @@ func Index(images map[string]v1.Image, archs []string, annotations map[string]st
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, arch := range archs {
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{
-			Add:        images[arch],
-			Descriptor: v1.Descriptor{MediaType: types.OCIManifestSchema1, Platform: &v1.Platform{OS: "linux", Architecture: arch}},
+			Add: images[arch],
+			Descriptor: v1.Descriptor{
+				MediaType: types.OCIManifestSchema1, Platform: &v1.Platform{OS: "linux", Architecture: arch},
+			},
 		})
 	}
 	return mutate.Annotations(index, annotations).(v1.ImageIndex) //nolint:forcetypeassert,errcheck // of an index

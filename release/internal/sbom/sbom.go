@@ -135,6 +135,7 @@ func (m Module) Component(licenses []string) Component {
 
 // DebianPackage returns a package of Debian 12 as a component.
 func DebianPackage(name, version, arch, sum string, licenses []string) Component {
-	purl := "pkg:deb/debian/" + name + "@" + strings.ReplaceAll(url.PathEscape(version), "+", "%2B") + "?arch=" + arch + "&distro=debian-12"
+	escaped := strings.ReplaceAll(url.PathEscape(version), "+", "%2B")
+	purl := "pkg:deb/debian/" + name + "@" + escaped + "?arch=" + arch + "&distro=debian-12"
 	return Component{Kind: "library", Name: name, Version: version, PURL: purl, SHA256: sum, Licenses: licenses}
 }

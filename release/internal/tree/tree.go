@@ -78,7 +78,8 @@ func (t *Tree) add(name string, f file) error {
 	case old.header.Typeflag == tar.TypeSymlink && slices.Contains(mergedDirs(), name):
 		return nil
 	case old.header.Typeflag == tar.TypeDir && f.header.Typeflag == tar.TypeDir:
-	case !bytes.Equal(old.content, f.content) || old.header.Typeflag != f.header.Typeflag || old.header.Linkname != f.header.Linkname:
+	case !bytes.Equal(old.content, f.content), old.header.Typeflag != f.header.Typeflag,
+		old.header.Linkname != f.header.Linkname:
 		return fmt.Errorf("add %s: the tree has another file of that name", name)
 	}
 	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
