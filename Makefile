@@ -220,6 +220,32 @@ bench-ceph: build-ceph ceph-up ## measure the rbd backend: operations of Ceph fo
 	@ip netns exec $(notdir $(CEPH)) $(BIN)/cephbench --dir=$(CEPH) \
 		--controller=$(BIN)/growvol-controller-ceph --many=$(MANY)
 
+# The release of VERSION. With REGISTRY (HOST/PATH), its chart and manifests name that registry.
+DIST     := dist
+VERSION  ?=
+REGISTRY ?=
+
+.PHONY: release-setup
+release-setup: ## install what builds a release
+	@tests/setup.sh release
+
+.PHONY: release
+release: release-setup ## build the release VERSION into dist/: programs, images, chart, manifests; start its images' programs
+	@go run ./release build --version='$(VERSION)' --registry='$(REGISTRY)' --out=$(DIST)
+	@go run ./release check --dist=$(DIST)
+
+.PHONY: release-verify
+release-verify: release-setup ## build the release in dist/ again, from a clean checkout elsewhere, and compare every byte
+	@release/verify $(DIST)
+
+.PHONY: release-push
+release-push: ## push the images of dist/ to REGISTRY (HOST/PATH), with the credentials of Docker's configuration
+	@go run ./release push --registry='$(REGISTRY)' --dist=$(DIST)
+
+.PHONY: release-packages
+release-packages: release-setup ## renew release/packages.lock: the newest Debian packages for the images
+	@go run ./release lock
+
 .PHONY: clean
-clean: ## remove bin/
-	rm -rf $(BIN)
+clean: ## remove bin/ and dist/
+	rm -rf $(BIN) $(DIST)

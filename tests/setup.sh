@@ -3,6 +3,8 @@
 # is not there yet: User-Mode Linux and QEMU (the guests), filesystem tools, a C
 # compiler (for Go's race detector and for Ceph's libraries), promtool (the alerts), shellcheck and
 # yamllint (`make lint`). Safe to run again; returns at once when nothing is missing.
+#
+#   setup.sh [release]    release: instead, what builds a release and starts its programs
 set -eu
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -12,17 +14,25 @@ needed="linux.uml:user-mode-linux modprobe:kmod mke2fs:e2fsprogs mkfs.xfs:xfspro
 mkfs.btrfs:btrfs-progs cryptsetup:cryptsetup-bin mount:mount gcc:gcc strace:strace
 qemu-system-x86_64:qemu-system-x86 busybox:busybox-static
 shellcheck:shellcheck yamllint:yamllint"
+# One header of each package, in the same form.
+headers="/usr/include/stdlib.h:libc6-dev /usr/include/rados/librados.h:librados-dev /usr/include/rbd/librbd.h:librbd-dev"
+# promtool is in the package prometheus, whose daemon is not wanted.
+unpack=
+command -v promtool >/dev/null || unpack=prometheus
+if [ "${1-}" = release ]; then
+	needed="git:git gpgv:gpgv xz:xz-utils x86_64-linux-gnu-gcc:gcc aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu
+	qemu-aarch64-static:qemu-user-static"
+	headers="/usr/include/stdlib.h:libc6-dev /usr/aarch64-linux-gnu/include/stdlib.h:libc6-dev-arm64-cross"
+	unpack=
+fi
 
 missing=
 for pair in $needed; do
 	command -v "${pair%%:*}" >/dev/null || missing="${missing:+$missing }${pair#*:}"
 done
-for pair in stdlib.h:libc6-dev rados/librados.h:librados-dev rbd/librbd.h:librbd-dev; do
-	[ -e "/usr/include/${pair%%:*}" ] || missing="${missing:+$missing }${pair#*:}"
+for pair in $headers; do
+	[ -e "${pair%%:*}" ] || missing="${missing:+$missing }${pair#*:}"
 done
-# promtool is in the package prometheus, whose daemon is not wanted.
-unpack=
-command -v promtool >/dev/null || unpack=prometheus
 [ -n "$missing$unpack" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then

@@ -23,6 +23,7 @@ import (
 	"github.com/growvol/growvol/pkg/rbd"
 	"github.com/growvol/growvol/pkg/rbd/cluster"
 	"github.com/growvol/growvol/pkg/rbdcsi"
+	"github.com/growvol/growvol/pkg/version"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -167,7 +168,7 @@ func openCinder(
 	backend, err := cinder.New(ctx, cinder.Options{
 		Clouds: cinder.CloudOptions{
 			CloudConfig: c.cloudConfig, CloudsYAML: c.cloudsYAML, Default: c.cloud,
-			UserAgent: "growvol/" + csiserver.Version(),
+			UserAgent: "growvol/" + version.String(),
 		},
 		ClusterID: c.clusterID, Topology: c.withTopology, IgnoreVolumeAZ: c.ignoreVolumeAZ, NotifyNova: c.notifyNova,
 		Log: log, Registerer: metrics,

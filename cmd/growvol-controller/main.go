@@ -12,6 +12,7 @@ import (
 	"github.com/growvol/growvol/pkg/csiserver"
 	"github.com/growvol/growvol/pkg/readings"
 	"github.com/growvol/growvol/pkg/readings/endpoint"
+	"github.com/growvol/growvol/pkg/version"
 )
 
 func main() { newProgram().Main() }
@@ -58,13 +59,13 @@ func newOptions(
 	options.Detached = backend.detached
 	stopReadings, err := endpoint.StartInCluster(ctx, endpoint.Options{
 		Address: c.VolumesEndpoint, Read: server.ReadVolumes, Log: log,
-		Answer: readings.Answer{Driver: driverName, Version: csiserver.Version()},
+		Answer: readings.Answer{Driver: driverName, Version: version.String()},
 	}, c.serviceAccountDir)
 	if err != nil {
 		backend.close()
 		return options, nil, fmt.Errorf("--volumes-endpoint: %w", err)
 	}
 	log.InfoContext(ctx, "growvol-controller starts",
-		"version", csiserver.Version(), "driver", driverName, "backend", c.backend, "endpoint", c.Endpoint)
+		"version", version.String(), "driver", driverName, "backend", c.backend, "endpoint", c.Endpoint)
 	return options, func() { stopReadings(); backend.close() }, nil
 }

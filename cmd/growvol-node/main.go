@@ -20,6 +20,7 @@ import (
 	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/readings"
 	"github.com/growvol/growvol/pkg/readings/endpoint"
+	"github.com/growvol/growvol/pkg/version"
 )
 
 func main() { newProgram().Main() }
@@ -96,7 +97,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 		return err
 	}
 	defer stop()
-	log.InfoContext(ctx, "growvol-node starts", "version", csiserver.Version(), "driver", driverName,
+	log.InfoContext(ctx, "growvol-node starts", "version", version.String(), "driver", driverName,
 		"backend", c.backend, "node", backend.nodeID, "endpoint", c.Endpoint)
 	return csiserver.Run(ctx, options)
 }
@@ -128,7 +129,7 @@ func newOptions(
 	}
 	stopReadings, err := endpoint.StartInCluster(ctx, endpoint.Options{
 		Address: c.VolumesEndpoint, Read: server.ReadVolumes, Log: opts.Log,
-		Answer: readings.Answer{Driver: driverName, Node: opts.ID, Version: csiserver.Version()},
+		Answer: readings.Answer{Driver: driverName, Node: opts.ID, Version: version.String()},
 	}, c.serviceAccountDir)
 	if err != nil {
 		return options, fmt.Errorf("--volumes-endpoint: %w", err)

@@ -13,7 +13,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -24,6 +23,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/growvol/growvol/pkg/operator"
+	"github.com/growvol/growvol/pkg/version"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -98,7 +98,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		printError(stderr, fmt.Errorf("unexpected argument %q", fs.Arg(0)))
 		return exitUsage
 	case c.showVersion:
-		_, _ = fmt.Fprintln(stdout, "growvol-operator", version()) // a failed write cannot be reported
+		_, _ = fmt.Fprintln(stdout, "growvol-operator", version.String()) // a failed write cannot be reported
 		return exitOK
 	}
 	if err := c.serve(ctx, stderr); err != nil {
@@ -126,7 +126,7 @@ func (c *config) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	log.InfoContext(ctx, "growvol-operator starts", "version", version(), "drivers", c.Drivers)
+	log.InfoContext(ctx, "growvol-operator starts", "version", version.String(), "drivers", c.Drivers)
 	return operator.Run(ctx, connection, c.Options)
 }
 
@@ -163,12 +163,4 @@ func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 
 func printError(w io.Writer, err error) {
 	_, _ = fmt.Fprintf(w, "growvol-operator: %v\n", err) // a failed write cannot be reported
-}
-
-// version returns the version of the sources, as the plugins' --version.
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
-		return info.Main.Version
-	}
-	return "devel"
 }

@@ -6,6 +6,8 @@ import (
 	addons "github.com/csi-addons/spec/lib/go/identity"
 	"github.com/csi-addons/spec/lib/go/reclaimspace"
 	"github.com/golang/protobuf/ptypes/wrappers"
+
+	"github.com/growvol/growvol/pkg/version"
 )
 
 // This file serves csi-addons, whose controller runs operations on claims that CSI does not have:
@@ -40,7 +42,7 @@ type addonsIdentity struct {
 func (a *addonsIdentity) GetIdentity(
 	context.Context, *addons.GetIdentityRequest,
 ) (*addons.GetIdentityResponse, error) {
-	return &addons.GetIdentityResponse{Name: a.name, VendorVersion: Version()}, nil
+	return &addons.GetIdentityResponse{Name: a.name, VendorVersion: version.String()}, nil
 }
 
 // GetCapabilities returns the services that this plugin serves. OFFLINE means that the plugin

@@ -8,6 +8,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/golang/protobuf/ptypes/wrappers"
 
+	"github.com/growvol/growvol/pkg/version"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -39,7 +40,7 @@ func NewIdentity(
 
 // GetPluginInfo returns the name of the driver and Version.
 func (i *Identity) GetPluginInfo(context.Context, *csi.GetPluginInfoRequest) (*csi.GetPluginInfoResponse, error) {
-	return &csi.GetPluginInfoResponse{Name: i.name, VendorVersion: Version()}, nil
+	return &csi.GetPluginInfoResponse{Name: i.name, VendorVersion: version.String()}, nil
 }
 
 // GetPluginCapabilities returns what the controller plugin and the node plugin can do

@@ -9,8 +9,9 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
+
+	"github.com/growvol/growvol/pkg/version"
 )
 
 // Program is a plugin's main function: it parses the command line, creates the logger,
@@ -48,7 +49,7 @@ func (p Program) Run(ctx context.Context, args []string, stdout, stderr io.Write
 	case err != nil:
 		return ExitUsage
 	case p.Flags.showVersion:
-		_, _ = fmt.Fprintln(stdout, p.Name, Version()) // a failed write cannot be reported
+		_, _ = fmt.Fprintln(stdout, p.Name, version.String()) // a failed write cannot be reported
 		return ExitOK
 	}
 	log, err := p.Flags.logger(ctx, stderr)
@@ -81,13 +82,4 @@ func (p Program) parse(args []string, stderr io.Writer) error {
 
 func (p Program) printError(stderr io.Writer, err error) {
 	_, _ = fmt.Fprintf(stderr, "%s: %v\n", p.Name, err) // a failed write cannot be reported
-}
-
-// Version returns the version that the Go toolchain stamped into the running program from
-// the tag or the revision of the sources, or "devel".
-func Version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
-		return info.Main.Version
-	}
-	return "devel"
 }

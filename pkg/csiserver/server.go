@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/growvol/growvol/pkg/operation"
+	"github.com/growvol/growvol/pkg/version"
 )
 
 // Options say what to serve, where, and how.
@@ -96,7 +97,7 @@ func Run(ctx context.Context, options Options) error {
 		return err
 	}
 	s.Log.InfoContext(ctx, "serving",
-		"driver", s.Identity.name, "version", Version(), "endpoint", options.Endpoint)
+		"driver", s.Identity.name, "version", version.String(), "endpoint", options.Endpoint)
 	if lis.Addr().Network() == "tcp" {
 		s.Log.WarnContext(ctx, "CSI over TCP is neither authenticated nor encrypted: use a unix socket outside of tests")
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/growvol/growvol/pkg/claim/bundle"
 	"github.com/growvol/growvol/pkg/claim/doctor"
 	"github.com/growvol/growvol/pkg/claim/reader"
+	"github.com/growvol/growvol/pkg/version"
 )
 
 // The exit codes. Every error but those of a growth that is under way is a refusal.
@@ -84,6 +85,7 @@ func (p *plugin) newRoot() *cobra.Command {
 		Short:         "Show and grow the volumes of claims",
 		Long:          "kubectl growvol shows every layer that the size of a claim passes through, and grows claims.",
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl growvol"},
+		Version:       version.String(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}

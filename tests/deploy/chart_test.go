@@ -115,12 +115,13 @@ cinder: {existingSecret: clouds}
 driverName: csi.example.com
 fullnameOverride: storage
 kubeletDir: /data/kubelet
+imageRegistry: registry.example.com:5000/storage
 imagePullSecrets: [{name: pull}]
 commonLabels: {team: storage}
 logFormat: json
 logLevel: debug
 controller:
-  image: {repository: registry.example.com/growvol-controller, tag: "sha256:0123"}
+  image: {repository: mirror/growvol-controller, digest: "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}
   replicas: 3
   extraArgs: [--call-timeout=5m]
   env: [{name: HTTPS_PROXY, value: "http://proxy:3128"}]
@@ -129,7 +130,7 @@ controller:
   podLabels: {a: b}
   podAnnotations: {c: d}
 node:
-  image: {repository: registry.example.com/growvol-node, tag: v1}
+  image: {repository: growvol-node, tag: v1}
   reservedVolumes: 2
   requireSysResource: false
   growOnDeviceChange: false

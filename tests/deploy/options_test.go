@@ -48,7 +48,9 @@ func helpOfPlugins(t *testing.T) map[string]string {
 // the plugin has every option in the arguments.
 func checkOptions(t *testing.T, help map[string]string, c container) {
 	t.Helper()
-	program, _, _ := strings.Cut(strings.TrimSuffix(path.Base(c.Image), "@sha256:0123"), ":")
+	program, _, _ := strings.Cut(path.Base(c.Image), ":")
+	program, _, _ = strings.Cut(program, "@")
+	program = strings.TrimSuffix(program, "-ceph")
 	if c.Name != "growvol" || help[program] == "" || len(c.Args) < 5 {
 		t.Errorf("the container %s with the image %s and the arguments %v belongs to no plugin", c.Name, c.Image, c.Args)
 	}

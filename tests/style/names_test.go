@@ -46,7 +46,7 @@ func TestCheckNamesFindsMissingOnes(t *testing.T) {
 	}
 }
 
-const topDirs = `cmd|pkg|deploy|examples|tests|docs|\.ci|\.tools`
+const topDirs = `cmd|pkg|release|deploy|examples|tests|docs|\.ci|\.tools`
 
 var (
 	functionInFile = regexp.MustCompile("`([A-Za-z]\\w*)` in\\s+`([^`]+\\.go)`")

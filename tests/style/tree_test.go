@@ -15,7 +15,7 @@ import (
 type file struct{ path, text string }
 
 // readTree returns the files for which want returns true. It leaves out what git does
-// not have (bin) or does not show (.git).
+// not have (bin, dist) or does not show (.git).
 func readTree(t *testing.T, want func(path string) bool) []file {
 	t.Helper()
 	root, err := filepath.Abs("../..")
@@ -31,7 +31,7 @@ func readTree(t *testing.T, want func(path string) bool) []file {
 		if err != nil {
 			return err
 		}
-		if entry.IsDir() && (name == ".git" || name == "bin") {
+		if entry.IsDir() && (name == ".git" || name == "bin" || name == "dist") {
 			return filepath.SkipDir
 		}
 		if !entry.Type().IsRegular() || !want(name) {

@@ -36,17 +36,22 @@ start_cluster() {
 	setsid nohup unshare --mount --net --pid --fork --kill-child --mount-proc --propagation private \
 		"$RIG/init" "$BIN" >"$LOG/init.log" 2>&1 </dev/null 9>&- &
 	echo "$! $(start_time $!)" >"$STATE/cluster"
+	start_key >"$STATE/started"
 }
+
+# start_key prints the hash of what a running cluster cannot change: how it was started.
+start_key() { key_of rig/init rig/configuration.sh; }
 
 is_node_ready() {
 	within kubectl get node "$NODE" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}' | grep -q True &&
 		within kubectl get serviceaccount default # pods are refused before it exists
 }
 
-# is_healthy tests whether the cluster is up, has the programs that are pinned now, and
-# has nothing of a killed test.
+# is_healthy tests whether the cluster is up, has the programs that are pinned now, was started by
+# the present scripts, and has nothing of a killed test.
 is_healthy() {
 	[ -e "$STATE/ready" ] && [ "$(cat "$STATE/programs")" = "$BIN" ] && is_node_ready >/dev/null 2>&1 || return 1
+	[ "$(cat "$STATE/started" 2>/dev/null)" = "$(start_key)" ] || return 1
 	if has_leftovers; then
 		say "a test or an installation was killed in the present cluster"
 		return 1

@@ -2,11 +2,12 @@
 # guests that are nodes. Sourced.
 # shellcheck shell=bash
 
-# write_containerd_config sets restrict_oom_score_adj and oom_score, and
+# write_containerd_config lets containerd pull from the cluster's registry, without TLS. It sets restrict_oom_score_adj and oom_score, and
 # write_kubelet_config oomScoreAdj, because a machine without CAP_SYS_RESOURCE cannot lower
 # an OOM score.
 write_containerd_config() {
-	mkdir -p "$ETC/cni"
+	mkdir -p "$ETC/cni" "$ETC/certs.d/$REGISTRY"
+	printf '[host."http://%s"]\ncapabilities = ["pull", "resolve"]\n' "$REGISTRY" >"$ETC/certs.d/$REGISTRY/hosts.toml"
 	cat >"$ETC/containerd.toml" <<-END
 		version = 3
 		root = "$STATE/containerd"
@@ -17,6 +18,8 @@ write_containerd_config() {
 		  address = "/run/containerd/containerd.sock"
 		[plugins.'io.containerd.cri.v1.images']
 		  snapshotter = "overlayfs"
+		  [plugins.'io.containerd.cri.v1.images'.registry]
+		    config_path = "$ETC/certs.d"
 		  [plugins.'io.containerd.cri.v1.images'.pinned_images]
 		    sandbox = "localhost/pause:test"
 		[plugins.'io.containerd.cri.v1.runtime']

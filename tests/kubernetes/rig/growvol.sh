@@ -14,9 +14,8 @@ install_snapshot_controller() {
 	touch "$STATE/snapshot-controller"
 }
 
-# install_release RELEASE VALUES... [OPTION...] installs or upgrades a Helm release of the chart,
-# in a namespace of the same name. All images have the same tag: the annotation with the image's
-# id makes Helm restart the pods when an image changes.
+# install_release RELEASE VALUES... [OPTION...] installs or upgrades a Helm release of the packed
+# chart, whose values name registry and digests of growvol's images, in a namespace of the same name.
 install_release() {
 	local release=$1 log=$LOG/install.log files=(--values "$RIG/images.yaml")
 	shift
@@ -24,11 +23,8 @@ install_release() {
 		files+=(--values "$1")
 		shift
 	done
-	within helm upgrade --install "$release" "$SOURCE/deploy/charts/growvol" --namespace "$release" --create-namespace \
-		"${files[@]}" --wait --timeout 5m \
-		--set-string "controller.podAnnotations.image=$(cat "$IMAGES/growvol-controller.id")" \
-		--set-string "node.podAnnotations.image=$(cat "$IMAGES/growvol-node.id")" \
-		--set-string "operator.podAnnotations.image=$(cat "$IMAGES/growvol-operator.id")" "$@" >>"$log" 2>&1 ||
+	within helm upgrade --install "$release" "$RELEASE_DIR"/growvol-*.tgz --namespace "$release" --create-namespace \
+		"${files[@]}" --wait --timeout 5m "$@" >>"$log" 2>&1 ||
 		fail "$log" "helm upgrade $release"
 }
 
@@ -54,10 +50,9 @@ install_for_cinder() {
 install_for_rbd() {
 	local values=$1 name
 	shift
-	update_ceph_image
-	import_images
-	install_release growvol-rbd "$RIG/rbd.yaml" "$values" \
-		--set-string "controller.podAnnotations.image=$(cat "$IMAGES/growvol-controller-ceph.id")"
+	build_release growvol-controller growvol-controller-ceph growvol-node growvol-operator
+	push_release
+	install_release growvol-rbd "$RIG/rbd.yaml" "$values"
 	for name; do
 		await 180 "" "kubelet of $name has the driver" is_driver_registered "$name" rbd.csi.ceph.com
 	done

@@ -1,47 +1,54 @@
-# Builds the images of all pods and imports them into containerd. Sourced.
+# Builds the images of all pods. Those of growvol are a release's, which containerd pulls from a
+# registry in the cluster; those of the sidecars and the tests are imported into containerd. Sourced.
 # shellcheck shell=bash
 
 IMAGES=$STATE/images
+RELEASE_DIR=$STATE/release # a release of the present sources
 TREES=$STATE/trees # the content of each image
 
-# update_images builds the images whose content has changed.
+# update_images builds the programs of the tests, and the images whose content has changed.
 update_images() {
 	mkdir -p "$IMAGES" "$TREES" "$STATE/bin"
 	(
 		cd "$SOURCE"
 		CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags='-s -w' -o "$STATE/bin/" \
-			./cmd/growvol-controller ./cmd/growvol-node ./cmd/growvol-operator ./tests/forward/cmd/growvol-forward \
-			./tests/kubernetes/app ./tests/kubernetes/image
+			./tests/forward/cmd/growvol-forward ./tests/kubernetes/app ./tests/kubernetes/image ./tests/registry ./release
 	) >"$LOG/build.log" 2>&1 || fail "$LOG/build.log" "go build"
-
-	tree growvol-controller "$STATE/bin/growvol-controller"
-	install -D -m 644 /etc/ssl/certs/ca-certificates.crt "$TREES/growvol-controller/etc/ssl/certs/ca-certificates.crt"
-	image growvol-controller -user 65532:65532 -entrypoint /growvol-controller
-	tree growvol-node "$STATE/bin/growvol-node"
-	add_debian_programs "$TREES/growvol-node" cryptsetup-bin e2fsprogs kmod xfsprogs mount util-linux
-	image growvol-node -entrypoint /growvol-node
-	tree growvol-operator "$STATE/bin/growvol-operator"
-	image growvol-operator -user 65532:65532 -entrypoint /growvol-operator
 	tree app "$STATE/bin/app"
 	image app -entrypoint /app
 	[ -e "$IMAGES/pause.id" ] || build_pinned_images
+	build_release growvol-controller growvol-node growvol-operator
 }
 
-# update_ceph_image builds the image of the controller with the Ceph libraries.
-update_ceph_image() {
-	local root=$TREES/growvol-controller-ceph file
+# build_release IMAGE... builds a release of the present sources with these images and the chart,
+# which names them by their digests.
+build_release() {
+	local version arch
+	version=$(sed -n 's/^appVersion: //p' "$SOURCE/deploy/charts/growvol/Chart.yaml")
+	arch=$(go env GOARCH)
 	(
 		cd "$SOURCE"
-		CGO_ENABLED=1 go build -buildvcs=false -tags=ceph,pacific -trimpath -ldflags='-s -w' \
-			-o "$STATE/bin/growvol-controller-ceph" ./cmd/growvol-controller
-	) >"$LOG/build.log" 2>&1 || fail "$LOG/build.log" "go build of the controller with the Ceph libraries"
-	rm -rf "$root"
-	mkdir -p "$root"/usr/{lib,lib64} "$root"/{etc,tmp}
-	for file in lib lib64; do ln -s "usr/$file" "$root/$file"; done
-	cp "$STATE/bin/growvol-controller-ceph" "$root/growvol-controller"
-	add_libraries "$root"
-	image growvol-controller-ceph -user 65532:65532 -entrypoint /growvol-controller
+		"$STATE/bin/release" build --version "$version" --registry "$REGISTRY" --arch "$arch" \
+			--only "$(IFS=, && echo "$*")" --out "$RELEASE_DIR"
+	) >"$LOG/release.log" 2>&1 || fail "$LOG/release.log" "the release's images"
 }
+
+# push_release pushes the images of the release to the cluster's registry, from which containerd
+# pulls them by digest. It lists them in $RELEASE_DIR.images.
+push_release() {
+	start_registry
+	within "$STATE/bin/release" push --registry "$REGISTRY" --dist "$RELEASE_DIR" >"$RELEASE_DIR.images" 2>"$LOG/push.log" ||
+		fail "$LOG/push.log" "push of the release's images"
+}
+
+# start_registry starts the registry in the cluster's namespaces, with which it ends.
+start_registry() {
+	! is_registry_up || return 0
+	within setsid nohup "$STATE/bin/registry" -listen "$REGISTRY" -dir "$STATE/registry" >>"$LOG/registry.log" 2>&1 </dev/null &
+	await 60 "$LOG/registry.log" "" is_registry_up
+}
+
+is_registry_up() { within bash -c "exec 3<>/dev/tcp/${REGISTRY/://}" 2>/dev/null; }
 
 # build_pinned_images builds the images of the pinned programs, which do not change.
 build_pinned_images() {

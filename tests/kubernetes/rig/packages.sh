@@ -12,7 +12,6 @@ missing_packages() {
 		command -v "${pair%%:*}" >/dev/null || echo "${pair#*:}"
 	done
 	[ -x /usr/lib/cni/bridge ] || echo containernetworking-plugins
-	[ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates # for the image of the controller
 }
 
 install_packages() {

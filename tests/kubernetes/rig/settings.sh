@@ -14,5 +14,6 @@ NODE=node1
 # The addresses are on the loopback device of the cluster's network namespace.
 NODE_IP=10.99.0.1 # kubelet refuses an address of 127.0.0.0/8
 API_IP=10.96.0.1  # of the service `kubernetes`, so that no kube-proxy is needed
+REGISTRY=$NODE_IP:5000
 # The cgroup of the whole cluster, pods included.
 CGROUP=growvol-kubernetes

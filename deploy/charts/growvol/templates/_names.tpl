@@ -35,8 +35,16 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 
 {{- /* image: a dict of root and image. */ -}}
 {{- define "growvol.image" -}}
-{{- $tag := .image.tag | default .root.Chart.AppVersion -}}
-{{- printf "%s%s%s" .image.repository (hasPrefix "sha256:" $tag | ternary "@" ":") $tag -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" .image.repository .image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .image.repository (.image.tag | default .root.Chart.AppVersion) -}}
+{{- end -}}
+{{- end }}
+
+{{- /* An image of growvol itself: a dict of root and image. */ -}}
+{{- define "growvol.ownImage" -}}
+{{- with .root.Values.imageRegistry }}{{ . }}/{{ end }}{{ include "growvol.image" . }}
 {{- end }}
 
 {{- /* Directory of the plugin's socket on the nodes. */ -}}
