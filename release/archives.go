@@ -19,12 +19,16 @@ import (
 	"github.com/growvol/growvol/release/internal/tree"
 )
 
-// makeBinaries copies the static programs of the images into the release.
+// makeBinaries copies the static programs of the images into the release, and this program, with
+// which a machine without a compiler pushes the images.
 func (b build) makeBinaries(ctx context.Context) error {
 	for _, arch := range b.archs {
 		to := platform{"linux", arch}
 		dir, err := b.compile(ctx, to, pluginNames()...)
 		if err != nil {
+			return err
+		}
+		if err := b.makeOwnBinary(ctx, to); err != nil {
 			return err
 		}
 		for _, name := range pluginNames() {
@@ -39,6 +43,15 @@ func (b build) makeBinaries(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// makeOwnBinary compiles this program into the release.
+func (b build) makeOwnBinary(ctx context.Context, to platform) error {
+	name := b.path(fmt.Sprintf("growvol-release_%s_%s", b.version, to))
+	if err := b.goBuild(ctx, to, map[string]string{"CGO_ENABLED": "0"}, "-o", name, "./release"); err != nil {
+		return err
+	}
+	return b.recordModules(name)
 }
 
 // writeTarGz writes a tree as a compressed tar file of the release.
