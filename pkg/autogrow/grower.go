@@ -343,7 +343,8 @@ func (g *Grower) report(ctx context.Context, c *corev1.PersistentVolumeClaim, s 
 	s.lastSeen = d.verdict
 	g.metrics.set(client.ObjectKeyFromObject(c), d.verdict)
 	isSame := s.last.verdict == d.verdict && s.last.key == d.key
-	if d.isQuiet || d.isOwnGrowth || isSame && !(isInterrupted && g.Now().Sub(s.reported) >= repeatAfter) {
+	isRepeated := isInterrupted && g.Now().Sub(s.reported) >= repeatAfter
+	if d.isQuiet || d.isOwnGrowth || isSame && !isRepeated {
 		return
 	}
 	s.last, s.reported = d, g.Now()

@@ -122,7 +122,8 @@ func decide(s subject) decision {
 		return decision{verdict: verdictIneligible, key: cause, note: "the claim cannot grow by itself: " + cause}
 	}
 	if s.resizer != "" {
-		return decision{verdict: verdictAside, key: s.resizer, note: "growvol-operator does not grow this claim: " + s.resizer}
+		note := "growvol-operator does not grow this claim: " + s.resizer
+		return decision{verdict: verdictAside, key: s.resizer, note: note}
 	}
 	r, err := recordOf(s.claim)
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 )
 
 // testTime is the present time of the tests.
-var testTime = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC) //nolint:gochecknoglobals // never changed
+var testTime = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 
 func quantity(s string) corev1.ResourceList {
 	return corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(s)}
@@ -135,8 +135,10 @@ func TestOptInAndLimitAreMandatory(t *testing.T) {
 			s.class.Annotations = map[string]string{AnnotationEnabled: "false", AnnotationLimit: "1Gi", AnnotationIncrease: "1%"}
 			s.annotate(AnnotationIncrease, "50%")
 		}, verdictGrow, 15 * gib, nil},
-		{"claim without a limit", func(s *subject) { delete(s.claim.Annotations, AnnotationLimit) }, verdictInvalid, 0,
-			[]string{"has no limit", AnnotationLimit}},
+		{
+			"claim without a limit", func(s *subject) { delete(s.claim.Annotations, AnnotationLimit) }, verdictInvalid, 0,
+			[]string{"has no limit", AnnotationLimit},
+		},
 		{"limit 0", func(s *subject) { s.annotate(AnnotationLimit, "0") }, verdictInvalid, 0, []string{"has no limit"}},
 		{"class without a limit", func(s *subject) {
 			s.class.Annotations = map[string]string{AnnotationEnabled: "true"}
@@ -191,13 +193,37 @@ func TestClaimsThatCannotGrow(t *testing.T) {
 	isFixed := false
 	checkRules(t, []rule{
 		{"block", func(s *subject) { s.claim.Spec.VolumeMode = &block }, verdictIneligible, 0, []string{"raw block"}},
-		{"pending", func(s *subject) { s.claim.Status.Phase = corev1.ClaimPending }, verdictIneligible, 0, []string{"not bound"}},
+		{
+			"pending",
+			func(s *subject) { s.claim.Status.Phase = corev1.ClaimPending },
+			verdictIneligible,
+			0,
+			[]string{"not bound"},
+		},
 		{"without capacity", func(s *subject) { s.claim.Status.Capacity = nil }, verdictIneligible, 0, []string{"not bound"}},
 		{"deleted", func(s *subject) { s.claim.DeletionTimestamp = &now }, verdictIneligible, 0, []string{"being deleted"}},
 		{"no class", func(s *subject) { s.class = nil }, verdictIneligible, 0, []string{"does not exist"}},
-		{"fixed", func(s *subject) { s.class.AllowVolumeExpansion = &isFixed }, verdictIneligible, 0, []string{"allowVolumeExpansion"}},
-		{"unset", func(s *subject) { s.class.AllowVolumeExpansion = nil }, verdictIneligible, 0, []string{"allowVolumeExpansion"}},
-		{"pvc-autoresizer", func(s *subject) { s.resizer = "pvc-autoresizer runs" }, verdictAside, 0, []string{"pvc-autoresizer runs"}},
+		{
+			"fixed",
+			func(s *subject) { s.class.AllowVolumeExpansion = &isFixed },
+			verdictIneligible,
+			0,
+			[]string{"allowVolumeExpansion"},
+		},
+		{
+			"unset",
+			func(s *subject) { s.class.AllowVolumeExpansion = nil },
+			verdictIneligible,
+			0,
+			[]string{"allowVolumeExpansion"},
+		},
+		{
+			"pvc-autoresizer",
+			func(s *subject) { s.resizer = "pvc-autoresizer runs" },
+			verdictAside,
+			0,
+			[]string{"pvc-autoresizer runs"},
+		},
 	})
 }
 
@@ -228,8 +254,10 @@ func TestStep(t *testing.T) {
 
 func TestLimit(t *testing.T) {
 	checkRules(t, []rule{
-		{"reached", func(s *subject) { s.annotate(AnnotationLimit, "10Gi") }, verdictLimit, 0,
-			[]string{"500 MiB", "reached its limit of 10 GiB", "next step: raise the annotation"}},
+		{
+			"reached", func(s *subject) { s.annotate(AnnotationLimit, "10Gi") }, verdictLimit, 0,
+			[]string{"500 MiB", "reached its limit of 10 GiB", "next step: raise the annotation"},
+		},
 		{"exceeded", func(s *subject) { s.annotate(AnnotationLimit, "5Gi") }, verdictLimit, 0, nil},
 		{"less than a GiB above", func(s *subject) { s.annotate(AnnotationLimit, "11000Mi") }, verdictLimit, 0, nil},
 		{"reached, with one reading", func(s *subject) {
@@ -261,7 +289,13 @@ func TestThreshold(t *testing.T) {
 		{"exactly the threshold", func(s *subject) {
 			s.annotate(AnnotationThreshold, "500Mi")
 		}, verdictEnough, 0, nil},
-		{"size", func(s *subject) { s.annotate(AnnotationThreshold, "601Mi") }, verdictGrow, 11 * gib, []string{"below 601 MiB"}},
+		{
+			"size",
+			func(s *subject) { s.annotate(AnnotationThreshold, "601Mi") },
+			verdictGrow,
+			11 * gib,
+			[]string{"below 601 MiB"},
+		},
 		{"0%", func(s *subject) { s.annotate(AnnotationThreshold, "0%") }, verdictEnough, 0, nil},
 		{"inodes", ext(99), verdictGrow, 11 * gib, []string{"99 of 1000 inodes free", "below 10 %"}},
 		{"enough inodes", ext(100), verdictEnough, 0, nil},
@@ -295,7 +329,13 @@ func TestTwoReadingsAreNeeded(t *testing.T) {
 		}, verdictEnough, 0, nil},
 		{"first shows enough", func(s *subject) { s.readings[1].usage.Available = 5 * gib }, verdictConfirm, 0, nil},
 		{"the same twice", func(s *subject) { s.readings[1] = s.readings[0] }, verdictConfirm, 0, nil},
-		{"first too old", func(s *subject) { s.readings[1] = newReading(600*volume.MiB, -3*time.Minute) }, verdictConfirm, 0, nil},
+		{
+			"first too old",
+			func(s *subject) { s.readings[1] = newReading(600*volume.MiB, -3*time.Minute) },
+			verdictConfirm,
+			0,
+			nil,
+		},
 		{"of two nodes", func(s *subject) { s.readings[1].node = "node2" }, verdictConfirm, 0, nil},
 	})
 }
@@ -304,18 +344,44 @@ func TestTwoReadingsAreNeeded(t *testing.T) {
 func TestReadingsFromBeforeTheGrowth(t *testing.T) {
 	const total = 9*gib - 64*volume.MiB
 	checkRules(t, []rule{
-		{"both after it", func(s *subject) { s.setRecord(time.Minute, 9*gib, 10*gib, total, false) }, verdictGrow, 11 * gib, nil},
-		{"newest before it", func(s *subject) { s.setRecord(time.Second, 9*gib, 10*gib, total, false) }, verdictUnusable, 0, nil},
-		{"first before it", func(s *subject) { s.setRecord(5*time.Second, 9*gib, 10*gib, total, false) }, verdictConfirm, 0, nil},
+		{
+			"both after it",
+			func(s *subject) { s.setRecord(time.Minute, 9*gib, 10*gib, total, false) },
+			verdictGrow,
+			11 * gib,
+			nil,
+		},
+		{
+			"newest before it",
+			func(s *subject) { s.setRecord(time.Second, 9*gib, 10*gib, total, false) },
+			verdictUnusable,
+			0,
+			nil,
+		},
+		{
+			"first before it",
+			func(s *subject) { s.setRecord(5*time.Second, 9*gib, 10*gib, total, false) },
+			verdictConfirm,
+			0,
+			nil,
+		},
 		{"below 2 %, before it", func(s *subject) {
 			s.setRecord(time.Second, 9*gib, 10*gib, total, false)
 			s.readings[0].usage.Available = 0
 		}, verdictUnusable, 0, nil},
-		{"filesystem of the old size", func(s *subject) { s.readings[0].size.Size = 9 * gib }, verdictShort, 0,
-			[]string{"9 GiB of the claim's 10 GiB", "must grow first"}},
+		{
+			"filesystem of the old size", func(s *subject) { s.readings[0].size.Size = 9 * gib }, verdictShort, 0,
+			[]string{"9 GiB of the claim's 10 GiB", "must grow first"},
+		},
 		{"first of the old size", func(s *subject) { s.readings[1].size.Size = 9 * gib }, verdictConfirm, 0, nil},
 		{"smallest growth", func(s *subject) { s.setSize("10Gi", "10Gi", 10*gib-minGrowth) }, verdictShort, 0, nil},
-		{"less the LUKS header", func(s *subject) { s.setSize("10Gi", "10Gi", 10*gib-16*volume.MiB) }, verdictGrow, 11 * gib, nil},
+		{
+			"less the LUKS header",
+			func(s *subject) { s.setSize("10Gi", "10Gi", 10*gib-16*volume.MiB) },
+			verdictGrow,
+			11 * gib,
+			nil,
+		},
 		{"usage read before the size", func(s *subject) {
 			s.readings[0].size.ReadAt = testTime
 		}, verdictUnusable, 0, nil},
@@ -331,8 +397,20 @@ func TestReadingsFromBeforeTheGrowth(t *testing.T) {
 func TestReadingsThatSayNothing(t *testing.T) {
 	checkRules(t, []rule{
 		{"old", func(s *subject) { s.now = s.now.Add(time.Minute) }, verdictUnusable, 0, []string{"is 1m2s old"}},
-		{"in the future", func(s *subject) { s.now = s.now.Add(-time.Minute) }, verdictUnusable, 0, []string{"58s in the future"}},
-		{"empty", func(s *subject) { s.readings[0].usage.Total = 0 }, verdictUnusable, 0, []string{"500 MiB available of 0 B"}},
+		{
+			"in the future",
+			func(s *subject) { s.now = s.now.Add(-time.Minute) },
+			verdictUnusable,
+			0,
+			[]string{"58s in the future"},
+		},
+		{
+			"empty",
+			func(s *subject) { s.readings[0].usage.Total = 0 },
+			verdictUnusable,
+			0,
+			[]string{"500 MiB available of 0 B"},
+		},
 		{"negative", func(s *subject) { s.readings[0].usage.Available = -1 }, verdictUnusable, 0, nil},
 		{"no size", func(s *subject) { s.readings[0].size.Size = 0 }, verdictUnusable, 0, nil},
 	})
@@ -340,8 +418,20 @@ func TestReadingsThatSayNothing(t *testing.T) {
 
 func TestNoGrowthDuringAnother(t *testing.T) {
 	checkRules(t, []rule{
-		{"request above the capacity", func(s *subject) { s.setSize("10Gi", "20Gi", 10*gib) }, verdictResizing, 0, []string{"from 10 GiB to 20 GiB"}},
-		{"step", func(s *subject) { s.setStep(corev1.PersistentVolumeClaimNodeResizePending, "10Gi") }, verdictResizing, 0, nil},
+		{
+			"request above the capacity",
+			func(s *subject) { s.setSize("10Gi", "20Gi", 10*gib) },
+			verdictResizing,
+			0,
+			[]string{"from 10 GiB to 20 GiB"},
+		},
+		{
+			"step",
+			func(s *subject) { s.setStep(corev1.PersistentVolumeClaimNodeResizePending, "10Gi") },
+			verdictResizing,
+			0,
+			nil,
+		},
 		{"condition", func(s *subject) {
 			s.claim.Status.Conditions = []corev1.PersistentVolumeClaimCondition{
 				{Type: corev1.PersistentVolumeClaimResizing, Status: corev1.ConditionTrue},
@@ -384,9 +474,17 @@ func TestInfeasibleSize(t *testing.T) {
 		}
 	}
 	checkRules(t, []rule{
-		{"half a step", func(s *subject) { infeasible(s, "20Gi", 20*gib, false) }, verdictGrow, 15 * gib,
-			[]string{"from 10 GiB to 20 GiB was refused as infeasible: the quota is used up", "15 GiB"}},
-		{"once", func(s *subject) { infeasible(s, "15Gi", 15*gib, true) }, verdictInfeasible, 0, []string{"the quota is used up"}},
+		{
+			"half a step", func(s *subject) { infeasible(s, "20Gi", 20*gib, false) }, verdictGrow, 15 * gib,
+			[]string{"from 10 GiB to 20 GiB was refused as infeasible: the quota is used up", "15 GiB"},
+		},
+		{
+			"once",
+			func(s *subject) { infeasible(s, "15Gi", 15*gib, true) },
+			verdictInfeasible,
+			0,
+			[]string{"the quota is used up"},
+		},
 		{"not of the operator", func(s *subject) { infeasible(s, "20Gi", 19*gib, false) }, verdictInfeasible, 0, nil},
 		{"not smaller", func(s *subject) { infeasible(s, "11Gi", 11*gib, false) }, verdictInfeasible, 0, nil},
 		{"no longer needed", func(s *subject) {

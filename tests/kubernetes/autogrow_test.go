@@ -231,9 +231,12 @@ func TestGrowPolicies(t *testing.T) {
 	s := newNamespace(t)
 	class := s.policyClass()
 	for _, c := range []claim{
-		{name: "own", class: classXFS, size: "1Gi"}, {name: "plain", class: classXFS, size: "1Gi"},
-		{name: "class", class: class, size: "1Gi"}, {name: "out", class: class, size: "1Gi"},
-		{name: "lower", class: class, size: "1Gi"}, {name: "refused", class: classXFS, size: "1Gi"},
+		{name: "own", class: classXFS, size: "1Gi"},
+		{name: "plain", class: classXFS, size: "1Gi"},
+		{name: "class", class: class, size: "1Gi"},
+		{name: "out", class: class, size: "1Gi"},
+		{name: "lower", class: class, size: "1Gi"},
+		{name: "refused", class: classXFS, size: "1Gi"},
 		{name: "person", class: classXFS, size: "1Gi"},
 	} {
 		s.createClaim(c)
