@@ -236,7 +236,9 @@ func TestFleetLimitsCountWhatTheCacheLacks(t *testing.T) {
 	stale := fake.NewClientBuilder().WithObjects(r.claim("data"), r.claim("other"), newSubject().class).
 		WithIndex(&corev1.Pod{}, claimcache.IndexAutoresizer, claimcache.AutoresizersOf).
 		WithInterceptorFuncs(interceptor.Funcs{
-			Patch: func(ctx context.Context, _ client.WithWatch, o client.Object, p client.Patch, _ ...client.PatchOption) error {
+			Patch: func(
+				ctx context.Context, _ client.WithWatch, o client.Object, p client.Patch, _ ...client.PatchOption,
+			) error {
 				return r.cluster.Patch(ctx, o, p)
 			},
 		}).Build()

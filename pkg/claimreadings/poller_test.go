@@ -260,7 +260,7 @@ func TestAnswersThatSayNothing(t *testing.T) {
 		answer readings.Answer
 		want   string
 	}{
-		"problem": {readings.Answer{Volumes: []readings.Volume{{ID: "vol", Problem: "the device hangs"}}}, "the device hangs"},
+		"problem": {readings.Answer{Volumes: []readings.Volume{{ID: "vol", Problem: "it hangs"}}}, "it hangs"},
 		"absent":  {readings.Answer{Volumes: []readings.Volume{{ID: "other"}}}, "does not have the volume vol"},
 	} {
 		if v, err := volumeOf(
