@@ -1,5 +1,6 @@
 // Command growvol-operator watches the claims of a Kubernetes cluster: it wakes kubelet when a
-// volume in use has grown, and grows claims that are nearly full. It holds a token of the API server and no credentials of a cloud.
+// volume in use has grown, and grows claims that are nearly full. It holds a token of the API
+// server and no credentials of a cloud.
 //
 // main.go parses the command line and runs package operator.
 package main

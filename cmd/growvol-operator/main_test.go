@@ -31,7 +31,9 @@ func TestCommandLine(t *testing.T) {
 		"missing kubeconfig": {[]string{"--kubeconfig=/absent"}, exitFailed, "read --kubeconfig"},
 		"no driver":          {[]string{"--kubeconfig=" + kubeconfig, "--drivers= ,"}, exitFailed, "set --drivers"},
 		"no size":            {[]string{"--grow-max-per-hour=x"}, exitFailed, `--grow-max-per-hour "x" is no size`},
-		"no readings":        {[]string{"--kubeconfig=" + kubeconfig, "--drivers=a", "--grow"}, exitFailed, "set --readings-driver"},
+		"no readings": {
+			[]string{"--kubeconfig=" + kubeconfig, "--drivers=a", "--grow"}, exitFailed, "set --readings-driver",
+		},
 		"no namespace": {
 			[]string{"--kubeconfig=" + kubeconfig, "--drivers=a", "--readings-driver=a"}, exitFailed, "set --readings-namespace",
 		},

@@ -153,7 +153,10 @@ func TestClaimGrowsOnceForEachGrowth(t *testing.T) {
 # TYPE growvol_operator_grow_requested_bytes_total counter
 growvol_operator_grow_requested_bytes_total 3.221225472e+09
 `
-	must.Succeed(t, testutil.GatherAndCompare(r.registry, strings.NewReader(want), "growvol_operator_grow_requested_bytes_total"))
+	must.Succeed(
+		t,
+		testutil.GatherAndCompare(r.registry, strings.NewReader(want), "growvol_operator_grow_requested_bytes_total"),
+	)
 }
 
 // The cache has the claim from before the last growth, which the API server and the node have.
@@ -233,7 +236,9 @@ func TestFleetLimitsCountWhatTheCacheLacks(t *testing.T) {
 	stale := fake.NewClientBuilder().WithObjects(r.claim("data"), r.claim("other"), newSubject().class).
 		WithIndex(&corev1.Pod{}, claimcache.IndexAutoresizer, claimcache.AutoresizersOf).
 		WithInterceptorFuncs(interceptor.Funcs{
-			Patch: func(ctx context.Context, _ client.WithWatch, o client.Object, p client.Patch, _ ...client.PatchOption) error {
+			Patch: func(
+				ctx context.Context, _ client.WithWatch, o client.Object, p client.Patch, _ ...client.PatchOption,
+			) error {
 				return r.cluster.Patch(ctx, o, p)
 			},
 		}).Build()
@@ -405,11 +410,24 @@ func TestStepsAsideForPvcAutoresizer(t *testing.T) {
 	c := r.claim("data")
 	c.Annotations[annotationResized] = "1"
 	at := metav1.NewTime(testTime.Add(-time.Hour))
-	c.ManagedFields = []metav1.ManagedFieldsEntry{{
-		Manager: "manager", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", FieldsType: "FieldsV1", Time: &at,
-		FieldsV1: &metav1.FieldsV1{Raw: fmt.Appendf(nil, `{"f:metadata":{"f:annotations":{"f:%s":{}}}}`, annotationResized)},
-	}}
-	if cause := must.Value(r.otherResizer(t.Context(), c))(t); !strings.Contains(cause, "has grown it at 2026-11-28 11:00:00") {
+	c.ManagedFields = []metav1.ManagedFieldsEntry{
+		{
+			Manager:    "manager",
+			Operation:  metav1.ManagedFieldsOperationUpdate,
+			APIVersion: "v1",
+			FieldsType: "FieldsV1",
+			Time:       &at,
+			FieldsV1:   metav1.NewFieldsV1(fmt.Sprintf(`{"f:metadata":{"f:annotations":{"f:%s":{}}}}`, annotationResized)),
+		},
+	}
+	if cause := must.Value(
+		r.otherResizer(t.Context(), c),
+	)(
+		t,
+	); !strings.Contains(
+		cause,
+		"has grown it at 2026-11-28 11:00:00",
+	) {
 		t.Errorf("got %q for a claim that pvc-autoresizer has grown an hour ago", cause)
 	}
 	at = metav1.NewTime(testTime.Add(-25 * time.Hour))

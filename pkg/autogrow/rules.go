@@ -1,9 +1,9 @@
 // Package autogrow raises the request of claims whose filesystems are nearly full. It spends money
 // of others: a claim must opt in and have a limit, and each doubt means that it does not grow.
 //
-// rules.go decides from one claim and its readings, without any I/O. settings.go reads the user's
-// annotations and record.go the operator's, fleet.go has the limits of all claims together,
-// grower.go reads, patches and reports, and metrics.go counts.
+// rules.go and usage.go decide from one claim and its readings, without any I/O. settings.go reads the
+// user's annotations and record.go the operator's, resizer.go recognizes pvc-autoresizer, fleet.go has the limits of all claims together,
+// grower.go reads and patches, report.go writes events, and metrics.go counts.
 //
 // A claim cannot grow again because of a reading from before the last growth: each reading must
 // show a filesystem that already has the claim's size, and the size that statfs(2) answers must have
@@ -122,7 +122,8 @@ func decide(s subject) decision {
 		return decision{verdict: verdictIneligible, key: cause, note: "the claim cannot grow by itself: " + cause}
 	}
 	if s.resizer != "" {
-		return decision{verdict: verdictAside, key: s.resizer, note: "growvol-operator does not grow this claim: " + s.resizer}
+		note := "growvol-operator does not grow this claim: " + s.resizer
+		return decision{verdict: verdictAside, key: s.resizer, note: note}
 	}
 	r, err := recordOf(s.claim)
 	if err != nil {

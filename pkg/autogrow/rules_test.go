@@ -13,14 +13,12 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/growvol/growvol/pkg/claim"
 	"github.com/growvol/growvol/pkg/readings"
 	"github.com/growvol/growvol/pkg/volume"
-	"github.com/growvol/growvol/tests/must"
 )
 
 // testTime is the present time of the tests.
-var testTime = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC) //nolint:gochecknoglobals // never changed
+var testTime = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 
 func quantity(s string) corev1.ResourceList {
 	return corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(s)}
@@ -135,8 +133,10 @@ func TestOptInAndLimitAreMandatory(t *testing.T) {
 			s.class.Annotations = map[string]string{AnnotationEnabled: "false", AnnotationLimit: "1Gi", AnnotationIncrease: "1%"}
 			s.annotate(AnnotationIncrease, "50%")
 		}, verdictGrow, 15 * gib, nil},
-		{"claim without a limit", func(s *subject) { delete(s.claim.Annotations, AnnotationLimit) }, verdictInvalid, 0,
-			[]string{"has no limit", AnnotationLimit}},
+		{
+			"claim without a limit", func(s *subject) { delete(s.claim.Annotations, AnnotationLimit) }, verdictInvalid, 0,
+			[]string{"has no limit", AnnotationLimit},
+		},
 		{"limit 0", func(s *subject) { s.annotate(AnnotationLimit, "0") }, verdictInvalid, 0, []string{"has no limit"}},
 		{"class without a limit", func(s *subject) {
 			s.class.Annotations = map[string]string{AnnotationEnabled: "true"}
@@ -191,13 +191,37 @@ func TestClaimsThatCannotGrow(t *testing.T) {
 	isFixed := false
 	checkRules(t, []rule{
 		{"block", func(s *subject) { s.claim.Spec.VolumeMode = &block }, verdictIneligible, 0, []string{"raw block"}},
-		{"pending", func(s *subject) { s.claim.Status.Phase = corev1.ClaimPending }, verdictIneligible, 0, []string{"not bound"}},
+		{
+			"pending",
+			func(s *subject) { s.claim.Status.Phase = corev1.ClaimPending },
+			verdictIneligible,
+			0,
+			[]string{"not bound"},
+		},
 		{"without capacity", func(s *subject) { s.claim.Status.Capacity = nil }, verdictIneligible, 0, []string{"not bound"}},
 		{"deleted", func(s *subject) { s.claim.DeletionTimestamp = &now }, verdictIneligible, 0, []string{"being deleted"}},
 		{"no class", func(s *subject) { s.class = nil }, verdictIneligible, 0, []string{"does not exist"}},
-		{"fixed", func(s *subject) { s.class.AllowVolumeExpansion = &isFixed }, verdictIneligible, 0, []string{"allowVolumeExpansion"}},
-		{"unset", func(s *subject) { s.class.AllowVolumeExpansion = nil }, verdictIneligible, 0, []string{"allowVolumeExpansion"}},
-		{"pvc-autoresizer", func(s *subject) { s.resizer = "pvc-autoresizer runs" }, verdictAside, 0, []string{"pvc-autoresizer runs"}},
+		{
+			"fixed",
+			func(s *subject) { s.class.AllowVolumeExpansion = &isFixed },
+			verdictIneligible,
+			0,
+			[]string{"allowVolumeExpansion"},
+		},
+		{
+			"unset",
+			func(s *subject) { s.class.AllowVolumeExpansion = nil },
+			verdictIneligible,
+			0,
+			[]string{"allowVolumeExpansion"},
+		},
+		{
+			"pvc-autoresizer",
+			func(s *subject) { s.resizer = "pvc-autoresizer runs" },
+			verdictAside,
+			0,
+			[]string{"pvc-autoresizer runs"},
+		},
 	})
 }
 
@@ -228,8 +252,10 @@ func TestStep(t *testing.T) {
 
 func TestLimit(t *testing.T) {
 	checkRules(t, []rule{
-		{"reached", func(s *subject) { s.annotate(AnnotationLimit, "10Gi") }, verdictLimit, 0,
-			[]string{"500 MiB", "reached its limit of 10 GiB", "next step: raise the annotation"}},
+		{
+			"reached", func(s *subject) { s.annotate(AnnotationLimit, "10Gi") }, verdictLimit, 0,
+			[]string{"500 MiB", "reached its limit of 10 GiB", "next step: raise the annotation"},
+		},
 		{"exceeded", func(s *subject) { s.annotate(AnnotationLimit, "5Gi") }, verdictLimit, 0, nil},
 		{"less than a GiB above", func(s *subject) { s.annotate(AnnotationLimit, "11000Mi") }, verdictLimit, 0, nil},
 		{"reached, with one reading", func(s *subject) {
@@ -261,7 +287,13 @@ func TestThreshold(t *testing.T) {
 		{"exactly the threshold", func(s *subject) {
 			s.annotate(AnnotationThreshold, "500Mi")
 		}, verdictEnough, 0, nil},
-		{"size", func(s *subject) { s.annotate(AnnotationThreshold, "601Mi") }, verdictGrow, 11 * gib, []string{"below 601 MiB"}},
+		{
+			"size",
+			func(s *subject) { s.annotate(AnnotationThreshold, "601Mi") },
+			verdictGrow,
+			11 * gib,
+			[]string{"below 601 MiB"},
+		},
 		{"0%", func(s *subject) { s.annotate(AnnotationThreshold, "0%") }, verdictEnough, 0, nil},
 		{"inodes", ext(99), verdictGrow, 11 * gib, []string{"99 of 1000 inodes free", "below 10 %"}},
 		{"enough inodes", ext(100), verdictEnough, 0, nil},
@@ -280,68 +312,22 @@ func TestThreshold(t *testing.T) {
 	})
 }
 
-func TestTwoReadingsAreNeeded(t *testing.T) {
-	checkRules(t, []rule{
-		{"none", func(s *subject) { s.readings = nil }, verdictConfirm, 0, nil},
-		{"one", func(s *subject) { s.readings = s.readings[:1] }, verdictConfirm, 0, nil},
-		{"one below 2 %", func(s *subject) {
-			s.readings = s.readings[:1]
-			s.readings[0].usage.Available = 200 * volume.MiB
-		}, verdictGrow, 11 * gib, nil},
-		{"one below 2 %, above the threshold", func(s *subject) {
-			s.annotate(AnnotationThreshold, "1%")
-			s.readings = s.readings[:1]
-			s.readings[0].usage.Available = 200 * volume.MiB
-		}, verdictEnough, 0, nil},
-		{"first shows enough", func(s *subject) { s.readings[1].usage.Available = 5 * gib }, verdictConfirm, 0, nil},
-		{"the same twice", func(s *subject) { s.readings[1] = s.readings[0] }, verdictConfirm, 0, nil},
-		{"first too old", func(s *subject) { s.readings[1] = newReading(600*volume.MiB, -3*time.Minute) }, verdictConfirm, 0, nil},
-		{"of two nodes", func(s *subject) { s.readings[1].node = "node2" }, verdictConfirm, 0, nil},
-	})
-}
-
-// A reading from before the last growth must never count: that would be a loop.
-func TestReadingsFromBeforeTheGrowth(t *testing.T) {
-	const total = 9*gib - 64*volume.MiB
-	checkRules(t, []rule{
-		{"both after it", func(s *subject) { s.setRecord(time.Minute, 9*gib, 10*gib, total, false) }, verdictGrow, 11 * gib, nil},
-		{"newest before it", func(s *subject) { s.setRecord(time.Second, 9*gib, 10*gib, total, false) }, verdictUnusable, 0, nil},
-		{"first before it", func(s *subject) { s.setRecord(5*time.Second, 9*gib, 10*gib, total, false) }, verdictConfirm, 0, nil},
-		{"below 2 %, before it", func(s *subject) {
-			s.setRecord(time.Second, 9*gib, 10*gib, total, false)
-			s.readings[0].usage.Available = 0
-		}, verdictUnusable, 0, nil},
-		{"filesystem of the old size", func(s *subject) { s.readings[0].size.Size = 9 * gib }, verdictShort, 0,
-			[]string{"9 GiB of the claim's 10 GiB", "must grow first"}},
-		{"first of the old size", func(s *subject) { s.readings[1].size.Size = 9 * gib }, verdictConfirm, 0, nil},
-		{"smallest growth", func(s *subject) { s.setSize("10Gi", "10Gi", 10*gib-minGrowth) }, verdictShort, 0, nil},
-		{"less the LUKS header", func(s *subject) { s.setSize("10Gi", "10Gi", 10*gib-16*volume.MiB) }, verdictGrow, 11 * gib, nil},
-		{"usage read before the size", func(s *subject) {
-			s.readings[0].size.ReadAt = testTime
-		}, verdictUnusable, 0, nil},
-		{"not larger after the growth", func(s *subject) {
-			s.setRecord(time.Minute, 9*gib, 10*gib, 10*gib-64*volume.MiB, false)
-		}, verdictNoGain, 0, []string{"from 9 GiB to 10 GiB", "useless"}},
-		{"grown by a person since", func(s *subject) {
-			s.setRecord(time.Minute, 8*gib, 9*gib, 8*gib-64*volume.MiB, false)
-		}, verdictGrow, 11 * gib, nil},
-	})
-}
-
-func TestReadingsThatSayNothing(t *testing.T) {
-	checkRules(t, []rule{
-		{"old", func(s *subject) { s.now = s.now.Add(time.Minute) }, verdictUnusable, 0, []string{"is 1m2s old"}},
-		{"in the future", func(s *subject) { s.now = s.now.Add(-time.Minute) }, verdictUnusable, 0, []string{"58s in the future"}},
-		{"empty", func(s *subject) { s.readings[0].usage.Total = 0 }, verdictUnusable, 0, []string{"500 MiB available of 0 B"}},
-		{"negative", func(s *subject) { s.readings[0].usage.Available = -1 }, verdictUnusable, 0, nil},
-		{"no size", func(s *subject) { s.readings[0].size.Size = 0 }, verdictUnusable, 0, nil},
-	})
-}
-
 func TestNoGrowthDuringAnother(t *testing.T) {
 	checkRules(t, []rule{
-		{"request above the capacity", func(s *subject) { s.setSize("10Gi", "20Gi", 10*gib) }, verdictResizing, 0, []string{"from 10 GiB to 20 GiB"}},
-		{"step", func(s *subject) { s.setStep(corev1.PersistentVolumeClaimNodeResizePending, "10Gi") }, verdictResizing, 0, nil},
+		{
+			"request above the capacity",
+			func(s *subject) { s.setSize("10Gi", "20Gi", 10*gib) },
+			verdictResizing,
+			0,
+			[]string{"from 10 GiB to 20 GiB"},
+		},
+		{
+			"step",
+			func(s *subject) { s.setStep(corev1.PersistentVolumeClaimNodeResizePending, "10Gi") },
+			verdictResizing,
+			0,
+			nil,
+		},
 		{"condition", func(s *subject) {
 			s.claim.Status.Conditions = []corev1.PersistentVolumeClaimCondition{
 				{Type: corev1.PersistentVolumeClaimResizing, Status: corev1.ConditionTrue},
@@ -384,9 +370,17 @@ func TestInfeasibleSize(t *testing.T) {
 		}
 	}
 	checkRules(t, []rule{
-		{"half a step", func(s *subject) { infeasible(s, "20Gi", 20*gib, false) }, verdictGrow, 15 * gib,
-			[]string{"from 10 GiB to 20 GiB was refused as infeasible: the quota is used up", "15 GiB"}},
-		{"once", func(s *subject) { infeasible(s, "15Gi", 15*gib, true) }, verdictInfeasible, 0, []string{"the quota is used up"}},
+		{
+			"half a step", func(s *subject) { infeasible(s, "20Gi", 20*gib, false) }, verdictGrow, 15 * gib,
+			[]string{"from 10 GiB to 20 GiB was refused as infeasible: the quota is used up", "15 GiB"},
+		},
+		{
+			"once",
+			func(s *subject) { infeasible(s, "15Gi", 15*gib, true) },
+			verdictInfeasible,
+			0,
+			[]string{"the quota is used up"},
+		},
 		{"not of the operator", func(s *subject) { infeasible(s, "20Gi", 19*gib, false) }, verdictInfeasible, 0, nil},
 		{"not smaller", func(s *subject) { infeasible(s, "11Gi", 11*gib, false) }, verdictInfeasible, 0, nil},
 		{"no longer needed", func(s *subject) {
@@ -402,103 +396,4 @@ func TestInfeasibleSize(t *testing.T) {
 			s.setStep(corev1.PersistentVolumeClaimControllerResizeInfeasible, "20Gi")
 		}, verdictResizing, 0, nil},
 	})
-}
-
-// The record keeps what counts within the hour, at most maxRecent growths, without losing bytes.
-func TestRecord(t *testing.T) {
-	r, now := record{}, testTime
-	for i := range 2 * maxRecent {
-		now = now.Add(time.Minute)
-		r = r.next(now, gib, 2*gib, gib, false)
-		var used fleetUsage
-		used.add(newSubject().claim, r, now)
-		if want := gib * volume.Size(i+1); used.bytes != want || len(r.Recent) > maxRecent {
-			t.Fatalf("after %d growths of 1 GiB: got %s in %d entries, want %s", i+1, used.bytes, len(r.Recent), want)
-		}
-	}
-	r = r.next(now, gib, 2*gib, gib, false)
-	if r = r.next(now, gib, 9*gib, gib, true); r.Recent[len(r.Recent)-1].Bytes != 8*gib || len(r.Recent) != maxRecent {
-		t.Errorf("got %v, want half a step in place of the whole one", r.Recent)
-	}
-	if r = r.next(now.Add(2*time.Hour), gib, 2*gib, gib, false); len(r.Recent) != 1 {
-		t.Errorf("got %v after two hours, want the new growth only", r.Recent)
-	}
-	s := newSubject()
-	s.setRecord(time.Minute, gib, 2*gib, gib, true)
-	if got := must.Value(recordOf(s.claim))(t); got.to != 2*gib || got.From != gib || !got.IsHalf || len(got.Recent) != 1 {
-		t.Errorf("got the record %+v", got)
-	}
-}
-
-// The patch must be refused if anything has changed since the claim was read.
-func TestPatchTestsWhatWasRead(t *testing.T) {
-	s := newSubject()
-	for _, annotations := range []map[string]string{nil, {"a": "b"}} {
-		s.claim.Annotations = annotations
-		patch := string(must.Value(newPatch(s.claim, record{At: testTime, to: 11 * gib}))(t))
-		for _, want := range []string{
-			`{"op":"test","path":"/metadata/uid","value":"claim-uid"}`,
-			`{"op":"test","path":"/metadata/resourceVersion","value":"7"}`,
-			`{"op":"test","path":"/spec/resources/requests/storage","value":"10Gi"}`,
-			`{"op":"replace","path":"/spec/resources/requests/storage","value":"11Gi"}`,
-			`{"op":"add","path":"/metadata/annotations/growvol.io~1grown-to","value":"11Gi"}`,
-		} {
-			if !strings.Contains(patch, want) {
-				t.Errorf("got the patch %s, want %s in it", patch, want)
-			}
-		}
-		if creates := strings.Contains(patch, `"path":"/metadata/annotations","value":{}`); creates != (annotations == nil) {
-			t.Errorf("got the patch %s of a claim with the annotations %v", patch, annotations)
-		}
-	}
-}
-
-func TestFleet(t *testing.T) {
-	f := Fleet{MaxBytes: 10 * gib, MaxAtOnce: 2}
-	for _, row := range []struct {
-		used  fleetUsage
-		bytes volume.Size
-		key   string
-	}{
-		{fleetUsage{}, 10 * gib, ""},
-		{fleetUsage{}, 11 * gib, "step"},
-		{fleetUsage{bytes: 9 * gib, running: 1}, gib, ""},
-		{fleetUsage{bytes: 9 * gib}, 2 * gib, "bytes"},
-		{fleetUsage{running: 2}, gib, "running"},
-	} {
-		if key, cause := f.refuse(row.used, row.bytes); key != row.key || (key == "") != (cause == "") {
-			t.Errorf("%+v and %s: got %q (%s), want %q", row.used, row.bytes, key, cause, row.key)
-		}
-		if key, _ := (Fleet{}).refuse(row.used, row.bytes); key != "" {
-			t.Errorf("%+v without limits: got %q", row.used, key)
-		}
-	}
-	for name, row := range map[string]struct {
-		change func(*subject)
-		want   int
-	}{
-		"running":   {func(s *subject) { s.setRecord(time.Minute, 10*gib, 11*gib, gib, false) }, 1},
-		"grown":     {func(s *subject) { s.setRecord(time.Minute, 9*gib, 10*gib, gib, false) }, 0},
-		"for hours": {func(s *subject) { s.setRecord(2*time.Hour, 10*gib, 11*gib, gib, false) }, 0},
-		"infeasible": {func(s *subject) {
-			s.setRecord(time.Minute, 10*gib, 11*gib, gib, false)
-			s.setStep(corev1.PersistentVolumeClaimControllerResizeInfeasible, "11Gi")
-		}, 0},
-		"never grown": {func(*subject) {}, 0},
-	} {
-		s := newSubject()
-		row.change(s)
-		var used fleetUsage
-		used.add(s.claim, must.Value(recordOf(s.claim))(t), testTime)
-		if used.running != row.want {
-			t.Errorf("%s: got %d running growths, want %d", name, used.running, row.want)
-		}
-	}
-}
-
-// minGrowth keeps the size of a filesystem before a growth distinguishable from that after it.
-func TestSmallestGrowthIsVisible(t *testing.T) {
-	if minGrowth <= claim.MaxUnused {
-		t.Errorf("the smallest growth is %s, want more than %s", minGrowth, claim.MaxUnused)
-	}
 }

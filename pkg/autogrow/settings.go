@@ -150,7 +150,7 @@ func parsePercent(text string) (amount, error) {
 	if !found || err != nil {
 		return amount{}, errors.New("is no percentage, such as 10%")
 	}
-	if !(percent >= 0 && percent <= 100) { //nolint:staticcheck // also false for NaN
+	if isShare := percent >= 0 && percent <= 100; !isShare { // also NaN is none
 		return amount{}, errors.New("is not between 0% and 100%")
 	}
 	return amount{percent: percent}, nil

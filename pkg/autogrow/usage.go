@@ -21,7 +21,8 @@ func (s *subject) judgeReadings(values settings, r record) (d decision, isLow bo
 	}
 	newest := s.readings[0]
 	if cause := newest.fault(s.now); cause != "" {
-		return decision{verdict: verdictUnusable, key: "unusable", note: "how full the filesystem is, is not known: " + cause}, false
+		note := "how full the filesystem is, is not known: " + cause
+		return decision{verdict: verdictUnusable, key: "unusable", note: note}, false
 	}
 	shortage := values.shortage(&newest.usage)
 	if shortage == "" {
@@ -57,7 +58,7 @@ func (s *subject) checkGrown(v reading, r record, note string) decision {
 	capacity := claim.Capacity(s.claim)
 	switch {
 	case !r.At.IsZero() && !v.usage.ReadAt.After(r.At), v.usage.ReadAt.Before(v.size.ReadAt):
-		return decision{verdict: verdictUnusable, key: "old", isQuiet: true, note: note + "; the reading is older than the last growth"}
+		return decision{verdict: verdictUnusable, key: "old", isQuiet: true}
 	case v.size.Size < capacity-claim.MaxUnused:
 		return decision{
 			verdict: verdictShort, key: fmt.Sprintf("short %d", capacity), isOwnGrowth: r.to == claim.Request(s.claim),
@@ -81,8 +82,8 @@ func (v reading) fault(now time.Time) string {
 	age := now.Sub(v.usage.ReadAt)
 	switch u := v.usage; {
 	case age > maxReadingAge:
-		return fmt.Sprintf("the reading of %s is %s old (next step: read the log of the node plugin, and check the node's clock)",
-			v.node, age.Round(time.Second))
+		return fmt.Sprintf("the reading of %s is %s old "+
+			"(next step: read the log of the node plugin, and check the node's clock)", v.node, age.Round(time.Second))
 	case age < -maxReadingAge:
 		return fmt.Sprintf("the reading of %s is from %s in the future (next step: set the node's clock)",
 			v.node, (-age).Round(time.Second))

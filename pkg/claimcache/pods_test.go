@@ -135,7 +135,8 @@ func TestReducedVolumesHaveWhatIsRead(t *testing.T) {
 		Driver: "loop.growvol.io", VolumeHandle: "vol-2", VolumeAttributes: map[string]string{"a": "secret"},
 	}}
 	small, ok = reduceVolume(pv).(*corev1.PersistentVolume)
-	if !ok || HandleOf(small) != "vol-2" || driverOf(small) != "loop.growvol.io" || strings.Contains(fmt.Sprint(small), "secret") {
+	if !ok || HandleOf(small) != "vol-2" || driverOf(small) != "loop.growvol.io" ||
+		strings.Contains(fmt.Sprint(small), "secret") {
 		t.Errorf("got %v", small)
 	}
 	if HandleOf(&corev1.PersistentVolume{}) != "" {

@@ -131,7 +131,10 @@ type rig struct {
 }
 
 func newRig(observers []Observer, objects ...client.Object) *rig {
-	r := &rig{plugins: &plugins{reads: map[string][]time.Time{}, hangs: func(string) bool { return false }}, registry: prometheus.NewRegistry()}
+	r := &rig{
+		plugins:  &plugins{reads: map[string][]time.Time{}, hangs: func(string) bool { return false }},
+		registry: prometheus.NewRegistry(),
+	}
 	r.cluster = fake.NewClientBuilder().WithObjects(objects...).
 		WithIndex(&corev1.Pod{}, claimcache.IndexClaims, claimcache.ClaimsOf).Build()
 	r.Poller = New(Options{
@@ -188,7 +191,9 @@ func TestClaimsThatNobodyNeedsAreNotRead(t *testing.T) {
 // An observer gets the next reading earlier, but at most once a second.
 func TestObserverGetsReadingsEarlier(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig([]Observer{&observer{interval: 10 * time.Second, next: time.Millisecond}}, objectsOf("data", "node1", driver)...)
+		r := newRig(
+			[]Observer{&observer{interval: 10 * time.Second, next: time.Millisecond}},
+			objectsOf("data", "node1", driver)...)
 		r.run(t, 20*time.Second)
 		if got := r.plugins.count("node1"); got != 20 {
 			t.Errorf("got %d readings in 20 s, want 20", got)
@@ -255,10 +260,16 @@ func TestAnswersThatSayNothing(t *testing.T) {
 		answer readings.Answer
 		want   string
 	}{
-		"problem": {readings.Answer{Volumes: []readings.Volume{{ID: "vol", Problem: "the device hangs"}}}, "the device hangs"},
+		"problem": {readings.Answer{Volumes: []readings.Volume{{ID: "vol", Problem: "it hangs"}}}, "it hangs"},
 		"absent":  {readings.Answer{Volumes: []readings.Volume{{ID: "other"}}}, "does not have the volume vol"},
 	} {
-		if v, err := volumeOf(&row.answer, nil, "vol", "node1"); v != nil || err == nil || !strings.Contains(err.Error(), row.want) {
+		if v, err := volumeOf(
+			&row.answer,
+			nil,
+			"vol",
+			"node1",
+		); v != nil || err == nil ||
+			!strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: got %v and %v, want the error %q", name, v, err, row.want)
 		}
 	}

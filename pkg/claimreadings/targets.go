@@ -70,7 +70,9 @@ func (p *Poller) interval(ctx context.Context, c *corev1.PersistentVolumeClaim) 
 
 // nodesOf returns the nodes with pods that write to the claim, and the handle of its volume. There
 // are none if the volume is not of the driver.
-func (p *Poller) nodesOf(ctx context.Context, c *corev1.PersistentVolumeClaim) (nodes []string, handle string, err error) {
+func (p *Poller) nodesOf(
+	ctx context.Context, c *corev1.PersistentVolumeClaim,
+) (nodes []string, handle string, err error) {
 	pods, err := claimcache.PodsOf(ctx, p.Client, c)
 	if err != nil || len(pods) == 0 {
 		return nil, "", err

@@ -39,7 +39,7 @@ func newShortageRig(t *testing.T) *shortageRig {
 		err := c.Get(ctx, key, o, options...)
 		o.SetManagedFields([]metav1.ManagedFieldsEntry{{
 			Subresource: "status", Time: &r.grown,
-			FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:status":{"f:capacity":{"f:storage":{}}}}`)},
+			FieldsV1: metav1.NewFieldsV1(`{"f:status":{"f:capacity":{"f:storage":{}}}}`),
 		}})
 		return err
 	}})

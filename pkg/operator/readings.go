@@ -17,6 +17,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
+// readingsPerSecond limits the requests for readings: a reading of a node is two.
+const readingsPerSecond = 200
+
 // Readings say where the nodes' readings are read. This file sets up what uses them.
 type Readings struct {
 	Driver    string // whose node plugins give readings; empty: none are read
@@ -53,6 +56,8 @@ func (o Options) addReadings(m manager.Manager, config *rest.Config) error {
 	if o.Readings.Driver == "" {
 		return nil
 	}
+	config = rest.CopyConfig(config) // with a limit of its own: readings must not delay a wake
+	config.QPS, config.Burst = readingsPerSecond, 2*readingsPerSecond
 	kubernetesClient, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("connect to the API server: %w", err)
@@ -72,7 +77,8 @@ func (o Options) addReadings(m manager.Manager, config *rest.Config) error {
 	poller := claimreadings.New(claimreadings.Options{
 		Driver: o.Readings.Driver, Client: m.GetClient(), Observers: observers, Metrics: metrics.Registry, Log: o.Log,
 		Reader: client.New(client.Options{
-			Kubernetes: kubernetesClient, Driver: o.Readings.Driver, Namespace: o.Readings.Namespace, Account: o.Readings.Account,
+			Kubernetes: kubernetesClient, Driver: o.Readings.Driver, Namespace: o.Readings.Namespace,
+			Account: o.Readings.Account,
 		}),
 	})
 	if err := m.Add(poller); err != nil {

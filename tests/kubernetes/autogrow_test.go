@@ -231,9 +231,12 @@ func TestGrowPolicies(t *testing.T) {
 	s := newNamespace(t)
 	class := s.policyClass()
 	for _, c := range []claim{
-		{name: "own", class: classXFS, size: "1Gi"}, {name: "plain", class: classXFS, size: "1Gi"},
-		{name: "class", class: class, size: "1Gi"}, {name: "out", class: class, size: "1Gi"},
-		{name: "lower", class: class, size: "1Gi"}, {name: "refused", class: classXFS, size: "1Gi"},
+		{name: "own", class: classXFS, size: "1Gi"},
+		{name: "plain", class: classXFS, size: "1Gi"},
+		{name: "class", class: class, size: "1Gi"},
+		{name: "out", class: class, size: "1Gi"},
+		{name: "lower", class: class, size: "1Gi"},
+		{name: "refused", class: classXFS, size: "1Gi"},
 		{name: "person", class: classXFS, size: "1Gi"},
 	} {
 		s.createClaim(c)
@@ -257,13 +260,19 @@ func TestGrowPolicies(t *testing.T) {
 		{"own", `"metadata":{"labels":{"a":"b"}}`, "may change nothing else"},
 		{"own", `"metadata":{"finalizers":["growvol.io/x"]}`, "may change nothing else"},
 		{"own", `"metadata":{"finalizers":null}`, "may change nothing else"},
-		{"own", `"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"Pod","name":"x","uid":"1"}]}`, "may change nothing else"},
+		{
+			"own", `"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"Pod","name":"x","uid":"1"}]}`,
+			"may change nothing else",
+		},
 		{"own", `"spec":{"volumeAttributesClassName":"fast"}`, "may change nothing else"},
 		{"own", `"spec":{"resources":{"requests":{"other":"1"}}}`, "spec is immutable"},
 		{"own", `"spec":{"resources":{"limits":{"storage":"9Gi"}}}`, "spec is immutable"},
 		{"own", sizePatch("512Mi"), "can not be less than status.capacity"},
 		{"own", `"metadata":{"annotations":{"growvol.io/grown-to":"1Gi"}}`, "only to the size that it requests"},
-		{"own", sizePatch("2Gi") + `,"metadata":{"annotations":{"growvol.io/grown-to":"9Gi"}}`, "only to the size that it requests"},
+		{
+			"own", sizePatch("2Gi") + `,"metadata":{"annotations":{"growvol.io/grown-to":"9Gi"}}`,
+			"only to the size that it requests",
+		},
 		{"plain", sizePatch("2Gi"), "have opted in"},
 		{"class", sizePatch("4Gi"), "may not request more than"},
 		{"out", sizePatch("2Gi"), "have opted in"},
@@ -271,7 +280,10 @@ func TestGrowPolicies(t *testing.T) {
 		{"person", sizePatch("10Ti"), "may raise the requested size"},
 		{"person", `"metadata":{"annotations":{"growvol.io/grown-to":"20Ti"}}`, "only to the size that it requests"},
 		// What is allowed.
-		{"own", sizePatch("2Gi") + `,"metadata":{"annotations":{"growvol.io/grown-to":"2Gi","growvol.io/growth-record":"{}"}}`, ""},
+		{
+			"own",
+			sizePatch("2Gi") + `,"metadata":{"annotations":{"growvol.io/grown-to":"2Gi","growvol.io/growth-record":"{}"}}`, "",
+		},
 		{"class", sizePatch("3Gi"), ""},
 		{"lower", sizePatch("2Gi"), ""},
 		{"refused", sizePatch("10Ti") + `,"metadata":{"annotations":{"growvol.io/grown-to":"10Ti"}}`, ""},

@@ -82,33 +82,18 @@ func run(ctx context.Context, args []string) (report, error) {
 	switch command {
 	case "write":
 		return report{}, write(ctx, func() (writer, error) { return startWriter(ctx, path) })
-	case "fill", "occupy":
-		n, err := strconv.ParseInt(count, 10, 64)
-		switch {
-		case err != nil:
-			return report{}, err
-		case command == "fill":
-			return report{}, write(ctx, func() (writer, error) { return startFiller(ctx, path, n) })
-		}
-		return report{Bytes: n}, occupy(filepath.Join(path, "occupied"), n, blockContent(0))
 	case "stop":
 		return finishWriter(ctx)
 	case "verify":
 		return verify(path)
 	case "size":
 		return readSize(path)
-	case "await":
+	case "await", "use", "fill", "occupy":
 		n, err := strconv.ParseInt(count, 10, 64)
 		if err != nil {
 			return report{}, err
 		}
-		return awaitSize(ctx, path, n)
-	case "use":
-		n, err := strconv.ParseInt(count, 10, 64)
-		if err != nil {
-			return report{}, err
-		}
-		return report{Bytes: n}, checkUsable(path, n)
+		return runWithNumber(ctx, command, path, n)
 	case "count":
 		return report{}, writeCounters(ctx, args[1:])
 	case "counters":
@@ -119,6 +104,20 @@ func run(ctx context.Context, args []string) (report, error) {
 		return report{}, nil
 	default:
 		return report{}, fmt.Errorf("unknown command %q", command)
+	}
+}
+
+// runWithNumber runs a command with a number of bytes, or a percentage.
+func runWithNumber(ctx context.Context, command, path string, n int64) (report, error) {
+	switch command {
+	case "await":
+		return awaitSize(ctx, path, n)
+	case "use":
+		return report{Bytes: n}, checkUsable(path, n)
+	case "fill":
+		return report{}, write(ctx, func() (writer, error) { return startFiller(ctx, path, n) })
+	default:
+		return report{Bytes: n}, occupy(filepath.Join(path, "occupied"), n, blockContent(0))
 	}
 }
 
