@@ -5,17 +5,25 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
+# All builds have the same flags, and no cgo, so that Go compiles a package once for programs, tests,
+# linters, Helm and the Kubernetes of the tests, whose go.mod files have the same versions. Only the
+# race detector and Ceph's libraries need cgo. Builds without debug information are faster.
+export GOFLAGS     := $(strip $(GOFLAGS) -trimpath -gcflags=all=-dwarf=false)
+export CGO_ENABLED := 0
+
 BIN     := bin
 # With these tags the controller links Ceph's libraries (pacific: Debian 12 has Ceph 16).
 TAGS    := ceph,pacific
 TOOL    := go tool -modfile=.tools/go.mod
+# The program itself, for commands with other flags than those of its build.
+PROGRAM := $(TOOL) -n
 # The timeout ends a test that hangs; waits have shorter timeouts of their own. lint-go runs all
 # checks of vet.
-TESTSUM := $(TOOL) gotestsum --format=pkgname-and-test-fails --format-hide-empty-pkg -- -timeout=60m -vet=off
+TESTSUM := $$($(PROGRAM) gotestsum) --format=pkgname-and-test-fails --format-hide-empty-pkg -- -timeout=60m -vet=off
 HELM    := $(subst .tools/go.mod,.tools/helm.mod,$(TOOL)) helm
-# Packages whose tests run a second time, in a guest: its kernel allows them to grow ext3
-# and ext4, to map devices and to break filesystems.
-KERNEL  := ./pkg/filesystem ./pkg/blockdev ./pkg/loop ./pkg/loop/loopdev ./pkg/luks
+# Packages whose tests on a real kernel, TestReal..., run a second time, in a guest: its kernel allows
+# them to grow ext3 and ext4, to map devices and to break filesystems.
+KERNEL  := ./pkg/filesystem ./pkg/blockdev ./pkg/luks
 FS      ?= ext4,xfs
 # State of the tests' real Ceph, OpenStack and Kubernetes.
 OPENSTACK := $(or $(GROWVOL_OPENSTACK_DIR),/var/tmp/growvol-openstack)
@@ -32,25 +40,27 @@ setup: ## install what builds, tests and the demo need
 
 .PHONY: build
 build: ## build the plugins, growvol-operator and kubectl-growvol, static, into bin/
-	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o $(BIN)/ ./cmd/...
+	go build -ldflags='-s -w' -o $(BIN)/ ./cmd/...
 
 # The controller that links Ceph's libraries, which need cgo. Go's first build of them takes a minute.
 .PHONY: build-ceph
 build-ceph: setup ## build the controller with Ceph's libraries into bin/growvol-controller-ceph
-	CGO_ENABLED=1 go build -tags=$(TAGS) -trimpath -ldflags='-s -w' -o $(BIN)/growvol-controller-ceph ./cmd/growvol-controller
+	CGO_ENABLED=1 go build -tags=$(TAGS) -ldflags='-s -w' -o $(BIN)/growvol-controller-ceph ./cmd/growvol-controller
 
 # The programs that run in guests are static too.
 .PHONY: programs
 programs: build
-	@CGO_ENABLED=0 go build -o $(BIN)/ ./tests/guest/cmd/growvol-guest ./tests/demo
+	@go build -o $(BIN)/ ./tests/guest/cmd/growvol-guest ./tests/demo
 
 .PHONY: lint
 lint: lint-go lint-unused lint-scripts lint-yaml lint-text lint-chart ## check code, scripts, YAML, words and links, chart
 
-# golangci-lint checks the code with Ceph's libraries (.golangci.yml), go vet the code without them.
+# golangci-lint checks the packages that link Ceph's libraries separately, because only these need cgo.
+# go vet checks them without the libraries.
 .PHONY: lint-go
 lint-go: setup ## run golangci-lint (with gofumpt), go vet, go mod tidy and verify
-	$(TOOL) golangci-lint run ./...
+	$(TOOL) golangci-lint run $$(go list -f '{{.Dir}}' ./... | grep -vE '/cmd/growvol-controller$$|/pkg/rbd$$|/pkg/rbd/')
+	CGO_ENABLED=1 $$($(PROGRAM) golangci-lint) run --build-tags=$(TAGS) ./cmd/growvol-controller ./pkg/rbd/...
 	go vet ./cmd/growvol-controller ./pkg/rbd/...
 	go mod tidy -diff
 	go mod verify
@@ -58,7 +68,8 @@ lint-go: setup ## run golangci-lint (with gofumpt), go vet, go mod tidy and veri
 # The first run is for the plugins alone: a function that only tests call is unused too.
 .PHONY: lint-unused
 lint-unused: setup ## find functions that nothing calls
-	@unused=$$($(TOOL) deadcode -tags=$(TAGS) ./cmd/... && $(TOOL) deadcode -tags=$(TAGS) -test ./...); \
+	@deadcode=$$($(PROGRAM) deadcode); export CGO_ENABLED=1; \
+	unused=$$($$deadcode -tags=$(TAGS) ./cmd/... && $$deadcode -tags=$(TAGS) -test ./...); \
 	if [ -n "$$unused" ]; then sort -u <<<"$$unused"; echo 'lint-unused: nothing calls these functions: remove them'; exit 1; fi >&2
 
 # A script is a file with a shell in its first line. Files without one that
@@ -92,15 +103,15 @@ test: setup test-unit test-guest test-system test-devices ## run all tests that 
 
 .PHONY: test-unit
 test-unit: ## test every package on this machine's kernel, with the race detector
-	$(TESTSUM) -race ./cmd/... ./pkg/... ./tests/fakecloud/... ./tests/deploy/... ./tests/recording ./tests/kubernetes/conformance
+	CGO_ENABLED=1 $(TESTSUM) -race ./cmd/... ./pkg/... ./tests/fakecloud/... ./tests/deploy/... ./tests/recording ./tests/kubernetes/conformance
 
 .PHONY: test-guest
 test-guest: programs ## test the packages that use the kernel, in a guest with all capabilities
-	$(TESTSUM) -exec='$(CURDIR)/$(BIN)/growvol-guest --here --memory=4096 --module=sd_mod --module=scsi_debug --' $(KERNEL)
+	$(TESTSUM) -run='^TestReal' -exec='$(CURDIR)/$(BIN)/growvol-guest --here --memory=4096 --module=sd_mod --module=scsi_debug --' $(KERNEL)
 
 .PHONY: test-system
 test-system: programs ## test the real plugins over their sockets, in guests; csi-sanity
-	$(TESTSUM) -p 1 $$(go list ./tests/... | grep -vE '/tests/(vm|hotplug|ceph|openstack|fakecloud|deploy|kubernetes|recording|style)')
+	$(TESTSUM) $$(go list ./tests/... | grep -vE '/tests/(vm|hotplug|ceph|openstack|fakecloud|deploy|kubernetes|recording|style)')
 
 .PHONY: test-devices
 test-devices: setup programs ## plug in and resize disks under a mounted filesystem, in QEMU
@@ -109,8 +120,8 @@ test-devices: setup programs ## plug in and resize disks under a mounted filesys
 .PHONY: ceph-programs
 ceph-programs: ## install the packages of the Ceph and build the programs of its tests beforehand
 	@tests/ceph/up packages
-	@CGO_ENABLED=0 go test -c -o $(BIN)/krbd.test ./pkg/rbd/krbd
-	@go build -tags=$(TAGS) ./pkg/rbd/...
+	@go test -c -o $(BIN)/krbd.test ./pkg/rbd/krbd
+	@CGO_ENABLED=1 go build -tags=$(TAGS) ./pkg/rbd/...
 	@$(MAKE) --no-print-directory build-ceph
 
 .PHONY: ceph-up
@@ -120,7 +131,7 @@ ceph-up: ## start a real Ceph on this machine, in a network namespace of its own
 .PHONY: ceph-test
 ceph-test: setup programs ceph-up ## test the driver in it: volumes of guests grow in use, nodes are cut off and killed
 	GROWVOL_CEPH_DIR=$(CEPH) $(TESTSUM) -count=1 ./tests/ceph
-	GROWVOL_CEPH_DIR=$(CEPH) $(TESTSUM) -count=1 -p 1 -tags=$(TAGS) -exec='ip netns exec $(notdir $(CEPH))' ./pkg/rbd/...
+	GROWVOL_CEPH_DIR=$(CEPH) CGO_ENABLED=1 $(TESTSUM) -count=1 -p 1 -tags=$(TAGS) -exec='ip netns exec $(notdir $(CEPH))' ./pkg/rbd/...
 
 .PHONY: ceph-down
 ceph-down: ## stop it and remove its state
@@ -189,9 +200,10 @@ cluster-conformance-short: setup cluster-up ## run those of growth, snapshots an
 		$(TESTSUM) -count=1 -run='^TestConformanceOnLoop$$' ./tests/kubernetes
 
 .PHONY: cluster-ceph-conformance
-cluster-ceph-conformance: setup programs ceph-up cluster-up ## run the same on images of a real Ceph
+cluster-ceph-conformance: setup programs ceph-up cluster-up ## run these, and those of several volumes, on images of a real Ceph
 	@tests/kubernetes/suite build
-	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_CEPH_DIR=$(CEPH) GROWVOL_CONFORMANCE=short \
+	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_CEPH_DIR=$(CEPH) \
+		GROWVOL_CONFORMANCE='\] (volume-expand|snapshottable|provisioning|volumeMode|multiVolume) ' \
 		$(TESTSUM) -count=1 -run='^TestConformanceOnCeph$$' ./tests/kubernetes
 
 .PHONY: cluster-down
@@ -210,13 +222,13 @@ bench: setup programs ## compare growth with mount-utils; RPC overhead, memory, 
 	@echo "== Cinder and Nova, on the fake cloud"
 	@go test -count=1 -run='^$$' -bench=. -benchtime=3x ./pkg/cinder
 	@echo "== the guest's kernel, with every capability"
-	@CGO_ENABLED=0 go test -count=1 -run='^$$' -bench=Growth -benchtime=21x -exec='$(CURDIR)/$(BIN)/growvol-guest --here --' ./tests/bench
+	@go test -count=1 -run='^$$' -bench=Growth -benchtime=21x -exec='$(CURDIR)/$(BIN)/growvol-guest --here --' ./tests/bench
 
 # MANY is the number of volumes of the second measurement.
 MANY ?= 5000
 .PHONY: bench-ceph
 bench-ceph: build-ceph ceph-up ## measure the rbd backend: operations of Ceph for each call with 10 and 5,000 volumes
-	@CGO_ENABLED=0 go build -o $(BIN)/ ./tests/cephbench
+	@go build -o $(BIN)/ ./tests/cephbench
 	@ip netns exec $(notdir $(CEPH)) $(BIN)/cephbench --dir=$(CEPH) \
 		--controller=$(BIN)/growvol-controller-ceph --many=$(MANY)
 

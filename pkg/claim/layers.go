@@ -213,12 +213,12 @@ func storageLayers(o Objects, s *Status) []Layer {
 func driverState(o Objects, s *Status, l *Layer) LayerState {
 	size := l.Size
 	if l.Name != LayerVolume {
-		size += maxUnused
+		size += MaxUnused
 	}
 	switch {
 	case size >= Request(o.Claim):
 		return StateOK
-	case size < Capacity(o.Claim) && isAfterGrowth(o, l.ReadAt):
+	case size < Capacity(o.Claim) && IsAfterGrowth(o.Claim, l.ReadAt):
 		return StateShort
 	case s.Diagnosis.Severity == SeverityStuck:
 		return StateFailed

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -25,6 +26,7 @@ func newHelm(t *testing.T) helm {
 	h := helm{dir: moduleRoot(t)}
 	cmd := exec.CommandContext(ctx, "go", "tool", "-modfile=.tools/helm.mod", "-n", "helm")
 	cmd.Dir = h.dir
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as in the Makefile, also for tests with the race detector
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("build helm: %s", errorOutput(err))

@@ -48,7 +48,7 @@ func buildInit(ctx context.Context, dir string) (string, error) {
 	built := filepath.Join(tmp, "init")
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", built, initPackage)
 	// Static, because it runs before /usr is mounted.
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-gcflags=all=-dwarf=false")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the guest's init: %w: %s", err, out)
 	}

@@ -5,17 +5,21 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
 
 // goTest runs go test on package selftest, whose TestMisbehave does what
-// misbehavior says.
+// misbehavior says. With -race it allows cgo, which the race detector needs.
 func goTest(t *testing.T, misbehavior string, args ...string) (output string, code int) {
 	t.Helper()
 	dir := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), "go", append([]string{"test", "./selftest"}, args...)...)
 	cmd.Env = append(os.Environ(), "GROWVOL_SELFTEST="+misbehavior, "TMPDIR="+dir)
+	if slices.Contains(args, "-race") {
+		cmd.Env = append(cmd.Env, "CGO_ENABLED=1")
+	}
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil {
 		t.Fatal(err)

@@ -122,7 +122,7 @@ func buildPackages(ctx context.Context, dir string, packages []string) error {
 		return err
 	}
 	args := []string{
-		"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOFLAGS=",
+		"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOFLAGS=-gcflags=all=-dwarf=false",
 		"go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", dir + "/",
 	}
 	_, err = runProgram(ctx, filepath.Dir(strings.TrimSpace(root)), "env", append(args, packages...)...)
