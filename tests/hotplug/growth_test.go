@@ -17,37 +17,49 @@ import (
 // growableBuses returns the buses on which QEMU can grow a disk.
 func growableBuses() []vm.Bus { return []vm.Bus{vm.VirtioBlk, vm.VirtioSCSI, vm.VirtioSCSISilent} }
 
-// A volume grows twice under a writer, on every bus with every filesystem: first
-// the device grows before the call, then while the call waits.
+// filesystemOn returns the filesystem of the tests on a bus. One is enough: its growth does not
+// depend on the bus, and tests/e2e grows every filesystem.
+func filesystemOn(bus vm.Bus) string {
+	switch bus {
+	case vm.VirtioSCSI:
+		return "xfs"
+	case vm.VirtioSCSISilent:
+		return "ext3"
+	default:
+		return "ext4"
+	}
+}
+
+// A volume grows twice under a writer, on every bus: first the device grows before the call, then
+// while the call waits.
 func TestExpandInUse(t *testing.T) {
 	for _, bus := range growableBuses() {
-		for _, fstype := range []string{"ext3", "ext4", "xfs"} {
-			t.Run(string(bus)+"/"+fstype, func(t *testing.T) {
-				t.Parallel()
-				d := plugVolume(t, bus, csiclient.MountCapability(fstype))
-				d.stageAndPublish(t)
-				d.wantDF(t, gib)
-				w := d.startWriter(t)
-				device := d.findDevice(t)
+		fstype := filesystemOn(bus)
+		t.Run(string(bus)+"/"+fstype, func(t *testing.T) {
+			t.Parallel()
+			d := plugVolume(t, bus, csiclient.MountCapability(fstype))
+			d.stageAndPublish(t)
+			d.wantDF(t, gib)
+			w := d.startWriter(t)
+			device := d.findDevice(t)
 
-				d.growThenExpand(t, bus, 2*gib)
-				d.wantDF(t, 2*gib)
-				took := d.growDuringExpand(t, 3*gib)
-				d.wantDF(t, 3*gib)
-				// A repeated call succeeds, and so does one for a smaller size.
-				for _, size := range []volume.Size{3 * gib, 2 * gib} {
-					d.mustExpand(t, size, 3*gib)
-				}
+			d.growThenExpand(t, bus, 2*gib)
+			d.wantDF(t, 2*gib)
+			took := d.growDuringExpand(t, 3*gib)
+			d.wantDF(t, 3*gib)
+			// A repeated call succeeds, and so does one for a smaller size.
+			for _, size := range []volume.Size{3 * gib, 2 * gib} {
+				d.mustExpand(t, size, 3*gib)
+			}
 
-				wrote := w.stop(t)
-				d.unpublishAndUnstage(t)
-				checkFilesystem(t, fstype, device, 3*gib)
-				d.stageAndPublish(t)
-				read := w.verify(t, d.Target)
-				t.Logf("1 → 2 → 3 GiB; the second call took %s after the device had grown; written %s, read back %s",
-					took.Round(time.Millisecond), wrote, read)
-			})
-		}
+			wrote := w.stop(t)
+			d.unpublishAndUnstage(t)
+			checkFilesystem(t, fstype, device, 3*gib)
+			d.stageAndPublish(t)
+			read := w.verify(t, d.Target)
+			t.Logf("1 → 2 → 3 GiB; the second call took %s after the device had grown; written %s, read back %s",
+				took.Round(time.Millisecond), wrote, read)
+		})
 	}
 }
 

@@ -11,14 +11,15 @@ import (
 	"github.com/growvol/growvol/tests/vm"
 )
 
-// testGrowth extends a volume twice under a writer, for each filesystem on each bus. It reads every
-// size back in Cinder and in the guest, and verifies every byte.
+// testGrowth extends a volume twice under a writer, on each bus with another filesystem. It reads
+// every size back in Cinder and in the guest, and verifies every byte.
 func (r *rig) testGrowth(t *testing.T) {
 	r.checkLeftovers(t)
-	for _, bus := range []openstack.Bus{openstack.BusVirtioBlk, openstack.BusVirtioSCSI} {
-		for _, fstype := range []string{"ext4", "xfs"} {
-			t.Run(fstype+" on "+string(bus), func(t *testing.T) { growInUse(t, r, r.guest(t, bus), fstype) })
-		}
+	for _, on := range []struct {
+		bus    openstack.Bus
+		fstype string
+	}{{openstack.BusVirtioBlk, "ext4"}, {openstack.BusVirtioSCSI, "xfs"}} {
+		t.Run(on.fstype+" on "+string(on.bus), func(t *testing.T) { growInUse(t, r, r.guest(t, on.bus), on.fstype) })
 	}
 }
 
