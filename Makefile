@@ -103,7 +103,7 @@ test: setup test-unit test-guest test-system test-devices ## run all tests that 
 
 .PHONY: test-unit
 test-unit: ## test every package on this machine's kernel, with the race detector
-	CGO_ENABLED=1 $(TESTSUM) -race ./cmd/... ./pkg/... ./tests/fakecloud/... ./tests/deploy/... ./tests/recording ./tests/kubernetes/conformance
+	CGO_ENABLED=1 $(TESTSUM) -race ./cmd/... ./pkg/... ./tests/fakecloud/... ./tests/deploy/... ./tests/recording ./tests/kubernetes/conformance ./deploy/... ./release/...
 
 .PHONY: test-guest
 test-guest: programs ## test the packages that use the kernel, in a guest with all capabilities

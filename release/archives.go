@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -88,26 +90,34 @@ func (b build) writeZip(name string, files *tree.Tree) error {
 // makeLicenses writes the licenses of all Go modules in the release, and growvol's own.
 func (b build) makeLicenses() error {
 	files := tree.New()
+	if err := b.addLicenses(files, "", slices.Collect(maps.Keys(b.modules))); err != nil {
+		return err
+	}
+	return b.writeTarGz(fmt.Sprintf("growvol_%s_licenses.tar.gz", b.version), files)
+}
+
+// addLicenses adds growvol's license and those of Go modules below dir.
+func (b build) addLicenses(files *tree.Tree, dir string, modules []sbom.Module) error {
 	own, err := os.ReadFile("LICENSE")
 	if err != nil {
 		return err
 	}
-	if err := files.AddFile("LICENSE", 0o644, own); err != nil {
+	if err := files.AddFile(path.Join(dir, "LICENSE"), 0o644, own); err != nil {
 		return err
 	}
-	for module := range b.modules {
+	for _, module := range modules {
 		texts, err := b.licenses.Texts(module)
 		if err != nil {
 			return err
 		}
 		for _, text := range texts {
-			name := module.Path + "@" + module.Version + "/" + text.Name
+			name := path.Join(dir, module.Path+"@"+module.Version, text.Name)
 			if err := files.AddFile(name, 0o644, text.Content); err != nil {
 				return err
 			}
 		}
 	}
-	return b.writeTarGz(fmt.Sprintf("growvol_%s_licenses.tar.gz", b.version), files)
+	return nil
 }
 
 // recordModules adds the modules of a program to those whose licenses the release has.

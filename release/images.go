@@ -14,6 +14,7 @@ import (
 
 	"github.com/growvol/growvol/release/internal/debian"
 	"github.com/growvol/growvol/release/internal/oci"
+	"github.com/growvol/growvol/release/internal/sbom"
 	"github.com/growvol/growvol/release/internal/tree"
 )
 
@@ -138,7 +139,14 @@ func (b build) layers(ctx context.Context, r recipe, arch, program string) ([]oc
 	if err := files.AddFile(r.program, 0o755, content); err != nil {
 		return nil, err
 	}
-	own := oci.Layer{Comment: "/" + r.program, Files: files}
+	modules, err := sbom.Modules(program)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.addLicenses(files, "usr/share/doc/growvol", modules); err != nil {
+		return nil, err
+	}
+	own := oci.Layer{Comment: "/" + r.program + " and the licenses of its modules", Files: files}
 	if r.set == "" {
 		return []oci.Layer{own}, nil
 	}

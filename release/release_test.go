@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/growvol/growvol/deploy/charts"
 	"github.com/growvol/growvol/release/internal/debian"
 	"github.com/growvol/growvol/release/internal/oci"
 	"github.com/growvol/growvol/release/internal/tree"
@@ -247,5 +248,31 @@ func TestBuildRefusesVersionAndForeignDirectory(t *testing.T) {
 	}
 	if err := emptyDir(dir); err == nil {
 		t.Error("emptyDir emptied a directory that is no release's, want an error")
+	}
+}
+
+// TestSidecarsOfTheNotesAreThoseOfTheTests checks what the notes say: the tests run the sidecars'
+// programs in the versions of the chart. The modules of the sidecars' programs have the images' tags.
+func TestSidecarsOfTheNotesAreThoseOfTheTests(t *testing.T) {
+	sidecars, err := charts.Sidecars()
+	if err != nil {
+		t.Fatal(err)
+	}
+	modules, err := os.ReadFile(filepath.Join("..", "tests", "kubernetes", "programs", "cluster", "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	notes := notRun(sidecars)
+	for _, name := range []string{"provisioner", "attacher", "resizer", "snapshotter"} {
+		tag := sidecars["csi-"+name]
+		pattern := `(?m)^\tgithub\.com/kubernetes-csi/external-` + name + `/v\d+ ` + regexp.QuoteMeta(tag) + `$`
+		if tag == "" || !regexp.MustCompile(pattern).Match(modules) {
+			t.Errorf("the chart has csi-%s %s, and the tests build another version", name, tag)
+		}
+	}
+	for name, tag := range sidecars {
+		if !strings.Contains(notes, " "+tag) {
+			t.Errorf("the notes do not name the version %s of %s", tag, name)
+		}
 	}
 }

@@ -41,6 +41,15 @@ push_release() {
 		fail "$LOG/push.log" "push of the release's images"
 }
 
+# prune_images removes the images of earlier releases from containerd.
+prune_images() {
+	local name
+	within ctr --namespace k8s.io images list --quiet | grep "^$REGISTRY/" | grep -vxFf "$RELEASE_DIR.images" |
+		while read -r name; do
+			within ctr --namespace k8s.io images remove "$name" >>"$LOG/images.log" 2>&1 </dev/null
+		done || true # there is none
+}
+
 # start_registry starts the registry in the cluster's namespaces, with which it ends.
 start_registry() {
 	! is_registry_up || return 0
