@@ -64,8 +64,8 @@ func missingBytes(o Objects) volume.Size {
 // and of the API server, which dates the growth.
 const maxClockSkew = 10 * time.Second
 
-// isAfterGrowth reports whether a reading is newer than the claim's capacity. An older one shows the
-// filesystem before its growth.
+// isAfterGrowth reports whether a reading is newer than the claim's capacity. An older one shows
+// the filesystem before its growth.
 func isAfterGrowth(o Objects, readAt time.Time) bool {
 	return readAt.After(statusTime(o.Claim).Add(maxClockSkew))
 }
