@@ -84,7 +84,7 @@ func TestGrowWhileAPodFillsTheVolume(t *testing.T) {
 	t.Logf("the claim has 8 GiB after %.0f s", time.Since(start).Seconds())
 	s.wantEvent("PersistentVolumeClaim", "data", "GrowthLimitReached", "limit of 8 GiB", "next step")
 	s.awaitOperatorMetric(fmt.Sprintf(
-		`growvol_operator_grow_blocked{cause="limit",namespace="%s",persistentvolumeclaim="data"}`, s.name))
+		`growvol_operator_grow_blocked{cause="limit",claim="data",claim_namespace="%s"}`, s.name))
 	s.wantFilled("filler")
 	wantSamePods()
 	for _, step := range []string{"from 1 GiB to 2 GiB", "from 2 GiB to 4 GiB", "from 4 GiB to 8 GiB"} {
@@ -95,8 +95,8 @@ func TestGrowWhileAPodFillsTheVolume(t *testing.T) {
 	}
 }
 
-// The backend refuses a size as infeasible: the operator tries half of the step once, and then stops.
-// A person steps back, and the pod is not disturbed.
+// The backend refuses a size as infeasible: the operator tries half of the step once, and then
+// stops. A person steps back, and the pod is not disturbed.
 func TestGrowStopsAtAnInfeasibleSize(t *testing.T) {
 	t.Parallel()
 	s := newNamespace(t)
@@ -157,9 +157,9 @@ func TestGrowStatefulSetByItself(t *testing.T) {
 	}
 }
 
-// A filesystem that is smaller than its claim says is reported, and the claim does not grow although
-// the filesystem is nearly full. No driver of this cluster makes such a claim: the test writes the
-// size.
+// A filesystem that is smaller than its claim says is reported, and the claim does not grow
+// although the filesystem is nearly full. No driver of this cluster makes such a claim: the test
+// writes the size.
 func TestGrowReportsASmallFilesystem(t *testing.T) {
 	t.Parallel()
 	s := newNamespace(t)
@@ -194,8 +194,8 @@ func TestOperatorKilledWhileAPodFillsTheVolume(t *testing.T) {
 	wantSamePods()
 }
 
-// Half of a step that is infeasible is possible, here because of the backend's limit. A replica that
-// starts in between requests neither more nor a second half.
+// Half of a step that is infeasible is possible, here because of the backend's limit. A replica
+// that starts in between requests neither more nor a second half.
 func TestOperatorGrowsByHalfAStep(t *testing.T) {
 	s := newNamespace(t)
 	s.installOperator(2, "--set=controller.extraArgs={--loop-max-volume-size=6Gi}")
@@ -224,8 +224,8 @@ func (s namespace) policyClass() string {
 	return name
 }
 
-// The admission policies let the operator raise the request of claims that have opted in, up to their
-// limit, and change its annotations; each other change is refused, by the API server itself.
+// The admission policies let the operator raise the request of claims that have opted in, up to
+// their limit, and change its annotations; each other change is refused, by the API server itself.
 func TestGrowPolicies(t *testing.T) {
 	t.Parallel()
 	s := newNamespace(t)
