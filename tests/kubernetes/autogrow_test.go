@@ -88,7 +88,7 @@ func TestGrowWhileAPodFillsTheVolume(t *testing.T) {
 	s.wantFilled("filler")
 	wantSamePods()
 	for _, step := range []string{"from 1 GiB to 2 GiB", "from 2 GiB to 4 GiB", "from 4 GiB to 8 GiB"} {
-		s.wantEvent("PersistentVolumeClaim", "data", "GrowthRequested", step, "free (read at", "on node1")
+		s.wantEvent("PersistentVolumeClaim", "data", "GrowthRequested", step, "(read at", "on node1")
 	}
 	if got := s.request("data"); got != "8Gi" {
 		t.Errorf("got a request of %s, want the limit of 8Gi", got)
@@ -105,8 +105,8 @@ func TestGrowStopsAtAnInfeasibleSize(t *testing.T) {
 	wantSamePods := s.recordPods()
 	s.optIn("data", "100Ti", autogrow.AnnotationIncrease+"=40Ti", autogrow.AnnotationThreshold+"=90%")
 	s.occupy("writer", 256*volume.MiB)
-	s.wantEvent("PersistentVolumeClaim", "data", "GrowthRequested", "from 1 GiB to 40961 GiB")
-	s.wantEvent("PersistentVolumeClaim", "data", "GrowthRequested", "refused as infeasible", "16 TiB", "half of the step")
+	s.wantEvent("PersistentVolumeClaim", "data", "GrowthRequested", "from 1 GiB to 40 TiB")
+	s.wantEvent("PersistentVolumeClaim", "data", "GrowthRequested", "refused as infeasible", "16 TiB", "half of a step")
 	s.wantEvent("PersistentVolumeClaim", "data", "GrowthInfeasible", "16 TiB", "next step")
 	const half = "20481Gi"
 	if got := s.request("data"); got != half {
@@ -206,7 +206,7 @@ func TestOperatorGrowsByHalfAStep(t *testing.T) {
 	s.wantEvent("PersistentVolumeClaim", "data", "GrowthRequested", "from 1 GiB to 9 GiB")
 	s.deletePods(operatorPods)
 	s.awaitExpanded("data", "5Gi")
-	s.wantEvent("PersistentVolumeClaim", "data", "GrowthRequested", "half of the step", "5 GiB")
+	s.wantEvent("PersistentVolumeClaim", "data", "GrowthRequested", "half of a step", "5 GiB")
 	s.wantSize("reader", mountPath, 5*volume.GiB)
 }
 
