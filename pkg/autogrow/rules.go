@@ -258,8 +258,8 @@ func (s *subject) decideInfeasible(values settings, r record, step corev1.ClaimR
 	}
 	d.verdict, d.key, d.target, d.isHalf = verdictGrow, fmt.Sprintf("half %d", half), half, true
 	d.total = s.readings[0].usage.Total
-	d.note = fmt.Sprintf("%s: half of a step is requested, %s, because the growth from %s to %s was refused as infeasible%s",
-		low.note, half, capacity, request, messageOf(s.claim))
+	d.note = fmt.Sprintf("%s: half of a step is requested, %s, "+
+		"because the growth from %s to %s was refused as infeasible%s", low.note, half, capacity, request, messageOf(s.claim))
 	return d
 }
 
