@@ -73,8 +73,8 @@ func (r *rig) claim(name string) *corev1.PersistentVolumeClaim {
 	return &c
 }
 
-// observe passes a reading of the claim on, one second after the last one, and returns when the next
-// one is needed.
+// observe passes a reading of the claim on, one second after the last one, and returns when the
+// next one is needed.
 func (r *rig) observe(name string) time.Duration {
 	r.t.Helper()
 	r.now = r.now.Add(time.Second)
@@ -121,8 +121,8 @@ func (r *rig) wantEvent(parts ...string) {
 	}
 }
 
-// A filesystem that stays nearly full, whatever the claim says, makes the claim grow only after each
-// growth has made it larger.
+// A filesystem that stays nearly full, whatever the claim says, makes the claim grow only after
+// each growth has made it larger.
 func TestClaimGrowsOnceForEachGrowth(t *testing.T) {
 	r := newRig(t, interceptor.Funcs{})
 	if next := r.observe("data"); next != fastInterval {
@@ -276,7 +276,7 @@ func TestLimitIsReportedOnce(t *testing.T) {
 	want := `
 # HELP growvol_operator_grow_blocked 1 for a claim that should grow by itself and cannot, by the cause.
 # TYPE growvol_operator_grow_blocked gauge
-growvol_operator_grow_blocked{cause="limit",namespace="app",persistentvolumeclaim="data"} 1
+growvol_operator_grow_blocked{cause="limit",claim="data",claim_namespace="app"} 1
 `
 	must.Succeed(t, testutil.GatherAndCompare(r.registry, strings.NewReader(want), "growvol_operator_grow_blocked"))
 	r.free = 5 * gib // data is deleted, and comes back
@@ -318,8 +318,8 @@ func TestRefusalOfTheAPIServer(t *testing.T) {
 	}
 }
 
-// A person changes the claim between the reading and the patch: nothing is done, and the next reading
-// decides again.
+// A person changes the claim between the reading and the patch: nothing is done, and the next
+// reading decides again.
 func TestClaimThatChangesMeanwhile(t *testing.T) {
 	isChanged := false
 	r := newRig(t, interceptor.Funcs{

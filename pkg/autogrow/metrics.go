@@ -39,7 +39,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		}),
 		blocked: prometheus.NewDesc("growvol_operator_grow_blocked",
 			"1 for a claim that should grow by itself and cannot, by the cause.",
-			[]string{"namespace", "persistentvolumeclaim", "cause"}, nil),
+			[]string{"claim_namespace", "claim", "cause"}, nil),
 		claims: prometheus.NewDesc("growvol_operator_grow_claims",
 			"Claims in use that have opted in to grow by themselves.", nil, nil),
 		verdicts: map[types.NamespacedName]verdict{},

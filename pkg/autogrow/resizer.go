@@ -11,8 +11,8 @@ import (
 	"github.com/growvol/growvol/pkg/claimcache"
 )
 
-// This file recognizes pvc-autoresizer, which reads the same annotations: two programs must not both
-// raise the request of a claim.
+// This file recognizes pvc-autoresizer, which reads the same annotations: two programs must not
+// both raise the request of a claim.
 
 const (
 	// annotationResized is what pvc-autoresizer writes each time it raises a request.
@@ -22,10 +22,10 @@ const (
 	resizedPeriod = 24 * time.Hour
 )
 
-// otherResizer says why pvc-autoresizer grows the claim, or returns an empty text. It does if one of
-// its pods runs, and the claim itself has a limit, which it needs. A pod that is not recognized, such
-// as one in another cluster, is noticed by what it has written; that needs a claim that was read from
-// the API server, because the cache does not have the time.
+// otherResizer says why pvc-autoresizer grows the claim, or returns an empty text. It does if one
+// of its pods runs, and the claim itself has a limit, which it needs. A pod that is not recognized,
+// such as one in another cluster, is noticed by what it has written; that needs a claim that was
+// read from the API server, because the cache does not have the time.
 func (g *Grower) otherResizer(ctx context.Context, c *corev1.PersistentVolumeClaim) (string, error) {
 	if c.Annotations[AnnotationLimit] == "" {
 		return "", nil

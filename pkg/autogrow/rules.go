@@ -1,14 +1,15 @@
 // Package autogrow raises the request of claims whose filesystems are nearly full. It spends money
 // of others: a claim must opt in and have a limit, and each doubt means that it does not grow.
 //
-// rules.go and usage.go decide from one claim and its readings, without any I/O. settings.go reads the
-// user's annotations and record.go the operator's, resizer.go recognizes pvc-autoresizer, fleet.go has the limits of all claims together,
-// grower.go reads and patches, report.go writes events, and metrics.go counts.
+// rules.go and usage.go decide from one claim and its readings, without any I/O. settings.go reads
+// the user's annotations and record.go the operator's, resizer.go recognizes pvc-autoresizer,
+// fleet.go has the limits of all claims together, grower.go reads and patches, report.go writes
+// events, and metrics.go counts.
 //
 // A claim cannot grow again because of a reading from before the last growth: each reading must
-// show a filesystem that already has the claim's size, and the size that statfs(2) answers must have
-// grown with the claim. The record of the last growth is on the claim, so that a restart or another
-// replica does not forget it.
+// show a filesystem that already has the claim's size, and the size that statfs(2) answers must
+// have grown with the claim. The record of the last growth is on the claim, so that a restart or
+// another replica does not forget it.
 package autogrow
 
 import (
@@ -210,9 +211,9 @@ func (s *subject) decideBySize(values settings, r record) decision {
 	}
 }
 
-// targetOf returns the new size. It reports false if the claim has reached its limit. Sizes are whole
-// GiB, and a backend may round a size up to such a one: therefore a limit in between counts as the
-// next lower one.
+// targetOf returns the new size. It reports false if the claim has reached its limit. Sizes are
+// whole GiB, and a backend may round a size up to such a one: therefore a limit in between counts
+// as the next lower one.
 func targetOf(values settings, capacity volume.Size) (volume.Size, bool) {
 	limit := values.limit.RoundDown(granularity)
 	free := limit - capacity
@@ -238,8 +239,8 @@ func (s *subject) isInfeasible(step corev1.ClaimResourceStatus) bool {
 		step == corev1.PersistentVolumeClaimNodeResizeInfeasible) && attempted == claim.Request(s.claim)
 }
 
-// decideInfeasible tries half of a step of the operator once, if the filesystem is still nearly full,
-// and only where the volume has not grown.
+// decideInfeasible tries half of a step of the operator once, if the filesystem is still nearly
+// full, and only where the volume has not grown.
 func (s *subject) decideInfeasible(values settings, r record, step corev1.ClaimResourceStatus) decision {
 	capacity, request := claim.Capacity(s.claim), claim.Request(s.claim)
 	d := decision{
@@ -257,8 +258,8 @@ func (s *subject) decideInfeasible(values settings, r record, step corev1.ClaimR
 	}
 	d.verdict, d.key, d.target, d.isHalf = verdictGrow, fmt.Sprintf("half %d", half), half, true
 	d.total = s.readings[0].usage.Total
-	d.note = fmt.Sprintf("%s; the growth from %s to %s was refused as infeasible%s: half of the step is requested, %s",
-		low.note, capacity, request, messageOf(s.claim), half)
+	d.note = fmt.Sprintf("%s: half of a step is requested, %s, "+
+		"because the growth from %s to %s was refused as infeasible%s", low.note, half, capacity, request, messageOf(s.claim))
 	return d
 }
 

@@ -62,8 +62,8 @@ func AutoresizerPod(ctx context.Context, cached client.Reader) (string, error) {
 	return pods.Items[0].Namespace + "/" + pods.Items[0].Name, nil
 }
 
-// AutoresizersOf returns the name pvc-autoresizer for a pod that runs it: by the label of its chart,
-// or by its image.
+// AutoresizersOf returns the name pvc-autoresizer for a pod that runs it: by the label of its
+// chart, or by its image.
 func AutoresizersOf(object client.Object) []string {
 	p, ok := object.(*corev1.Pod)
 	if !ok {

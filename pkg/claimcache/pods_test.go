@@ -85,8 +85,8 @@ func TestPodsWithoutClaimsAreSmall(t *testing.T) {
 	}
 }
 
-// Pods of pvc-autoresizer are recognized by the label of its chart or by the image, also when they are
-// reduced.
+// Pods of pvc-autoresizer are recognized by the label of its chart or by the image, also when they
+// are reduced.
 func TestPodsOfPvcAutoresizer(t *testing.T) {
 	for image, want := range map[string]bool{
 		"ghcr.io/topolvm/pvc-autoresizer:0.20.0":         true,

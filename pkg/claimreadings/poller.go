@@ -93,8 +93,8 @@ func New(o Options) *Poller {
 	}
 }
 
-// Start reads until ctx ends, and until all readings have ended. It implements manager.Runnable: with
-// leader election, only the active replica reads.
+// Start reads until ctx ends, and until all readings have ended. It implements manager.Runnable:
+// with leader election, only the active replica reads.
 func (p *Poller) Start(ctx context.Context) error {
 	defer p.wait.Wait()
 	ticker := time.NewTicker(MinInterval)

@@ -50,7 +50,7 @@ func NewShortages(o Options) *Shortages {
 		Options: o,
 		description: prometheus.NewDesc("growvol_operator_filesystem_missing_bytes",
 			"Bytes by which the filesystem of a claim in use is smaller than the claim says, if it is.",
-			[]string{"namespace", "persistentvolumeclaim"}, nil),
+			[]string{"claim_namespace", "claim"}, nil),
 		all: map[types.NamespacedName]*shortage{},
 	}
 	o.Metrics.MustRegister(s)
@@ -88,8 +88,8 @@ func (s *Shortages) Collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-// Observe implements claimreadings.Observer. Two readings with the same sizes are needed, both newer
-// than the claim's capacity. What a node does not report is not guessed.
+// Observe implements claimreadings.Observer. Two readings with the same sizes are needed, both
+// newer than the claim's capacity. What a node does not report is not guessed.
 func (s *Shortages) Observe(ctx context.Context, r claimreadings.Reading) time.Duration {
 	layer := layerOf(r)
 	if layer == nil {
@@ -122,7 +122,8 @@ func (s *Shortages) Observe(ctx context.Context, r claimreadings.Reading) time.D
 	return 0
 }
 
-// layerOf returns the filesystem, or the device of a raw block volume. It is nil if it was not read.
+// layerOf returns the filesystem, or the device of a raw block volume. It is nil if it was not
+// read.
 func layerOf(r claimreadings.Reading) *readings.Layer {
 	if r.Volume == nil {
 		return nil

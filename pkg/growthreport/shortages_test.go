@@ -75,7 +75,7 @@ func (r *shortageRig) wantShortage(missing volume.Size, event ...string) {
 	if missing > 0 {
 		metric = "# HELP growvol_operator_filesystem_missing_bytes Bytes by which the filesystem of a claim in use is " +
 			"smaller than the claim says, if it is.\n# TYPE growvol_operator_filesystem_missing_bytes gauge\n" +
-			fmt.Sprintf("growvol_operator_filesystem_missing_bytes{namespace=\"app\",persistentvolumeclaim=\"data\"} %g\n",
+			fmt.Sprintf("growvol_operator_filesystem_missing_bytes{claim=\"data\",claim_namespace=\"app\"} %g\n",
 				float64(missing))
 	}
 	must.Succeed(r.t, testutil.GatherAndCompare(r.registry, strings.NewReader(metric),
@@ -121,8 +121,8 @@ func TestShortDeviceOfARawBlockVolume(t *testing.T) {
 	r.wantShortage(0)
 }
 
-// What is no shortage: a part that belongs to no filesystem, a growth that runs, readings from before
-// the growth, one reading that is repeated, and a layer that was not read.
+// What is no shortage: a part that belongs to no filesystem, a growth that runs, readings from
+// before the growth, one reading that is repeated, and a layer that was not read.
 func TestWhatIsNoShortage(t *testing.T) {
 	for name, run := range map[string]func(*shortageRig){
 		"unused end": func(r *shortageRig) {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/growvol/growvol/pkg/autogrow"
 	"github.com/growvol/growvol/pkg/kubeletwake"
 )
 
@@ -56,7 +57,7 @@ func TestOperator(t *testing.T) {
 		if lease, _ := pod.Containers[0].option("lease-name"); lease != "growvol-operator" {
 			t.Errorf("%s: got --lease-name=%s, want that of the role", backend, lease)
 		}
-		checkOperatorRights(t, objects)
+		checkOperatorRights(t, objects, "pods: patch", "events: create patch", "leases: create get update")
 		checkPolicy(t, objects, "growvol-operator", true, pod.ServiceAccountName, []string{
 			`"` + kubeletwake.AnnotationWoken + `"`, "labels", "finalizers", "ownerReferences", "object.spec == oldObject.spec",
 		})
@@ -68,13 +69,58 @@ func TestOperator(t *testing.T) {
 	}
 }
 
-// checkOperatorRights checks that the operator only reads, except for pods, events and its lease.
-func checkOperatorRights(t *testing.T, objects []object) {
+// TestOperatorThatGrowsClaims checks that the right to patch claims comes with the policies that
+// limit it, and that nothing of it is there without operator.autoGrow.enabled.
+func TestOperatorThatGrowsClaims(t *testing.T) {
+	h, help := newHelm(t), helpOfPlugins(t)
+	for _, backend := range []string{"loop", "cinder", "rbd"} {
+		objects := h.render(t, operatorValues(backend, `, readings: {enabled: true}, operator: {enabled: true,
+			autoGrow: {enabled: true, dryRun: true, interval: 20s, cooldown: 5m, maxPerHour: 500Gi, maxAtOnce: 3}}`))
+		operator, _ := findObject(objects, "Deployment", "growvol-operator")
+		pod := operator.Spec.Template.Spec
+		checkOptions(t, help, pod.Containers[0])
+		for name, want := range map[string]string{
+			"grow-dry-run": "true", "grow-interval": "20s", "grow-cooldown": "5m", "grow-max-per-hour": "500Gi",
+			"grow-max-at-once": "3", "readings-driver": driverName(backend), "readings-namespace": "storage",
+			"readings-account": "growvol-readings",
+		} {
+			if got, _ := pod.Containers[0].option(name); got != want {
+				t.Errorf("%s: got --%s=%s, want %s", backend, name, got, want)
+			}
+		}
+		checkOperatorRights(t, objects, "pods: patch", "events: create patch", "leases: create get update",
+			"persistentvolumeclaims: patch")
+		checkPolicy(t, objects, "growvol-operator-claims", true, pod.ServiceAccountName, []string{
+			`"` + autogrow.AnnotationGrownTo + `"`, `"` + autogrow.AnnotationRecord + `"`, "labels", "finalizers",
+			"ownerReferences", "variables.request.compareTo(variables.oldRequest) >= 0",
+		})
+		checkPolicy(t, objects, "growvol-operator-limits", true, pod.ServiceAccountName, []string{
+			`variables.enabled == "true"`, "variables.request.compareTo(quantity(variables.limit)) <= 0",
+		})
+	}
+	for _, o := range h.render(t, operatorValues("loop", ", readings: {enabled: true}, operator: {enabled: true}")) {
+		if strings.HasPrefix(o.Metadata.Name, "growvol-operator-") && o.Kind != "Service" {
+			t.Errorf("got %s %s without autoGrow", o.Kind, o.Metadata.Name)
+		}
+	}
+	_, err := h.template(t, operatorValues("loop", ", operator: {enabled: true, autoGrow: {enabled: true}}"))
+	if err == nil || !strings.Contains(errorOutput(err), "operator.autoGrow.enabled needs readings.enabled") {
+		t.Errorf("got %v without readings, want a refusal", err)
+	}
+}
+
+// checkOperatorRights checks that the operator only reads, except for these resources with their
+// verbs.
+func checkOperatorRights(t *testing.T, objects []object, allowed ...string) {
 	t.Helper()
-	writes := map[string]string{"pods": "patch", "events": "create patch", "leases": "create get update"}
+	writes := map[string]string{}
+	for _, row := range allowed {
+		resource, verbs, _ := strings.Cut(row, ": ")
+		writes[resource] = verbs
+	}
 	count := 0
 	for _, o := range objects {
-		if o.Metadata.Name != "growvol-operator" {
+		if !strings.HasPrefix(o.Metadata.Name, "growvol-operator") {
 			continue
 		}
 		for _, rule := range o.Rules {

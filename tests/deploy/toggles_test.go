@@ -37,6 +37,7 @@ func toggles() []string {
 		"metrics.dashboard.enabled=true",
 		"networkPolicy.enabled=true",
 		"operator.enabled=true",
+		"operator.enabled=true,operator.autoGrow.enabled=true,readings.enabled=true",
 	}
 }
 

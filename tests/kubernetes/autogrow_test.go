@@ -84,19 +84,19 @@ func TestGrowWhileAPodFillsTheVolume(t *testing.T) {
 	t.Logf("the claim has 8 GiB after %.0f s", time.Since(start).Seconds())
 	s.wantEvent("PersistentVolumeClaim", "data", "GrowthLimitReached", "limit of 8 GiB", "next step")
 	s.awaitOperatorMetric(fmt.Sprintf(
-		`growvol_operator_grow_blocked{cause="limit",namespace="%s",persistentvolumeclaim="data"}`, s.name))
+		`growvol_operator_grow_blocked{cause="limit",claim="data",claim_namespace="%s"}`, s.name))
 	s.wantFilled("filler")
 	wantSamePods()
 	for _, step := range []string{"from 1 GiB to 2 GiB", "from 2 GiB to 4 GiB", "from 4 GiB to 8 GiB"} {
-		s.wantEvent("PersistentVolumeClaim", "data", "GrowthRequested", step, "free (read at", "on node1")
+		s.wantEvent("PersistentVolumeClaim", "data", "GrowthRequested", step, "(read at", "on node1")
 	}
 	if got := s.request("data"); got != "8Gi" {
 		t.Errorf("got a request of %s, want the limit of 8Gi", got)
 	}
 }
 
-// The backend refuses a size as infeasible: the operator tries half of the step once, and then stops.
-// A person steps back, and the pod is not disturbed.
+// The backend refuses a size as infeasible: the operator tries half of the step once, and then
+// stops. A person steps back, and the pod is not disturbed.
 func TestGrowStopsAtAnInfeasibleSize(t *testing.T) {
 	t.Parallel()
 	s := newNamespace(t)
@@ -105,8 +105,8 @@ func TestGrowStopsAtAnInfeasibleSize(t *testing.T) {
 	wantSamePods := s.recordPods()
 	s.optIn("data", "100Ti", autogrow.AnnotationIncrease+"=40Ti", autogrow.AnnotationThreshold+"=90%")
 	s.occupy("writer", 256*volume.MiB)
-	s.wantEvent("PersistentVolumeClaim", "data", "GrowthRequested", "from 1 GiB to 40961 GiB")
-	s.wantEvent("PersistentVolumeClaim", "data", "GrowthRequested", "refused as infeasible", "16 TiB", "half of the step")
+	s.wantEvent("PersistentVolumeClaim", "data", "GrowthRequested", "from 1 GiB to 40 TiB")
+	s.wantEvent("PersistentVolumeClaim", "data", "GrowthRequested", "refused as infeasible", "16 TiB", "half of a step")
 	s.wantEvent("PersistentVolumeClaim", "data", "GrowthInfeasible", "16 TiB", "next step")
 	const half = "20481Gi"
 	if got := s.request("data"); got != half {
@@ -157,9 +157,9 @@ func TestGrowStatefulSetByItself(t *testing.T) {
 	}
 }
 
-// A filesystem that is smaller than its claim says is reported, and the claim does not grow although
-// the filesystem is nearly full. No driver of this cluster makes such a claim: the test writes the
-// size.
+// A filesystem that is smaller than its claim says is reported, and the claim does not grow
+// although the filesystem is nearly full. No driver of this cluster makes such a claim: the test
+// writes the size.
 func TestGrowReportsASmallFilesystem(t *testing.T) {
 	t.Parallel()
 	s := newNamespace(t)
@@ -194,8 +194,8 @@ func TestOperatorKilledWhileAPodFillsTheVolume(t *testing.T) {
 	wantSamePods()
 }
 
-// Half of a step that is infeasible is possible, here because of the backend's limit. A replica that
-// starts in between requests neither more nor a second half.
+// Half of a step that is infeasible is possible, here because of the backend's limit. A replica
+// that starts in between requests neither more nor a second half.
 func TestOperatorGrowsByHalfAStep(t *testing.T) {
 	s := newNamespace(t)
 	s.installOperator(2, "--set=controller.extraArgs={--loop-max-volume-size=6Gi}")
@@ -206,7 +206,7 @@ func TestOperatorGrowsByHalfAStep(t *testing.T) {
 	s.wantEvent("PersistentVolumeClaim", "data", "GrowthRequested", "from 1 GiB to 9 GiB")
 	s.deletePods(operatorPods)
 	s.awaitExpanded("data", "5Gi")
-	s.wantEvent("PersistentVolumeClaim", "data", "GrowthRequested", "half of the step", "5 GiB")
+	s.wantEvent("PersistentVolumeClaim", "data", "GrowthRequested", "half of a step", "5 GiB")
 	s.wantSize("reader", mountPath, 5*volume.GiB)
 }
 
@@ -224,8 +224,8 @@ func (s namespace) policyClass() string {
 	return name
 }
 
-// The admission policies let the operator raise the request of claims that have opted in, up to their
-// limit, and change its annotations; each other change is refused, by the API server itself.
+// The admission policies let the operator raise the request of claims that have opted in, up to
+// their limit, and change its annotations; each other change is refused, by the API server itself.
 func TestGrowPolicies(t *testing.T) {
 	t.Parallel()
 	s := newNamespace(t)
