@@ -40,7 +40,9 @@ func TestTerminalRecordsCommands(t *testing.T) {
 	must.Value(terminal.Run(t.Context(), `printf '[--] 1 s'; sleep 0.2; printf '\r\033[Kdone\n'`, time.Millisecond))(t)
 	// A character whose bytes arrive one after another.
 	must.Value(terminal.Run(t.Context(), `printf '\342'; sleep 0.2; printf '\206\222 2\n'`, 0))(t)
-	cast := must.Value(terminal.Close())(t)
+	var file bytes.Buffer
+	must.Succeed(t, must.Value(terminal.Close())(t).Write(&file))
+	cast := must.Value(Read(&file))(t)
 	text := must.Value(cast.Text())(t)
 	for _, want := range []string{"\n→ grün\n$ printf", "\ndone\n$", "\n→ 2\n$"} {
 		if !strings.Contains(text, want) {
