@@ -30,6 +30,7 @@ func TestCinder(t *testing.T) {
 		}
 	})
 	t.Run("delayed notification", c.testDelayedNotification) // not in parallel: it pauses nova-compute
+	t.Run("woken", c.testWoken)                              // not in parallel: it restarts kubelet
 	t.Run("in-tree class", c.testInTreeClass)
 	for _, fs := range []string{"ext3", "ext4", "xfs"} {
 		t.Run(fs, c.testGrowth)
