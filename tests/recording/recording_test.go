@@ -64,6 +64,15 @@ func TestTerminalEndsItsWaits(t *testing.T) {
 	if _, err := terminal.Run(ctx, "sleep 60", 0); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a command that hangs: got %v, want the end of the context", err)
 	}
+	// The shell is a child of what was started, and outlives it.
+	started, end := context.WithCancel(t.Context())
+	terminal = must.Value(Start(started, 40, 10, "sh", "-c", "sh -i; true"))(t)
+	end()
+	select {
+	case <-terminal.done:
+	case <-time.After(time.Minute):
+		t.Error("the terminal is open a minute after the end of its context")
+	}
 	terminal = startShell(t)
 	const want = "the shell has ended"
 	if _, err := terminal.Run(t.Context(), "exit", 0); err == nil || !strings.Contains(err.Error(), want) {
