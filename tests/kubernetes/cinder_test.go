@@ -31,6 +31,7 @@ func TestCinder(t *testing.T) {
 		}
 	})
 	t.Run("delayed notification", c.testDelayedNotification) // not in parallel: it pauses nova-compute
+	t.Run("woken", c.testWoken)                              // not in parallel: it restarts kubelet
 	t.Run("in-tree class", c.testInTreeClass)
 	t.Run("block", c.testBlock)
 	t.Run("infeasible", c.testSizeAboveTheQuota)

@@ -38,9 +38,13 @@ func TestTerminalRecordsCommands(t *testing.T) {
 		t.Errorf("got the output %q, want %q", out, want)
 	}
 	must.Value(terminal.Run(t.Context(), `printf '[--] 1 s'; sleep 0.2; printf '\r\033[Kdone\n'`, time.Millisecond))(t)
-	cast := must.Value(terminal.Close())(t)
+	// A character whose bytes arrive one after another.
+	must.Value(terminal.Run(t.Context(), `printf '\342'; sleep 0.2; printf '\206\222 2\n'`, 0))(t)
+	var file bytes.Buffer
+	must.Succeed(t, must.Value(terminal.Close())(t).Write(&file))
+	cast := must.Value(Read(&file))(t)
 	text := must.Value(cast.Text())(t)
-	for _, want := range []string{"\n→ grün\n$ printf", "\ndone\n$"} {
+	for _, want := range []string{"\n→ grün\n$ printf", "\ndone\n$", "\n→ 2\n$"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the terminal does not show %q:\n%s", want, text)
 		}
@@ -59,6 +63,15 @@ func TestTerminalEndsItsWaits(t *testing.T) {
 	defer cancel()
 	if _, err := terminal.Run(ctx, "sleep 60", 0); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a command that hangs: got %v, want the end of the context", err)
+	}
+	// The shell is a child of what was started, and outlives it.
+	started, end := context.WithCancel(t.Context())
+	terminal = must.Value(Start(started, 40, 10, "sh", "-c", "sh -i; true"))(t)
+	end()
+	select {
+	case <-terminal.done:
+	case <-time.After(time.Minute):
+		t.Error("the terminal is open a minute after the end of its context")
 	}
 	terminal = startShell(t)
 	const want = "the shell has ended"
@@ -83,7 +96,7 @@ func example() Cast {
 		Outputs: []Output{
 			{0, "$ "},
 			{500 * time.Millisecond, "go\r\n"},
-			{600 * time.Millisecond, "\x1b[32mok\x1b[0m   <1 & 2>\r\n"},
+			{600 * time.Millisecond, "\x1b[32mok\x1b[31m!\x1b[0m  <1 & 2>\r\n"},
 			{700 * time.Millisecond, "[#-] half"},
 			{900 * time.Millisecond, "\r\x1b[K"},
 			{901 * time.Millisecond, "[##] all"},
@@ -119,17 +132,16 @@ func TestScreens(t *testing.T) {
 	want := []string{
 		"0s $||||",
 		"500ms $ go||||",
-		"600ms $ go|ok   <1 & 2>|||",
-		"700ms $ go|ok   <1 & 2>|[#-] half||",
-		"901ms $ go|ok   <1 & 2>|[##] all||", // nobody sees the erased line
-		"2.901s $ go|ok   <1 & 2>|grown|$|",  // the pause is shortened
+		"600ms $ go|ok!  <1 & 2>|||",
+		"700ms $ go|ok!  <1 & 2>|[#-] half||",
+		"901ms $ go|ok!  <1 & 2>|[##] all||", // nobody sees the erased line
+		"2.901s $ go|ok!  <1 & 2>|grown|$|",  // the pause is shortened
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got the screens\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	last := screens[len(screens)-1]
-	wantLine := []run{{0, 2, "ok", "#3fb950", false}, {5, 8, "<1 & 2>", "", false}}
-	wantLine[1].width = len(wantLine[1].text)
+	wantLine := []run{{0, 2, "ok", "#3fb950", false}, {2, 1, "!", "#ff7b72", false}, {5, 7, "<1 & 2>", "", false}}
 	if !slices.Equal(last.lines[1], wantLine) || last.lines[2][0] != (run{0, 5, "grown", "", true}) {
 		t.Errorf("got the lines %v, want green and bold text", last.lines)
 	}
@@ -198,7 +210,7 @@ func (s svg) visible(t *testing.T, at *time.Duration) map[int]string {
 		for _, span := range text.Spans {
 			row := int((span.Y - margin) / lineHeight)
 			if show {
-				rows[row] += fmt.Sprintf("%g:%s%s ", (span.X-margin)/charWidth, span.Text, span.Fill)
+				rows[row] += fmt.Sprintf("%.0f:%s%s ", (span.X-margin)/charWidth, span.Text, span.Fill)
 			}
 		}
 	}
@@ -229,7 +241,7 @@ func rowsOf(s screen) map[int]string {
 	rows := map[int]string{}
 	for row, line := range s.lines {
 		for _, r := range line {
-			rows[row] += fmt.Sprintf("%g:%s%s ", float64(r.column), r.text, r.color)
+			rows[row] += fmt.Sprintf("%d:%s%s ", r.column, r.text, r.color)
 		}
 	}
 	return rows
