@@ -26,12 +26,17 @@ type snapshot struct {
 	// The errors of the lists: an object that is in no map then has this error.
 	volumesErr, nodesErr error
 	preloaded            bool
+	around               around
 }
 
 func newSnapshot(r *Reader) *snapshot {
 	return &snapshot{
 		reader: r, volumes: map[string]claim.Reading[*corev1.PersistentVolume]{},
 		nodes: map[string]claim.Reading[*storagev1.CSINode]{}, stats: map[string]claim.Reading[[]PodVolumeStats]{},
+		around: around{
+			classes: map[string]claim.Reading[*storagev1.StorageClass]{},
+			drivers: map[string]claim.Reading[*storagev1.CSIDriver]{},
+		},
 	}
 }
 
@@ -148,6 +153,7 @@ func (s *snapshot) objectsWithPods(
 	if o.Volume.Err != nil {
 		o.Driver.Err = o.Volume.Err // without the PersistentVolume, the driver is not known
 	}
+	s.addAround(ctx, &o)
 	o.ReadAt = s.reader.Now()
 	return o
 }
