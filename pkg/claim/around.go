@@ -67,7 +67,9 @@ func (d *Diagnosis) addAround(o Objects, s *Status) {
 	if !found {
 		return
 	}
-	d.Severity, d.Message = row.Severity, message
+	if d.Message = message; row.Severity.Rank() > d.Severity.Rank() {
+		d.Severity = row.Severity
+	}
 	switch {
 	case d.Kind == KindGrown && row.Severity != SeverityNone:
 		d.Kind, d.Subject, d.Problem = row.Key, row.Subject, row.Meaning
