@@ -143,8 +143,8 @@ func TestKubectlSupportBundleNamesMissingRights(t *testing.T) {
 	}
 }
 
-// The doctor finds no fault of the installation of this cluster, and says what a user without rights
-// lacks.
+// The doctor finds no fault of the installation of this cluster, and says what a user without
+// rights lacks.
 func TestKubectlDoctorChecksTheInstallation(t *testing.T) {
 	t.Parallel()
 	s := newNamespace(t)
