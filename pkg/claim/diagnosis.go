@@ -135,8 +135,8 @@ func diagnoseStep(o Objects, s *Status) Diagnosis {
 		}
 	}
 	d.addCause(s, row)
-	d.addDriverMissing(o, s)
 	d.Next = replacePlaceholders(d.Next, o, s)
+	d.addAround(o, s)
 	return d
 }
 
@@ -197,16 +197,6 @@ func explainRemount(next string, isNeeded bool) string {
 	return next
 }
 
-// addDriverMissing replaces the next step where the node of a running pod has no such driver.
-func (d *Diagnosis) addDriverMissing(o Objects, s *Status) {
-	isNodeStep := strings.HasPrefix(s.Step, "NodeResize") && d.Severity == SeverityWaits
-	if pod, runs := s.RunningPod(); runs && isNodeStep && o.Node.Err == nil && s.Driver != "" && !HasDriver(o, s.Driver) {
-		d.Severity = SeverityStuck
-		d.Problem = "kubelet of " + pod.Node + " does not have the driver " + s.Driver
-		d.Next = "restart the driver's node plugin on " + pod.Node + ", which registers it again"
-	}
-}
-
 // HasDriver reports whether the CSINode of the readings lists the driver.
 func HasDriver(o Objects, driver string) bool {
 	node := o.Node.Value
@@ -252,6 +242,7 @@ func diagnoseGrown(o Objects, s *Status) Diagnosis {
 			grown.Severity = SeverityUnknown
 			grown.Problem += "; its filesystem could not be read"
 		}
+		grown.addAround(o, s)
 		return grown
 	}
 	if s.Missing == 0 && !s.IsReadingOld {
@@ -260,6 +251,7 @@ func diagnoseGrown(o Objects, s *Status) Diagnosis {
 			what = "device"
 		}
 		grown.Problem += ", and so has its " + what
+		grown.addAround(o, s)
 		return grown
 	}
 	if s.IsReadingOld {

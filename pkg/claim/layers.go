@@ -30,8 +30,11 @@ func NewStatus(o Objects) Status {
 	}
 	s.Pods = podsOf(o.Pods.Value)
 	s.Events = eventsOf(o.Events.Value)
-	for _, err := range []error{o.Pods.Err, o.Events.Err, o.Node.Err} {
-		if err != nil {
+	s.ClassExpands, s.Attachments = expandsClass(o), attachmentsOf(o.Attachments.Value)
+	for _, err := range []error{
+		o.Pods.Err, o.Events.Err, o.Node.Err, o.Class.Err, o.CSIDriver.Err, o.Attachments.Err,
+	} {
+		if err != nil && volume.KindOf(err) != volume.KindNotFound {
 			s.Problems = append(s.Problems, err.Error())
 		}
 	}

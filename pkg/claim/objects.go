@@ -21,9 +21,14 @@ type Objects struct {
 	Claim  *corev1.PersistentVolumeClaim
 	Volume Reading[*corev1.PersistentVolume]
 	Node   Reading[*storagev1.CSINode] // of the node of the first running pod
-	Pods   Reading[[]corev1.Pod]       // those that use the claim
-	Events Reading[[]corev1.Event]     // of the claim and of those pods
-	Stats  Reading[*VolumeStats]       // of kubelet
+	// Class is the claim's class; an error of the kind NotFound says that it does not exist, and so
+	// does that of CSIDriver.
+	Class       Reading[*storagev1.StorageClass]
+	CSIDriver   Reading[*storagev1.CSIDriver]
+	Attachments Reading[[]storagev1.VolumeAttachment] // of the volume
+	Pods        Reading[[]corev1.Pod]                 // those that use the claim
+	Events      Reading[[]corev1.Event]               // of the claim and of those pods
+	Stats       Reading[*VolumeStats]                 // of kubelet
 	// Driver has layers of the driver: volume, device, mapping, filesystem. A layer without a State
 	// gets one by comparison with the claim.
 	Driver Reading[[]Layer]

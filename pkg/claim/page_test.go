@@ -25,6 +25,7 @@ func TestPageHasTheTables(t *testing.T) {
 	for heading, want := range map[string]string{
 		"## Read the step":        stepTable(r.Steps),
 		"## The patch is refused": refusalTable(r.Refusals),
+		"## A pod does not start": aroundTable(r.Around),
 		"## The storage system":   errorTable(r.Storage),
 		"## The node":             errorTable(r.Node),
 	} {
@@ -86,6 +87,16 @@ func refusalTable(rows []refusalRow) string {
 	b.WriteString("| message of the API server | what to do |\n|---|---|\n")
 	for _, row := range rows {
 		b.WriteString("| `" + row.Message + "` | " + row.Do + " |\n")
+	}
+	return b.String()
+}
+
+func aroundTable(rows []aroundRow) string {
+	var b strings.Builder
+	b.WriteString("| seen in | meaning | what to do |\n|---|---|---|\n")
+	for _, row := range rows {
+		meaning := strings.NewReplacer("NODE", "the node", "DRIVER", "of the claim", "StorageClass CLASS", "StorageClass")
+		b.WriteString("| " + strings.Join([]string{row.Shown, meaning.Replace(row.Meaning), row.Do}, " | ") + " |\n")
 	}
 	return b.String()
 }

@@ -21,6 +21,7 @@ type remedies struct {
 	Steps    []stepRow    `yaml:"steps"`
 	Remount  string       `yaml:"remount"`
 	Refusals []refusalRow `yaml:"refusals"`
+	Around   []aroundRow  `yaml:"around"`
 	Storage  []errorRow   `yaml:"storage"`
 	Node     []errorRow   `yaml:"node"`
 }
@@ -46,6 +47,17 @@ type stepRow struct {
 type refusalRow struct {
 	Message string `yaml:"message"`
 	Do      string `yaml:"do"`
+}
+
+// aroundRow is what an object around the claim says.
+type aroundRow struct {
+	Key      string   `yaml:"key"`
+	Shown    string   `yaml:"shown"`
+	Subject  string   `yaml:"subject"`
+	Meaning  string   `yaml:"meaning"`
+	Do       string   `yaml:"do"`
+	Severity Severity `yaml:"severity"`
+	Next     string   `yaml:"next"`
 }
 
 // errorRow is an error of the storage system or of the node.

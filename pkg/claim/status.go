@@ -88,9 +88,11 @@ type Status struct {
 	Name      string `json:"name"`
 	Phase     string `json:"phase"`
 	Class     string `json:"class,omitempty"`
-	Driver    string `json:"driver,omitempty"`
-	Volume    string `json:"persistentVolume,omitempty"`
-	Handle    string `json:"volumeHandle,omitempty"`
+	// ClassExpands reports whether the class allows expansion; nil: it could not be read.
+	ClassExpands *bool  `json:"allowVolumeExpansion,omitempty"`
+	Driver       string `json:"driver,omitempty"`
+	Volume       string `json:"persistentVolume,omitempty"`
+	Handle       string `json:"volumeHandle,omitempty"`
 	// Step is the claim's resize status, such as NodeResizePending. It is empty if none runs.
 	Step   string  `json:"step,omitempty"`
 	Layers []Layer `json:"layers"`
@@ -100,10 +102,11 @@ type Status struct {
 	Missing volume.Size `json:"missingBytes,omitempty"`
 	// IsReadingOld reports that bytes are missing by a reading that is older than the last
 	// growth, so that it does not say how large the filesystem is now.
-	IsReadingOld bool        `json:"readingOld,omitempty"`
-	Pods         []Pod       `json:"pods,omitempty"`
-	Conditions   []Condition `json:"conditions,omitempty"`
-	Events       []Event     `json:"events,omitempty"`
+	IsReadingOld bool         `json:"readingOld,omitempty"`
+	Pods         []Pod        `json:"pods,omitempty"`
+	Attachments  []Attachment `json:"attachments,omitempty"` // where they were read
+	Conditions   []Condition  `json:"conditions,omitempty"`
+	Events       []Event      `json:"events,omitempty"`
 	// Problems are readings that failed and belong to no layer, such as those of the events.
 	Problems  []string  `json:"problems,omitempty"`
 	Diagnosis Diagnosis `json:"diagnosis"`

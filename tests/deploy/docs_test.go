@@ -83,7 +83,7 @@ func TestOptionsInTheDocumentation(t *testing.T) {
 			}
 		}
 	}
-	for _, command := range []string{"status", "expand", "doctor"} {
+	for _, command := range []string{"status", "expand", "doctor", "support-bundle"} {
 		var help bytes.Buffer
 		streams := genericiooptions.IOStreams{In: strings.NewReader(""), Out: &help, ErrOut: &help}
 		if code := kubectlplugin.Run(t.Context(), []string{command, "--help"}, streams); code != 0 {

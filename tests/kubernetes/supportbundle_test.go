@@ -3,6 +3,7 @@ package kubernetes_test
 import (
 	"archive/tar"
 	"compress/gzip"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -140,4 +141,36 @@ func TestKubectlSupportBundleNamesMissingRights(t *testing.T) {
 			t.Errorf("%s does not contain %q:\n%s", name, want, files[name])
 		}
 	}
+}
+
+// The doctor finds no fault of the installation of this cluster, and says what a user without
+// rights lacks.
+func TestKubectlDoctorChecksTheInstallation(t *testing.T) {
+	t.Parallel()
+	s := newNamespace(t)
+	s.wantGrowvol(0, []string{
+		"ok     controller", "ok     node plugin", "ok     CSIDriver", "ok     CSINode", "ok     sidecars' rights",
+		"the ServiceAccount growvol/growvol-controller has the rights", "ok     your rights",
+	}, "doctor")
+	s.apply(`apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: ` + s.name + `}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: ` + s.name + `}]
+`)
+	t.Cleanup(func() {
+		s.must(kubectl(context.WithoutCancel(t.Context()), "delete", "clusterrolebinding", s.name))
+	})
+	s.wantGrowvol(0, []string{
+		"warn   your rights", "patch persistentvolumeclaims", "the right to create subjectaccessreviews",
+		"the right to get csidrivers.storage.k8s.io is missing",
+	}, "doctor", "--as="+s.name)
+}
+
+// A class that does not allow expansion is part of the sentence of status.
+func TestKubectlStatusNamesTheClass(t *testing.T) {
+	t.Parallel()
+	s := newNamespace(t)
+	s.createClaim(claim{name: "fixed", class: classFixed, size: "1Gi"})
+	s.wantGrowvol(0, []string{"does not allow expansion", "kubectl patch storageclass " + classFixed}, "status", "fixed")
 }

@@ -189,7 +189,7 @@ func TestBundleHasWhatConcernsTheClaims(t *testing.T) {
 		"claims/persistentvolumeclaims.yaml":                  {"name: data"},
 		"claims/persistentvolumes.yaml":                       {"name: pv-data"},
 		"claims/volumeattachments.yaml":                       {"csi-1", "attachError"},
-		"claims/pods.yaml":                                    {"name: db-0", "claimName: data", "mountPath: /data", "name: config"},
+		"claims/pods.yaml":                                    {"name: db-0", "claimName: data", "name: config"},
 		"claims/events.yaml":                                  {"claim-event", "mount-event"},
 		"doctor.txt":                                          {"doctor-text"},
 		"status.json":                                         {"1152921504606846976"},

@@ -331,7 +331,7 @@ func TestFaults(t *testing.T) {
 		},
 		"right of a sidecar": {
 			func(c *cluster) { c.lacking = "patch persistentvolumeclaims/status" },
-			VerdictFail, "sidecars' rights", "csi/growvol-controller lacks rights of csi-resizer (patch persistentvolumeclaims/status)",
+			VerdictFail, "sidecars' rights", "lacks rights of csi-resizer (patch persistentvolumeclaims/status)",
 		},
 		"another ServiceAccount": {
 			func(c *cluster) { c.deployment.Spec.Template.Spec.ServiceAccountName = "default" },

@@ -16,27 +16,11 @@ import (
 // checkOptions compares the options of the sidecars with those that the chart always sets, and the
 // sockets with the plugin's. This file has the checks of options that must fit to each other.
 func (d *Doctor) checkOptions(in *installation) []Check {
-	const name, again = "sidecars", "install the chart again: helm upgrade"
+	const name = "sidecars"
 	var checks []Check
 	if in.controller != nil {
 		pod := &in.controller.Spec.Template.Spec
-		for _, sidecar := range slices.Sorted(maps.Keys(d.Options)) {
-			c := pluginpod.FindContainer(pod, sidecar)
-			if c == nil {
-				continue
-			}
-			var lacking []string
-			for _, want := range d.Options[sidecar] {
-				if key, value, _ := strings.Cut(strings.TrimLeft(want, "-"), "="); !hasOption(c, key, value) {
-					lacking = append(lacking, want)
-				}
-			}
-			if len(lacking) > 0 {
-				checks = append(checks, warn(name, fmt.Sprintf("%s lacks %s, which the chart sets",
-					sidecar, strings.Join(lacking, " ")), again))
-			}
-		}
-		checks = append(checks, checkSockets(pod)...)
+		checks = append(d.checkChartOptions(pod), checkSockets(pod)...)
 	}
 	if in.node == nil {
 		return checks
@@ -51,6 +35,26 @@ func (d *Doctor) checkOptions(in *installation) []Check {
 			checks = append(checks, fail(name, fmt.Sprintf("node-driver-registrar gives kubelet the socket %q, and the pod has "+
 				"no such directory of the node: kubelet does not reach the plugin", registered),
 				"set the chart's kubeletDir to kubelet's --root-dir: helm upgrade"))
+		}
+	}
+	return checks
+}
+
+// checkChartOptions checks that the sidecars of the controller have the options of the chart.
+func (d *Doctor) checkChartOptions(pod *corev1.PodSpec) []Check {
+	var checks []Check
+	for _, sidecar := range slices.Sorted(maps.Keys(d.Options)) {
+		c := pluginpod.FindContainer(pod, sidecar)
+		if c == nil {
+			continue
+		}
+		lacking := slices.DeleteFunc(slices.Clone(d.Options[sidecar]), func(want string) bool {
+			key, value, _ := strings.Cut(strings.TrimLeft(want, "-"), "=")
+			return hasOption(c, key, value)
+		})
+		if len(lacking) > 0 {
+			checks = append(checks, warn("sidecars", fmt.Sprintf("%s lacks %s, which the chart sets",
+				sidecar, strings.Join(lacking, " ")), "install the chart again: helm upgrade"))
 		}
 	}
 	return checks

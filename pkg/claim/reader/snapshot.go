@@ -28,6 +28,7 @@ type snapshot struct {
 	// The errors of the lists: an object that is in no map then has this error.
 	volumesErr, nodesErr error
 	preloaded            bool
+	around               around
 }
 
 func newSnapshot(r *Reader) *snapshot {
@@ -35,6 +36,10 @@ func newSnapshot(r *Reader) *snapshot {
 		reader: r, volumes: map[string]claim.Reading[*corev1.PersistentVolume]{},
 		nodes: map[string]claim.Reading[*storagev1.CSINode]{}, stats: map[string]claim.Reading[[]PodVolumeStats]{},
 		layers: map[DriverVolume]claim.Reading[[]claim.Layer]{},
+		around: around{
+			classes: map[string]claim.Reading[*storagev1.StorageClass]{},
+			drivers: map[string]claim.Reading[*storagev1.CSIDriver]{},
+		},
 	}
 }
 
@@ -189,6 +194,7 @@ func (s *snapshot) objectsWithPods(
 	if o.Driver = s.driverLayers(ctx, o.Volume.Value, node); o.Volume.Err != nil {
 		o.Driver.Err = o.Volume.Err // without the PersistentVolume, the driver is not known
 	}
+	s.addAround(ctx, &o)
 	o.ReadAt = s.reader.Now()
 	return o
 }

@@ -112,7 +112,7 @@ func secretTexts() map[string]string {
 		"private key without end": "visible\n-----BEGIN " + "PRIVATE KEY-----\n" + word + "\nx",
 		"private key in JSON":     `visible {"a":"` + strings.ReplaceAll(pem(), "\n", `\n`) + `"} visible`,
 		"long random word":        "visible " + random + " visible",
-		"clouds.yaml":             "visible\nclouds:\n  west:\n    auth: {user: " + word + "}\n    x: " + word + "\nvisible: 1",
+		"clouds.yaml":             "visible\nclouds:\n  west:\n    x: " + word + "\nvisible: 1",
 		"indented clouds.yaml":    "visible: |\n  clouds:\n    west:\n\n      auth:\n        x: " + word + "\n  visible: 1",
 		"cloud.conf":              "[Global]\nusername=visible\npassword=" + word + "\nvisible=1",
 		"hash of a password":      "visible $6$saltsalt$" + strings.Repeat("aB3", 12) + " visible",
