@@ -242,11 +242,12 @@ func stepBackSize(request, capacity volume.Size) string {
 // diagnoseGrown returns the diagnosis of a claim that has the requested size: whether its
 // filesystem has it too.
 func diagnoseGrown(o Objects, s *Status) Diagnosis {
-	capacity, stats := Capacity(o.Claim), o.Stats.Value
+	capacity := Capacity(o.Claim)
+	_, size, _ := shortage(o)
 	grown := Diagnosis{
 		Severity: SeverityNone, Kind: KindGrown, Problem: "nothing is stuck: the claim has " + capacity.String(),
 	}
-	if stats == nil {
+	if size == 0 {
 		if s.Driver != "" || o.Volume.Err != nil {
 			grown.Severity = SeverityUnknown
 			grown.Problem += "; its filesystem could not be read"
@@ -264,14 +265,14 @@ func diagnoseGrown(o Objects, s *Status) Diagnosis {
 	if s.IsReadingOld {
 		return Diagnosis{
 			Severity: SeverityWaits, Kind: KindReadingOld, Subject: "filesystem", Since: statusTime(o.Claim),
-			Problem: "kubelet's reading is older than the growth of the claim to " + capacity.String(),
+			Problem: "the reading of the filesystem is older than the growth of the claim to " + capacity.String(),
 			Next:    "read the status again in a minute",
 		}
 	}
 	return Diagnosis{
 		Severity: SeverityStuck, Kind: KindFilesystemShort, Subject: "filesystem", Since: statusTime(o.Claim),
 		Problem: fmt.Sprintf("Kubernetes says that the claim has %s, but the filesystem has %s: at least %s are missing",
-			capacity, stats.Capacity, s.Missing),
+			capacity, size, s.Missing),
 		Next: "delete the pod, so that the driver grows the filesystem when it mounts it; " +
 			"if it stays, read the log of the driver's node plugin",
 	}

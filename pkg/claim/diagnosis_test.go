@@ -142,7 +142,7 @@ func TestSentences(t *testing.T) {
 		},
 		"reading older than the growth": {
 			short(now.Add(-10 * time.Second)),
-			SeverityWaits, "filesystem for 10s: kubelet's reading is older than the growth of the claim to 1 GiB " +
+			SeverityWaits, "filesystem for 10s: the reading of the filesystem is older than the growth of the claim to 1 GiB " +
 				"(next step: read the status again in a minute)",
 		},
 		"unseen": {

@@ -38,8 +38,8 @@ func NewStatus(o Objects) Status {
 	if o.Stats.Value != nil && !isBlock(c) {
 		s.Usage = o.Stats.Value.usage()
 	}
-	if missing := missingBytes(o); missing > 0 && c.Status.Phase == corev1.ClaimBound {
-		if s.IsReadingOld = !isReadAfterGrowth(o); !s.IsReadingOld {
+	if missing, _, isOld := shortage(o); missing > 0 && c.Status.Phase == corev1.ClaimBound {
+		if s.IsReadingOld = isOld; !isOld {
 			s.Missing = missing
 		}
 	}
@@ -192,8 +192,13 @@ func storageLayers(o Objects, s *Status) []Layer {
 		switch {
 		case read >= 0:
 			*l = o.Driver.Value[read]
+			if l.State == "" {
+				l.State = driverState(o, s, l)
+			}
 		case isBlock(o.Claim) && (l.Name == LayerMapping || l.Name == LayerFilesystem):
 			*l = Layer{Name: l.Name, State: StateAbsent, Source: "raw block volume"}
+		case l.Name == LayerMapping && driverLayer(o, LayerDevice) != nil && o.Driver.Err == nil:
+			*l = Layer{Name: l.Name, State: StateAbsent, Source: "not encrypted on the node"}
 		case l.Name == LayerFilesystem, l.Name == LayerDevice && isBlock(o.Claim):
 			*l = statsLayer(o, s, l.Name)
 		default:
@@ -201,6 +206,24 @@ func storageLayers(o Objects, s *Status) []Layer {
 		}
 	}
 	return layers
+}
+
+// driverState returns how the size that the driver has read compares with the claim. Below the
+// volume a header may be missing from the size, and a filesystem may leave out its last blocks.
+func driverState(o Objects, s *Status, l *Layer) LayerState {
+	size := l.Size
+	if l.Name != LayerVolume {
+		size += MaxUnused
+	}
+	switch {
+	case size >= Request(o.Claim):
+		return StateOK
+	case size < Capacity(o.Claim) && isAfterGrowth(o, l.ReadAt):
+		return StateShort
+	case s.Diagnosis.Severity == SeverityStuck:
+		return StateFailed
+	}
+	return StateWaits
 }
 
 func driverSource(s *Status) string { return "driver " + cmp.Or(s.Driver, "(unknown)") }

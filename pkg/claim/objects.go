@@ -24,7 +24,9 @@ type Objects struct {
 	Pods   Reading[[]corev1.Pod]       // those that use the claim
 	Events Reading[[]corev1.Event]     // of the claim and of those pods
 	Stats  Reading[*VolumeStats]       // of kubelet
-	Driver Reading[[]Layer]            // of the driver: volume, device, mapping, filesystem
+	// Driver has layers of the driver: volume, device, mapping, filesystem. A layer without a State
+	// gets one by comparison with the claim.
+	Driver Reading[[]Layer]
 	ReadAt time.Time
 }
 

@@ -14,6 +14,33 @@ import (
 // how much smaller a filesystem is than its claim says.
 const MaxUnused = 32 * volume.MiB
 
+// shortage returns how many bytes of the claim's size its filesystem, or the device of a raw block
+// volume, lacks at least, by the driver's reading if there is one, otherwise by kubelet's. size is
+// what was read. isOld reports that the reading is older than the last growth of the claim, so that
+// it does not say what is missing now.
+func shortage(o Objects) (missing, size volume.Size, isOld bool) {
+	name := LayerFilesystem
+	if isBlock(o.Claim) {
+		name = LayerDevice
+	}
+	readAt := time.Time{}
+	if l := driverLayer(o, name); l != nil {
+		missing, size, readAt = max(0, Capacity(o.Claim)-l.Size-MaxUnused), l.Size, l.ReadAt
+	} else if stats := o.Stats.Value; stats != nil {
+		missing, size, readAt = missingBytes(o), stats.Capacity, stats.ReadAt
+	}
+	return missing, size, missing > 0 && !isAfterGrowth(o, readAt)
+}
+
+// driverLayer returns the layer of that name that the driver has read, or nil.
+func driverLayer(o Objects, name LayerName) *Layer {
+	i := slices.IndexFunc(o.Driver.Value, func(l Layer) bool { return l.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &o.Driver.Value[i]
+}
+
 // missingBytes returns how many bytes of the claim's size its filesystem, or the device of a raw
 // block volume, lacks at least. It is 0 if nothing is known to be missing.
 //
@@ -35,13 +62,13 @@ func missingBytes(o Objects) volume.Size {
 	return capacity - size
 }
 
-// maxClockSkew is the assumed difference between the clocks of a node, which dates the reading of
-// kubelet, and of the API server, which dates the growth.
+// maxClockSkew is the assumed difference between the clocks of a node, which dates the readings,
+// and of the API server, which dates the growth.
 const maxClockSkew = 10 * time.Second
 
-// isReadAfterGrowth reports whether kubelet's reading is newer than the claim's capacity. An older
-// one shows the filesystem before its growth.
-func isReadAfterGrowth(o Objects) bool { return IsAfterGrowth(o.Claim, o.Stats.Value.ReadAt) }
+// isAfterGrowth reports whether a reading is newer than the claim's capacity. An older one shows
+// the filesystem before its growth.
+func isAfterGrowth(o Objects, readAt time.Time) bool { return IsAfterGrowth(o.Claim, readAt) }
 
 // IsAfterGrowth reports whether a time of a node's clock is after the last change of the claim's
 // capacity. The claim must have its managedFields.

@@ -98,7 +98,7 @@ type Status struct {
 	// Missing is how many bytes of the claim's size the filesystem lacks at least, or the device
 	// of a raw block volume, by a reading that is newer than the last growth.
 	Missing volume.Size `json:"missingBytes,omitempty"`
-	// IsReadingOld reports that bytes are missing by a reading of kubelet that is older than the last
+	// IsReadingOld reports that bytes are missing by a reading that is older than the last
 	// growth, so that it does not say how large the filesystem is now.
 	IsReadingOld bool        `json:"readingOld,omitempty"`
 	Pods         []Pod       `json:"pods,omitempty"`

@@ -39,7 +39,9 @@ type plugin struct {
 	genericiooptions.IOStreams
 	config *genericclioptions.ConfigFlags
 	now    func() time.Time
-	getenv func(string) string
+	// driverNamespace is the namespace of growvol's release; empty: all are searched.
+	driverNamespace string
+	getenv          func(string) string
 	// newClients connects to the cluster of the command line. Tests replace it.
 	newClients func() (clients, error)
 }
@@ -48,6 +50,7 @@ type plugin struct {
 type clients struct {
 	kubernetes kubernetes.Interface
 	stats      reader.Stats
+	driver     reader.Driver // nil: no driver gives readings
 	nodes      doctor.NodeReader
 }
 
@@ -89,6 +92,8 @@ func (p *plugin) newRoot() *cobra.Command {
 	root.SetOut(p.Out)
 	root.SetErr(p.ErrOut)
 	p.config.AddFlags(root.PersistentFlags())
+	root.PersistentFlags().StringVar(&p.driverNamespace, "driver-namespace", "",
+		"namespace in which growvol is installed; empty: find it, which needs the right to list pods in all namespaces")
 	root.AddCommand(p.newStatusCommand(), p.newExpandCommand(), p.newDoctorCommand())
 	return root
 }
@@ -107,6 +112,7 @@ func (p *plugin) connect() (clients, error) {
 	nodes := client.CoreV1().RESTClient()
 	return clients{
 		kubernetes: client, stats: reader.Kubelet{Client: nodes}, nodes: doctor.Proxy{Client: nodes},
+		driver: driverReadings{kubernetes: client, namespace: p.driverNamespace},
 	}, nil
 }
 
@@ -118,7 +124,7 @@ func (p *plugin) newReader() (r *reader.Reader, namespace string, err error) {
 		return nil, "", err
 	}
 	namespace, _, err = p.config.ToRawKubeConfigLoader().Namespace()
-	return &reader.Reader{Client: c.kubernetes, Stats: c.stats, Now: p.now}, namespace, err
+	return &reader.Reader{Client: c.kubernetes, Stats: c.stats, Driver: c.driver, Now: p.now}, namespace, err
 }
 
 // printf prints to the standard output. A terminal that is gone cannot show the error of a write.

@@ -23,9 +23,15 @@ import (
 // Driver gives the readings of a CSI driver: the size of the volume in the storage system, of the
 // device and the mapping on the node, and of the filesystem.
 type Driver interface {
-	// ReadLayers returns the layers of the volume that the driver can read. node is the node
-	// that has the volume, or empty.
-	ReadLayers(ctx context.Context, driver, handle, node string) ([]claim.Layer, error)
+	// ReadLayers returns for each of the volumes the layers that the driver has read, and the error of
+	// the others.
+	ReadLayers(ctx context.Context, volumes []DriverVolume) []claim.Reading[[]claim.Layer]
+}
+
+// DriverVolume is a volume of a CSI driver.
+type DriverVolume struct {
+	Driver, Handle string
+	Node           string // the Kubernetes node that has the volume; empty: none
 }
 
 // Reader reads claims.
@@ -100,6 +106,7 @@ func (r *Reader) Statuses(ctx context.Context, claims []corev1.PersistentVolumeC
 		eventsOf[uid] = append(eventsOf[uid], events.Value[i])
 	}
 	s.readNodes(ctx, claims, pods)
+	s.readDrivers(ctx, claims, pods)
 	statuses := make([]claim.Status, 0, len(claims))
 	for i := range claims {
 		c := &claims[i]
@@ -217,21 +224,6 @@ func AccessError(err error, verb, resource, namespace string) error {
 		return volume.Errorf(volume.KindInvalid, "%w", err)
 	}
 	return volume.Errorf(volume.KindUnavailable, "cannot %s %s: %w", verb, resource, err)
-}
-
-// driverLayers returns the driver's readings of the volume.
-func (r *Reader) driverLayers(
-	ctx context.Context, pv *corev1.PersistentVolume, node string,
-) claim.Reading[[]claim.Layer] {
-	switch {
-	case pv == nil || pv.Spec.CSI == nil:
-		return claim.Reading[[]claim.Layer]{}
-	case r.Driver == nil:
-		return claim.Reading[[]claim.Layer]{Err: volume.Errorf(volume.KindUnsupported,
-			"the driver gives no readings to this program")}
-	}
-	layers, err := r.Driver.ReadLayers(ctx, pv.Spec.CSI.Driver, pv.Spec.CSI.VolumeHandle, node)
-	return claim.Reading[[]claim.Layer]{Value: layers, Err: err}
 }
 
 // nodeOf returns the node of the first pod that has one and has not ended.

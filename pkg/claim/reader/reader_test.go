@@ -115,11 +115,18 @@ func TestStatusReadsAllObjects(t *testing.T) {
 // driverLayers is a driver that gives readings.
 type driverLayers []claim.Layer
 
-func (d driverLayers) ReadLayers(_ context.Context, _, handle, node string) ([]claim.Layer, error) {
-	if handle != "handle-data" || node != "node1" {
-		return nil, volume.Errorf(volume.KindNotFound, "no volume %s on %s", handle, node)
+func (d driverLayers) ReadLayers(
+	_ context.Context, volumes []reader.DriverVolume,
+) []claim.Reading[[]claim.Layer] {
+	var all []claim.Reading[[]claim.Layer]
+	for _, v := range volumes {
+		r := claim.Reading[[]claim.Layer]{Value: d}
+		if v != (reader.DriverVolume{Driver: "loop.growvol.io", Handle: "handle-data", Node: "node1"}) {
+			r = claim.Reading[[]claim.Layer]{Err: volume.Errorf(volume.KindNotFound, "no volume %+v", v)}
+		}
+		all = append(all, r)
 	}
-	return d, nil
+	return all
 }
 
 func TestStatusHasTheDriversReadings(t *testing.T) {

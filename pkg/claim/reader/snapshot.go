@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/growvol/growvol/pkg/claim"
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 // maxNodesAtOnce bounds the nodes that are read at the same time.
@@ -23,6 +24,7 @@ type snapshot struct {
 	volumes map[string]claim.Reading[*corev1.PersistentVolume]
 	nodes   map[string]claim.Reading[*storagev1.CSINode]
 	stats   map[string]claim.Reading[[]PodVolumeStats]
+	layers  map[DriverVolume]claim.Reading[[]claim.Layer]
 	// The errors of the lists: an object that is in no map then has this error.
 	volumesErr, nodesErr error
 	preloaded            bool
@@ -32,6 +34,7 @@ func newSnapshot(r *Reader) *snapshot {
 	return &snapshot{
 		reader: r, volumes: map[string]claim.Reading[*corev1.PersistentVolume]{},
 		nodes: map[string]claim.Reading[*storagev1.CSINode]{}, stats: map[string]claim.Reading[[]PodVolumeStats]{},
+		layers: map[DriverVolume]claim.Reading[[]claim.Layer]{},
 	}
 }
 
@@ -109,6 +112,45 @@ func (s *snapshot) readNodes(ctx context.Context, claims []corev1.PersistentVolu
 	_ = group.Wait() // each error is in its reading
 }
 
+// readDrivers reads the layers of the claims' volumes from their drivers, all in one call.
+func (s *snapshot) readDrivers(ctx context.Context, claims []corev1.PersistentVolumeClaim, pods podIndex) {
+	if s.reader.Driver == nil {
+		return
+	}
+	var volumes []DriverVolume
+	for i := range claims {
+		pv := s.volume(ctx, claims[i].Spec.VolumeName).Value
+		if pv != nil && pv.Spec.CSI != nil {
+			volumes = append(volumes, driverVolume(pv, nodeOf(pods.using(&claims[i]).Value)))
+		}
+	}
+	for i, layers := range s.reader.Driver.ReadLayers(ctx, volumes) {
+		s.layers[volumes[i]] = layers
+	}
+}
+
+func driverVolume(pv *corev1.PersistentVolume, node string) DriverVolume {
+	return DriverVolume{Driver: pv.Spec.CSI.Driver, Handle: pv.Spec.CSI.VolumeHandle, Node: node}
+}
+
+// driverLayers returns the driver's readings of the volume.
+func (s *snapshot) driverLayers(
+	ctx context.Context, pv *corev1.PersistentVolume, node string,
+) claim.Reading[[]claim.Layer] {
+	switch {
+	case pv == nil || pv.Spec.CSI == nil:
+		return claim.Reading[[]claim.Layer]{}
+	case s.reader.Driver == nil:
+		return claim.Reading[[]claim.Layer]{Err: volume.Errorf(volume.KindUnsupported,
+			"the driver gives no readings to this program")}
+	}
+	v := driverVolume(pv, node)
+	if _, known := s.layers[v]; !known {
+		s.layers[v] = s.reader.Driver.ReadLayers(ctx, []DriverVolume{v})[0]
+	}
+	return s.layers[v]
+}
+
 // nodeStats returns the stats of the claim's volume, as kubelet of the node reports them.
 func (s *snapshot) nodeStats(
 	ctx context.Context, c *corev1.PersistentVolumeClaim, node string,
@@ -144,8 +186,7 @@ func (s *snapshot) objectsWithPods(
 	if o.Stats = s.nodeStats(ctx, c, node); pods.Err != nil {
 		o.Stats.Err = pods.Err // without the pods, the node is not known
 	}
-	o.Driver = s.reader.driverLayers(ctx, o.Volume.Value, node)
-	if o.Volume.Err != nil {
+	if o.Driver = s.driverLayers(ctx, o.Volume.Value, node); o.Volume.Err != nil {
 		o.Driver.Err = o.Volume.Err // without the PersistentVolume, the driver is not known
 	}
 	o.ReadAt = s.reader.Now()

@@ -151,7 +151,7 @@ func (c *Client) ReadVolumes(ctx context.Context, ids []string) (readings.Answer
 // noPodError is the error for a driver without a pod that gives readings.
 func (c *Client) noPodError(where string) error {
 	return volume.Errorf(volume.KindNotFound, "no pod of the driver %s gives readings: %s", c.opts.Driver, where).
-		WithRemedy("install the chart of the driver with readings.enabled: true")
+		WithRemedy("if it is a driver of growvol, install its chart with readings.enabled: true")
 }
 
 // readFirst returns the answer of the first pod that gives one.
