@@ -161,7 +161,13 @@ growvol_operator_grow_requested_bytes_total 3.221225472e+09
 
 // The cache has the claim from before the last growth, which the API server and the node have.
 func TestStaleCacheDoesNotGrowAgain(t *testing.T) {
-	r := newRig(t, interceptor.Funcs{})
+	patches := 0
+	r := newRig(t, interceptor.Funcs{
+		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, _ ...client.PatchOption) error {
+			patches++
+			return c.Patch(ctx, o, p)
+		},
+	})
 	stale := r.claim("data")
 	r.observe("data")
 	r.observe("data")
@@ -175,7 +181,9 @@ func TestStaleCacheDoesNotGrowAgain(t *testing.T) {
 			Layers: []readings.Layer{v.size}, Usage: &v.usage, // of 10 GiB: before the growth
 		}})
 	}
-	r.wantRequest("data", 11)
+	if r.wantRequest("data", 11); patches != 1 {
+		t.Errorf("got %d patches, want only that of the growth", patches)
+	}
 }
 
 func TestCooldownSurvivesARestart(t *testing.T) {

@@ -104,13 +104,16 @@ type decision struct {
 
 // decide returns what happens to the claim.
 func decide(s subject) decision {
+	if s.claim.DeletionTimestamp != nil {
+		return decision{verdict: verdictOff, isQuiet: true}
+	}
 	a := annotationsOf(s.claim, s.class)
 	isEnabled, err := a.isEnabled()
 	if err != nil {
 		return decision{verdict: verdictInvalid, key: err.Error(), note: fixAnnotation(err)}
 	}
 	if !isEnabled {
-		return decision{verdict: verdictOff}
+		return decision{verdict: verdictOff, isQuiet: true}
 	}
 	values, err := a.settings(s.cooldown)
 	if err != nil {
@@ -144,7 +147,7 @@ func fixAnnotation(err error) string {
 
 func withoutLimit(values settings) decision {
 	if !values.isOwn { // as with pvc-autoresizer, a class opts in for the claims that have a limit
-		return decision{verdict: verdictOff}
+		return decision{verdict: verdictOff, isQuiet: true}
 	}
 	return decision{
 		verdict: verdictInvalid, key: "no limit",
@@ -157,8 +160,6 @@ func withoutLimit(values settings) decision {
 func (s *subject) obstacle() string {
 	c := s.claim
 	switch {
-	case c.DeletionTimestamp != nil:
-		return "it is being deleted"
 	case c.Spec.VolumeMode != nil && *c.Spec.VolumeMode != corev1.PersistentVolumeFilesystem:
 		return "it is a raw block volume, of which nobody knows how full it is"
 	case c.Status.Phase != corev1.ClaimBound || c.Spec.VolumeName == "" || claim.Capacity(c) == 0:

@@ -199,7 +199,7 @@ func TestClaimsThatCannotGrow(t *testing.T) {
 			[]string{"not bound"},
 		},
 		{"without capacity", func(s *subject) { s.claim.Status.Capacity = nil }, verdictIneligible, 0, []string{"not bound"}},
-		{"deleted", func(s *subject) { s.claim.DeletionTimestamp = &now }, verdictIneligible, 0, []string{"being deleted"}},
+		{"deleted", func(s *subject) { s.claim.DeletionTimestamp = &now }, verdictOff, 0, nil},
 		{"no class", func(s *subject) { s.class = nil }, verdictIneligible, 0, []string{"does not exist"}},
 		{
 			"fixed",

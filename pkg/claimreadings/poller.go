@@ -52,7 +52,7 @@ type Observer interface {
 	// Observe receives each reading of a claim with an interval. It returns after which time the next
 	// one is needed, if that is earlier; otherwise zero. Calls are concurrent.
 	Observe(ctx context.Context, r Reading) time.Duration
-	// Retain drops what is known of all other claims.
+	// Retain drops what is known of all claims but these, which the observer needs.
 	Retain(claims map[types.NamespacedName]types.UID)
 }
 

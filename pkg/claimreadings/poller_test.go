@@ -156,7 +156,8 @@ func (r *rig) run(t *testing.T, d time.Duration) {
 func TestNodesAreReadAtTheirInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o, slow := &observer{interval: 10 * time.Second}, &observer{interval: time.Minute}
-		r := newRig([]Observer{o, slow}, slices.Concat(objectsOf("data", "node1", driver), objectsOf("logs", "node1", driver),
+		idle := &observer{}
+		r := newRig([]Observer{o, slow, idle}, slices.Concat(objectsOf("data", "node1", driver), objectsOf("logs", "node1", driver),
 			objectsOf("foreign", "node3", "ebs.csi.aws.com"))...)
 		r.run(t, time.Minute)
 		if got := r.plugins.count("node1"); got != 6 {
@@ -168,6 +169,9 @@ func TestNodesAreReadAtTheirInterval(t *testing.T) {
 		if len(o.seen) != 12 || o.seen[0].Volume == nil || o.seen[0].Node != "node1" ||
 			o.seen[0].Volume.ID != "vol-"+o.seen[0].Claim.Name {
 			t.Errorf("got %d readings of two claims, the first is %+v, want 12", len(o.seen), o.seen[0])
+		}
+		if len(idle.seen) != 0 || len(idle.retained) != 0 {
+			t.Errorf("an observer that needs no claim got %d readings of %v", len(idle.seen), idle.retained)
 		}
 		if len(o.retained) != 2 || o.retained[types.NamespacedName{Namespace: "app", Name: "data"}] != "uid-data" {
 			t.Errorf("got the claims %v, want data and logs", o.retained)

@@ -30,10 +30,14 @@ func (p *Poller) list(ctx context.Context, now time.Time) error {
 	if err := p.Client.List(ctx, &claims, client.UnsafeDisableDeepCopy); err != nil {
 		return fmt.Errorf("list claims: %w", err)
 	}
-	found, all := map[string]*node{}, map[types.NamespacedName]types.UID{}
+	found := map[string]*node{}
+	needed := make([]map[types.NamespacedName]types.UID, len(p.Observers))
+	for i := range needed {
+		needed[i] = map[types.NamespacedName]types.UID{}
+	}
 	for i := range claims.Items {
 		c := &claims.Items[i]
-		interval := p.interval(ctx, c)
+		interval, observers := p.interval(ctx, c)
 		if interval == 0 {
 			continue
 		}
@@ -43,29 +47,35 @@ func (p *Poller) list(ctx context.Context, now time.Time) error {
 		}
 		name := client.ObjectKeyFromObject(c)
 		for _, node := range nodes {
-			all[name] = c.UID
 			addTarget(found, node, interval, target{claim: name, uid: c.UID, handle: handle})
+			for _, observer := range observers {
+				needed[observer][name] = c.UID
+			}
 		}
 	}
 	p.replace(found, now)
-	for _, observer := range p.Observers {
-		observer.Retain(all)
+	for i, observer := range p.Observers {
+		observer.Retain(needed[i])
 	}
 	return nil
 }
 
-// interval returns how often the observers need the claim, or 0.
-func (p *Poller) interval(ctx context.Context, c *corev1.PersistentVolumeClaim) time.Duration {
+// interval returns how often the observers need the claim, or 0, and which of them do.
+func (p *Poller) interval(
+	ctx context.Context, c *corev1.PersistentVolumeClaim,
+) (interval time.Duration, observers []int) {
 	if c.Status.Phase != corev1.ClaimBound || c.Spec.VolumeName == "" || c.DeletionTimestamp != nil {
-		return 0
+		return 0, nil
 	}
-	var interval time.Duration
-	for _, observer := range p.Observers {
-		if i := observer.Interval(ctx, c); i > 0 && (interval == 0 || i < interval) {
-			interval = i
+	for i, observer := range p.Observers {
+		if needed := observer.Interval(ctx, c); needed > 0 {
+			observers = append(observers, i)
+			if interval == 0 || needed < interval {
+				interval = needed
+			}
 		}
 	}
-	return interval
+	return interval, observers
 }
 
 // nodesOf returns the nodes with pods that write to the claim, and the handle of its volume. There

@@ -147,7 +147,7 @@ func TestReasonsOfHealthInTheReference(t *testing.T) {
 func metricsInReference(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	row := regexp.MustCompile("(?m)^\\| `(growvol_[a-z_]+)(?:\\{([a-z,]+)\\})?`")
+	row := regexp.MustCompile("(?m)^\\| `(growvol_[a-z_]+)(?:\\{([a-z_,]+)\\})?`")
 	for _, m := range row.FindAllStringSubmatch(readText(t, "docs/reference.md"), -1) {
 		all[m[1]] = m[2]
 	}

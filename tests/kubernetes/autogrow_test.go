@@ -248,6 +248,14 @@ func TestGrowPolicies(t *testing.T) {
 	for _, name := range []string{"refused", "person"} {
 		s.optIn(name, "40Ti")
 	}
+	// The operator's patch names the request that it has read: the API server refuses it for another
+	// one.
+	_, err := kubectl(t.Context(), "--namespace", s.name, "patch", "pvc", "own", "--type=json", "--patch",
+		`[{"op":"test","path":"/spec/resources/requests/storage","value":"512Mi"},
+		{"op":"replace","path":"/spec/resources/requests/storage","value":"2Gi"}]`)
+	if got := s.request("own"); err == nil || got != "1Gi" {
+		t.Errorf("got the request %s and %v for a patch of an older request, want a refusal", got, err)
+	}
 	s.makeInfeasible("person", "20Ti")
 	s.asOperator(t, "refused", `{"metadata":{"annotations":{"growvol.io/grown-to":"20Ti"}},`+sizePatch("20Ti")+`}`, "")
 	s.makeInfeasible("refused", "")
