@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/growvol/growvol/pkg/version"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -48,7 +49,7 @@ func TestAddonsShareTheSocket(t *testing.T) {
 			p := start(t, c.options, nil)
 			client := addons.NewIdentityClient(p.conn)
 			id, err := client.GetIdentity(t.Context(), &addons.GetIdentityRequest{})
-			if err != nil || id.GetName() != "test.growvol.io" || id.GetVendorVersion() != Version() {
+			if err != nil || id.GetName() != "test.growvol.io" || id.GetVendorVersion() != version.String() {
 				t.Errorf("got identity %v, %v", id, err)
 			}
 			probe, err := client.Probe(t.Context(), &addons.ProbeRequest{})

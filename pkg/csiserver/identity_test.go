@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/growvol/growvol/pkg/version"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -24,7 +25,7 @@ func TestIdentity(t *testing.T) {
 	})
 	info, err := i.GetPluginInfo(t.Context(), nil)
 	if err != nil || info.GetName() != "test.growvol.io" || info.GetVendorVersion() == "" ||
-		info.GetVendorVersion() != Version() {
+		info.GetVendorVersion() != version.String() {
 		t.Errorf("got info %v, %v", info, err)
 	}
 	capabilities, err := i.GetPluginCapabilities(t.Context(), nil)
