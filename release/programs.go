@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/growvol/growvol/release/internal/debian"
 )
 
 // platform is an operating system and an architecture, as Go names them.
@@ -68,15 +71,8 @@ func gccOf(arch string) string {
 // compileCeph builds the controller with the Ceph libraries of the lock, and returns its name. The
 // tag pacific leaves out what Debian 12's librbd lacks.
 func (b build) compileCeph(ctx context.Context, arch string) (string, error) {
-	files, err := b.packages(ctx, setCephDev, arch)
+	root, err := b.unpackCeph(ctx, arch)
 	if err != nil {
-		return "", err
-	}
-	root := filepath.Join(b.work, "ceph-"+arch)
-	if err := os.Mkdir(root, 0o755); err != nil {
-		return "", err
-	}
-	if err := files.Unpack(root); err != nil {
 		return "", err
 	}
 	libraries := filepath.Join(root, "usr", "lib", strings.TrimSuffix(gccOf(arch), "-gcc"))
@@ -85,6 +81,38 @@ func (b build) compileCeph(ctx context.Context, arch string) (string, error) {
 		"CGO_ENABLED": "1", "CC": gccOf(arch), "CGO_CFLAGS": "-O2 -I" + filepath.Join(root, "usr", "include"),
 		"CGO_LDFLAGS": "-O2 -L" + libraries + " -Wl,-rpath-link=" + libraries + ":" + filepath.Join(libraries, "ceph"),
 	}, "-tags=ceph,pacific", "-o", name, "./cmd/growvol-controller")
+}
+
+// unpackCeph returns a directory with the Ceph libraries and headers. Its name depends on the
+// packages alone, because Go compiles again when the compiler's options change.
+func (b build) unpackCeph(ctx context.Context, arch string) (string, error) {
+	lock, err := debian.ReadLock(lockFile)
+	if err != nil {
+		return "", err
+	}
+	selected := lock.Select(setCephDev, arch)
+	sum := sha256.Sum256(fmt.Append(nil, selected))
+	root := filepath.Join(b.mirror.Cache, fmt.Sprintf("%s-%s-%x", setCephDev, arch, sum[:8]))
+	if _, err := os.Stat(root); err == nil {
+		return root, nil
+	}
+	files, err := b.mirror.Tree(ctx, selected)
+	if err != nil {
+		return "", err
+	}
+	unpacked, err := os.MkdirTemp(b.mirror.Cache, "new-")
+	if err != nil {
+		return "", err
+	}
+	if err := files.Unpack(unpacked); err != nil {
+		return "", errors.Join(err, os.RemoveAll(unpacked))
+	}
+	if err := os.Rename(unpacked, root); errors.Is(err, fs.ErrExist) {
+		return root, os.RemoveAll(unpacked) // another build was faster
+	} else if err != nil {
+		return "", errors.Join(err, os.RemoveAll(unpacked))
+	}
+	return root, nil
 }
 
 // output runs a program and returns its standard output.

@@ -50,10 +50,11 @@ prune_images() {
 		done || true # there is none
 }
 
-# start_registry starts the registry in the cluster's namespaces, with which it ends.
+# start_registry starts the registry in the cluster's namespaces, with which it ends. It does not
+# hold the lock of the rig (9).
 start_registry() {
 	! is_registry_up || return 0
-	within setsid nohup "$STATE/bin/registry" -listen "$REGISTRY" -dir "$STATE/registry" >>"$LOG/registry.log" 2>&1 </dev/null &
+	within setsid nohup "$STATE/bin/registry" -listen "$REGISTRY" -dir "$STATE/registry" >>"$LOG/registry.log" 2>&1 </dev/null 9>&- &
 	await 60 "$LOG/registry.log" "" is_registry_up
 }
 
