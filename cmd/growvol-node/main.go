@@ -138,6 +138,8 @@ func newOptions(
 	if c.growOnChange {
 		stopGrow = startGrowOnDeviceChange(ctx, server)
 	}
-	options.Stopping = func(ctx context.Context) { stopReadings(); stopGrow(ctx) }
+	if c.growOnChange || c.VolumesEndpoint != "" {
+		options.Stopping = func(ctx context.Context) { stopReadings(); stopGrow(ctx) }
+	}
 	return options, nil
 }
