@@ -157,7 +157,8 @@ func TestNodesAreReadAtTheirInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o, slow := &observer{interval: 10 * time.Second}, &observer{interval: time.Minute}
 		idle := &observer{}
-		r := newRig([]Observer{o, slow, idle}, slices.Concat(objectsOf("data", "node1", driver), objectsOf("logs", "node1", driver),
+		r := newRig([]Observer{o, slow, idle}, slices.Concat(
+			objectsOf("data", "node1", driver), objectsOf("logs", "node1", driver),
 			objectsOf("foreign", "node3", "ebs.csi.aws.com"))...)
 		r.run(t, time.Minute)
 		if got := r.plugins.count("node1"); got != 6 {

@@ -114,7 +114,7 @@ func TestGrowStopsAtAnInfeasibleSize(t *testing.T) {
 	}
 	s.kubectl("annotate", "--overwrite", "pvc", "data", autogrow.AnnotationEnabled+"=false")
 	s.expandClaim("data", "2Gi")
-	s.wantSize("writer", mountPath, 2*volume.GiB)
+	s.runApp("writer", "await", mountPath, fmt.Sprint(minFilesystemSize(2*volume.GiB)))
 	wantSamePods()
 	s.wantData("writer")
 }
@@ -207,7 +207,7 @@ func TestOperatorGrowsByHalfAStep(t *testing.T) {
 	s.deletePods(operatorPods)
 	s.awaitExpanded("data", "5Gi")
 	s.wantEvent("PersistentVolumeClaim", "data", "GrowthRequested", "half of a step", "5 GiB")
-	s.wantSize("reader", mountPath, 5*volume.GiB)
+	s.runApp("reader", "await", mountPath, fmt.Sprint(minFilesystemSize(5*volume.GiB)))
 }
 
 // policyClass is a class that lets its claims grow to 3 GiB.

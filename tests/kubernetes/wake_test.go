@@ -146,7 +146,7 @@ func TestOperatorRights(t *testing.T) {
 	}
 	for _, denied := range [][]string{
 		{"delete", "pod", "writer"},
-		{"patch", "pvc", "data", "--patch", `{"metadata": {"labels": {"a": "b"}}}`},
+		{"delete", "pvc", "data"},
 		{"get", "secrets"},
 		{"patch", "pod", "writer", "--subresource=status", "--patch", `{"status": {"phase": "Failed"}}`},
 	} {
