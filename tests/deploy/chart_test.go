@@ -123,7 +123,9 @@ commonLabels: {team: storage}
 logFormat: json
 logLevel: debug
 controller:
-  image: {repository: mirror/growvol-controller, digest: "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}
+  image:
+    repository: mirror/growvol-controller
+    digest: "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
   replicas: 3
   extraArgs: [--call-timeout=5m]
   env: [{name: HTTPS_PROXY, value: "http://proxy:3128"}]

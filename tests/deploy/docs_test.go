@@ -2,6 +2,7 @@ package deploy_test
 
 import (
 	"bytes"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -60,6 +61,7 @@ func TestOptionsInTheDocumentation(t *testing.T) {
 		"--retry-interval-max":               true, // of external-resizer, by default
 		"--register-with-taints":             true, // of kubelet
 		"--wait":                             true, // of Helm, where the text explains it
+		"--reuse-values":                     true, // of Helm, where the text explains it
 		"--force":                            true, // of kubectl, where the text explains it
 		"--target":                           true, // of docker build
 		"--strict-topology":                  true, // of csi-provisioner
@@ -93,8 +95,19 @@ func TestOptionsInTheDocumentation(t *testing.T) {
 			known[m[1]] = true
 		}
 	}
+	for _, command := range []string{"build", "push"} {
+		run := exec.CommandContext(t.Context(), "go", "run", "./release", command, "--help")
+		run.Dir = moduleRoot(t)
+		help, err := run.CombinedOutput()
+		if err != nil {
+			t.Fatalf("release %s --help: %v\n%s", command, err, help)
+		}
+		for _, m := range option.FindAllStringSubmatch(string(help), -1) {
+			known["--"+m[1]] = true
+		}
+	}
 	otherPrograms := regexp.MustCompile(
-		`^(k|kubectl|helm|ginkgo|docker|diff|make|sed|openstack|rbd|tests/|-f|--from-file)\b|: \d`)
+		`^(k|kubectl|helm|ginkgo|docker|diff|make|sed|sha256sum|openstack|rbd|tests/|-f|--from-file)\b|: \d`)
 	optionInCode, n := regexp.MustCompile(`(?:^|[\s\[(])(--[a-z][a-z0-9-]+)`), 0
 	for _, page := range readDocuments(t) {
 		for _, code := range page.code() {

@@ -28,7 +28,8 @@ func TestImages(t *testing.T) {
 		{rbd, "growvol-controller-ceph:0.1.0", "growvol-node:0.1.0"},
 		{"backend: loop\nimageRegistry: r:5000/a", "r:5000/a/growvol-controller:0.1.0", "r:5000/a/growvol-node:0.1.0"},
 		{
-			"imageRegistry: r\ncontroller: {cephImage: {tag: v2}}\nnode: {image: {repository: mine/n, digest: '" + digest + "'}}" + rbd,
+			"imageRegistry: r\ncontroller: {cephImage: {tag: v2}}\n" +
+				"node: {image: {repository: mine/n, digest: '" + digest + "'}}" + rbd,
 			"r/growvol-controller-ceph:v2", "r/mine/n@" + digest,
 		},
 		{
