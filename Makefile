@@ -103,7 +103,7 @@ test: setup test-unit test-guest test-system test-devices ## run all tests that 
 
 .PHONY: test-unit
 test-unit: ## test every package on this machine's kernel, with the race detector
-	CGO_ENABLED=1 $(TESTSUM) -race ./cmd/... ./pkg/... ./tests/fakecloud/... ./tests/deploy/... ./tests/recording ./tests/kubernetes/conformance ./deploy/... ./release/...
+	CGO_ENABLED=1 $(TESTSUM) -race ./cmd/... ./pkg/... ./tests/fakecloud/... ./tests/deploy/... ./tests/recording ./tests/kubernetes/conformance ./deploy/...
 
 .PHONY: test-guest
 test-guest: programs ## test the packages that use the kernel, in a guest with all capabilities
@@ -243,20 +243,20 @@ release-setup: ## install what builds a release
 
 .PHONY: release
 release: release-setup ## build the release VERSION into dist/: programs, images, chart, manifests; start its images' programs
-	@go run ./release build --version='$(VERSION)' --registry='$(REGISTRY)' --out=$(DIST)
-	@go run ./release check --dist=$(DIST)
+	@go run ./deploy/release build --version='$(VERSION)' --registry='$(REGISTRY)' --out=$(DIST)
+	@go run ./deploy/release check --dist=$(DIST)
 
 .PHONY: release-verify
 release-verify: release-setup ## build the release in dist/ again, from a clean checkout elsewhere, and compare every byte
-	@release/verify $(DIST)
+	@deploy/release/verify $(DIST)
 
 .PHONY: release-push
 release-push: ## push the images of dist/ to REGISTRY (HOST/PATH), with the credentials of Docker's configuration
-	@go run ./release push --registry='$(REGISTRY)' --dist=$(DIST)
+	@go run ./deploy/release push --registry='$(REGISTRY)' --dist=$(DIST)
 
 .PHONY: release-packages
-release-packages: release-setup ## renew release/packages.lock: the newest Debian packages for the images
-	@go run ./release lock
+release-packages: release-setup ## renew deploy/release/packages.lock: the newest Debian packages for the images
+	@go run ./deploy/release lock
 
 .PHONY: clean
 clean: ## remove bin/ and dist/

@@ -96,7 +96,7 @@ func TestOptionsInTheDocumentation(t *testing.T) {
 		}
 	}
 	for _, command := range []string{"build", "push"} {
-		run := exec.CommandContext(t.Context(), "go", "run", "./release", command, "--help")
+		run := exec.CommandContext(t.Context(), "go", "run", "./deploy/release", command, "--help")
 		run.Dir = moduleRoot(t)
 		help, err := run.CombinedOutput()
 		if err != nil {

@@ -12,7 +12,7 @@ update_images() {
 	(
 		cd "$SOURCE"
 		CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags='-s -w' -o "$STATE/bin/" \
-			./tests/forward/cmd/growvol-forward ./tests/kubernetes/app ./tests/kubernetes/image ./tests/registry ./release
+			./tests/forward/cmd/growvol-forward ./tests/kubernetes/app ./tests/kubernetes/image ./tests/registry ./deploy/release
 	) >"$LOG/build.log" 2>&1 || fail "$LOG/build.log" "go build"
 	tree app "$STATE/bin/app"
 	image app -entrypoint /app

@@ -8,7 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/growvol/growvol/release/internal/debian"
+	"github.com/growvol/growvol/deploy/release/internal/debian"
 )
 
 // Sets of packages in the lock.
@@ -20,7 +20,7 @@ const (
 )
 
 const (
-	lockFile      = "release/packages.lock"
+	lockFile      = "deploy/release/packages.lock"
 	defaultMirror = "http://deb.debian.org"
 	debianKeyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 )

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/growvol/growvol/release/internal/tree"
+	"github.com/growvol/growvol/deploy/release/internal/tree"
 )
 
 // Tree returns the files of packages in one tree. For scanners of vulnerabilities the tree has the

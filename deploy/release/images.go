@@ -12,10 +12,10 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/growvol/growvol/release/internal/debian"
-	"github.com/growvol/growvol/release/internal/oci"
-	"github.com/growvol/growvol/release/internal/sbom"
-	"github.com/growvol/growvol/release/internal/tree"
+	"github.com/growvol/growvol/deploy/release/internal/debian"
+	"github.com/growvol/growvol/deploy/release/internal/oci"
+	"github.com/growvol/growvol/deploy/release/internal/sbom"
+	"github.com/growvol/growvol/deploy/release/internal/tree"
 )
 
 // Images of a release, which are the targets of the Dockerfile.

@@ -17,8 +17,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/growvol/growvol/release/internal/sbom"
-	"github.com/growvol/growvol/release/internal/tree"
+	"github.com/growvol/growvol/deploy/release/internal/sbom"
+	"github.com/growvol/growvol/deploy/release/internal/tree"
 )
 
 // makeBinaries copies the static programs of the images into the release, and this program, with
@@ -50,7 +50,7 @@ func (b build) makeBinaries(ctx context.Context) error {
 // makeOwnBinary compiles this program into the release.
 func (b build) makeOwnBinary(ctx context.Context, to platform) error {
 	name := b.path(fmt.Sprintf("growvol-release_%s_%s", b.version, to))
-	if err := b.goBuild(ctx, to, map[string]string{"CGO_ENABLED": "0"}, "-o", name, "./release"); err != nil {
+	if err := b.goBuild(ctx, to, map[string]string{"CGO_ENABLED": "0"}, "-o", name, "./deploy/release"); err != nil {
 		return err
 	}
 	return b.recordModules(name)

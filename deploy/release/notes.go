@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/growvol/growvol/deploy/charts"
-	"github.com/growvol/growvol/release/internal/sbom"
+	"github.com/growvol/growvol/deploy/release/internal/sbom"
 )
 
 // makeNotes writes the notes of the release: what is in it, what could not be tested, and the

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 
-	"github.com/growvol/growvol/release/internal/tree"
+	"github.com/growvol/growvol/deploy/release/internal/tree"
 )
 
 // Annotations of an archive with which programs name the images that they read from it.

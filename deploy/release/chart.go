@@ -10,7 +10,7 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/growvol/growvol/release/internal/tree"
+	"github.com/growvol/growvol/deploy/release/internal/tree"
 )
 
 // The sources of the chart, and of the plain manifests, which are rendered from it.

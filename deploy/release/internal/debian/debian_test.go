@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/growvol/growvol/release/internal/tree"
+	"github.com/growvol/growvol/deploy/release/internal/tree"
 )
 
 func TestLockIsReadAsWritten(t *testing.T) {

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/growvol/growvol/release/internal/debian"
-	"github.com/growvol/growvol/release/internal/oci"
-	"github.com/growvol/growvol/release/internal/sbom"
+	"github.com/growvol/growvol/deploy/release/internal/debian"
+	"github.com/growvol/growvol/deploy/release/internal/oci"
+	"github.com/growvol/growvol/deploy/release/internal/sbom"
 )
 
 // makeImageSBOM writes the list of what an image of one architecture consists of: the Go modules

@@ -16,13 +16,13 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/growvol/growvol/deploy/charts"
-	"github.com/growvol/growvol/release/internal/debian"
-	"github.com/growvol/growvol/release/internal/oci"
-	"github.com/growvol/growvol/release/internal/tree"
+	"github.com/growvol/growvol/deploy/release/internal/debian"
+	"github.com/growvol/growvol/deploy/release/internal/oci"
+	"github.com/growvol/growvol/deploy/release/internal/tree"
 )
 
 // inRoot makes the root of the repository the current directory, as for the command.
-func inRoot(t *testing.T) { t.Helper(); t.Chdir("..") }
+func inRoot(t *testing.T) { t.Helper(); t.Chdir(filepath.Join("..", "..")) }
 
 // TestPackagesAreThoseOfTheDockerfile checks that the images get every package that the Dockerfile
 // installs for them, and that the lock has all of them for both architectures.
@@ -258,7 +258,7 @@ func TestSidecarsOfTheNotesAreThoseOfTheTests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	modules, err := os.ReadFile(filepath.Join("..", "tests", "kubernetes", "programs", "cluster", "go.mod"))
+	modules, err := os.ReadFile(filepath.Join("..", "..", "tests", "kubernetes", "programs", "cluster", "go.mod"))
 	if err != nil {
 		t.Fatal(err)
 	}

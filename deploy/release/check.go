@@ -17,8 +17,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
-	"github.com/growvol/growvol/release/internal/oci"
-	"github.com/growvol/growvol/release/internal/tree"
+	"github.com/growvol/growvol/deploy/release/internal/oci"
+	"github.com/growvol/growvol/deploy/release/internal/tree"
 )
 
 // checkRelease is the command `release check`. It unpacks each image of a release, for each

@@ -7,13 +7,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/growvol/growvol/release/internal/sbom"
+	"github.com/growvol/growvol/deploy/release/internal/sbom"
 )
 
 // TestDependencyWithoutLicenseFails checks that a release cannot contain a module without a license
 // in its root, or with one that nobody recognizes.
 func TestDependencyWithoutLicenseFails(t *testing.T) {
-	apache, err := os.ReadFile(filepath.Join("..", "..", "..", "LICENSE"))
+	apache, err := os.ReadFile(filepath.Join("..", "..", "..", "..", "LICENSE"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,9 +13,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/growvol/growvol/release/internal/debian"
-	"github.com/growvol/growvol/release/internal/licenses"
-	"github.com/growvol/growvol/release/internal/sbom"
+	"github.com/growvol/growvol/deploy/release/internal/debian"
+	"github.com/growvol/growvol/deploy/release/internal/licenses"
+	"github.com/growvol/growvol/deploy/release/internal/sbom"
 )
 
 // build makes a release of the sources in the current directory.

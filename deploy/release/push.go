@@ -15,7 +15,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
-	"github.com/growvol/growvol/release/internal/oci"
+	"github.com/growvol/growvol/deploy/release/internal/oci"
 )
 
 // pushRelease is the command `release push`. It copies the images of a release to a registry, with

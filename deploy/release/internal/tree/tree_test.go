@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/growvol/growvol/release/internal/tree"
+	"github.com/growvol/growvol/deploy/release/internal/tree"
 )
 
 // all accepts every file.

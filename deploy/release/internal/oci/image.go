@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"github.com/growvol/growvol/release/internal/tree"
+	"github.com/growvol/growvol/deploy/release/internal/tree"
 )
 
 // Layer is a layer of an image. Images with the same packages share a layer.

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/growvol/growvol/release/internal/sbom"
+	"github.com/growvol/growvol/deploy/release/internal/sbom"
 )
 
 // TestDocumentDependsOnlyOnContent checks that the order of the components has no effect, and what

@@ -15,7 +15,7 @@ import (
 
 	"github.com/google/licensecheck"
 
-	"github.com/growvol/growvol/release/internal/sbom"
+	"github.com/growvol/growvol/deploy/release/internal/sbom"
 )
 
 // Finder finds the texts in the module cache.

@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/growvol/growvol/release/internal/tree"
+	"github.com/growvol/growvol/deploy/release/internal/tree"
 )
 
 // kubectlPlatforms returns the platforms for which there is a kubectl-growvol.

@@ -13,7 +13,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/growvol/growvol/release/internal/debian"
+	"github.com/growvol/growvol/deploy/release/internal/debian"
 )
 
 // platform is an operating system and an architecture, as Go names them.
