@@ -252,7 +252,7 @@ func TestBuildRefusesVersionAndForeignDirectory(t *testing.T) {
 }
 
 // TestSidecarsOfTheNotesAreThoseOfTheTests checks what the notes say: the tests run the sidecars'
-// programs in the versions of the chart. The modules of the sidecars' programs have the images' tags.
+// programs in the versions of the chart. The modules of the programs have the images' tags.
 func TestSidecarsOfTheNotesAreThoseOfTheTests(t *testing.T) {
 	sidecars, err := charts.Sidecars()
 	if err != nil {
