@@ -24,6 +24,9 @@ func (p platform) String() string { return p.os + "_" + p.arch }
 const (
 	modulePath  = "github.com/growvol/growvol"
 	linkerFlags = "-s -w -buildid= -X " + modulePath + "/pkg/version.release="
+	// compilerFlags leaves out the debug information, which the linker strips anyway. The Makefile
+	// has the same flags, so that Go does not compile the packages of this machine again.
+	compilerFlags = "all=-dwarf=false"
 )
 
 // compile builds static programs of cmd for a platform, and returns the directory with them. It
@@ -46,7 +49,9 @@ func (b build) compile(ctx context.Context, to platform, names ...string) (strin
 // goBuild runs `go build` such that the result depends only on the sources and on Go's version.
 // GOFLAGS and settings of the machine have no effect.
 func (b build) goBuild(ctx context.Context, to platform, environment map[string]string, args ...string) error {
-	args = append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags=" + linkerFlags + b.version}, args...)
+	args = append([]string{
+		"build", "-trimpath", "-buildvcs=false", "-gcflags=" + compilerFlags, "-ldflags=" + linkerFlags + b.version,
+	}, args...)
 	command := exec.CommandContext(ctx, "go", args...)
 	settings := map[string]string{
 		"GOOS": to.os, "GOARCH": to.arch, "GOAMD64": "v1", "GOARM64": "v8.0",
