@@ -101,29 +101,50 @@ func IsPodPending(pods []corev1.Pod) bool {
 
 // findAround returns the row of what hinders the claim, and the error that Kubernetes has of it.
 func findAround(o Objects, s *Status, kind string) (row aroundRow, message string, found bool) {
-	pod, runs := s.RunningPod()
-	waitsForMount := IsPodPending(o.Pods.Value)
-	isNodeStep := kind == KindNodeUnused || kind == "nodePending" || kind == "node"
 	key := ""
 	switch {
 	case len(s.Attachments) > 0 && s.Attachments[0].key != "":
 		key, message = s.Attachments[0].key, s.Attachments[0].Problem
-	case (waitsForMount || runs && isNodeStep) && o.Node.Err == nil && s.Driver != "" && !HasDriver(o, s.Driver):
-		key = keyNotRegistered
-	case (kind == "unseen" || waitsForMount) && volume.KindOf(o.CSIDriver.Err) == volume.KindNotFound:
-		key = "driverAbsent"
-	case waitsForMount && slices.ContainsFunc(s.Attachments, func(a Attachment) bool {
-		return a.Node == pod.Node && !a.Attached
-	}):
-		key = "notAttached"
-	case (kind == "unseen" || kind == KindGrown) && volume.KindOf(o.Class.Err) == volume.KindNotFound:
-		key = "classAbsent"
-	case (kind == "unseen" || kind == KindGrown) && s.ClassExpands != nil && !*s.ClassExpands:
-		key = "classFixed"
+	default:
+		if key = findAroundPod(o, s, kind); key == "" {
+			key = findAroundClass(o, s, kind)
+		}
 	}
 	if key == "" {
 		return aroundRow{}, "", false
 	}
 	i := slices.IndexFunc(loadRemedies().Around, func(row aroundRow) bool { return row.Key == key })
 	return loadRemedies().Around[i], message, true
+}
+
+// findAroundPod returns the key of what keeps the volume from a pod.
+func findAroundPod(o Objects, s *Status, kind string) string {
+	pod, runs := s.RunningPod()
+	waitsForMount := IsPodPending(o.Pods.Value)
+	isNodeStep := kind == KindNodeUnused || kind == "nodePending" || kind == "node"
+	switch {
+	case (waitsForMount || runs && isNodeStep) && o.Node.Err == nil && s.Driver != "" && !HasDriver(o, s.Driver):
+		return keyNotRegistered
+	case (kind == "unseen" || waitsForMount) && volume.KindOf(o.CSIDriver.Err) == volume.KindNotFound:
+		return "driverAbsent"
+	case waitsForMount && slices.ContainsFunc(s.Attachments, func(a Attachment) bool {
+		return a.Node == pod.Node && !a.Attached
+	}):
+		return "notAttached"
+	}
+	return ""
+}
+
+// findAroundClass returns the key of what the claim's class does not allow.
+func findAroundClass(o Objects, s *Status, kind string) string {
+	if kind != "unseen" && kind != KindGrown {
+		return ""
+	}
+	switch {
+	case volume.KindOf(o.Class.Err) == volume.KindNotFound:
+		return "classAbsent"
+	case s.ClassExpands != nil && !*s.ClassExpands:
+		return "classFixed"
+	}
+	return ""
 }

@@ -59,7 +59,9 @@ func TestSentenceOfObjectsAroundAClaim(t *testing.T) {
 			o := pending()
 			o.Attachments.Value = attachment(storagev1.VolumeAttachmentStatus{AttachError: problem})
 			return o
-		}, SeverityStuck, []string{"VolumeAttachment: Kubernetes cannot attach the volume: no slot left (next step: free one)"}},
+		}, SeverityStuck, []string{
+			"VolumeAttachment: Kubernetes cannot attach the volume: no slot left (next step: free one)",
+		}},
 		"detachment fails": {func() Objects {
 			o := bound("1Gi")
 			o.Attachments.Value = attachment(storagev1.VolumeAttachmentStatus{Attached: true, DetachError: problem})

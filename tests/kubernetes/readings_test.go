@@ -1,18 +1,20 @@
 package kubernetes_test
 
 import (
-	"fmt"
+	"context"
+	"net"
 	"strings"
 	"testing"
 
 	"github.com/growvol/growvol/pkg/readings"
+	"github.com/growvol/growvol/tests/must"
 )
 
 // readingsAccount may read /volumes; the release growvol is in the namespace growvol.
 const (
 	releaseNamespace = "growvol"
 	readingsAccount  = "growvol-readings"
-	nodeVolumesPort  = 9812
+	nodeVolumesPort  = "9812"
 )
 
 // volumesOf sends a request for /volumes directly to the pod's address, with the token in the
@@ -21,7 +23,7 @@ func (s namespace) volumesOf(address, header, token string) string {
 	s.Helper()
 	return s.must(runInCluster(s.Context(), "", "curl", "--silent", "--show-error", "--insecure", "--noproxy", "*",
 		"--max-time", "20", "--write-out", "%{http_code}", "--header", header+": "+token,
-		fmt.Sprintf("https://%s:%d/volumes", address, nodeVolumesPort)))
+		"https://"+net.JoinHostPort(address, nodeVolumesPort)+"/volumes"))
 }
 
 // Only tokens of the readings account get an answer, also without the API server in between.
@@ -60,9 +62,35 @@ func TestStatusShowsAllLayers(t *testing.T) {
 	s.startWriter("writer", "data", false)
 	s.wantGrowvol(0, []string{"/dev/loop", "node node1", "controller", "not encrypted on the node", "xfs", "% used"},
 		"status", "data", "--driver-namespace", releaseNamespace)
-	s.kubectl("create", "serviceaccount", "reader")
-	user := "system:serviceaccount:" + s.name + ":reader"
-	s.kubectl("create", "rolebinding", "view", "--clusterrole=view", "--serviceaccount="+s.name+":reader")
+	// Volumes are objects of the whole cluster, which a Role of the namespace cannot allow to get.
+	const user = "reader"
+	s.kubectl("create", "rolebinding", user, "--clusterrole=view", "--user="+user)
+	s.bindInCluster("clusterrolebinding", s.createRole("get", "persistentvolumes"), user)
 	as := []string{"status", "data", "--driver-namespace", releaseNamespace, "--as", user}
 	s.wantGrowvol(0, []string{"the right to list pods is missing"}, as...)
+	s.bindInCluster("rolebinding", "role="+readingsAccount, user)
+	s.wantGrowvol(0, []string{"/dev/loop", "node node1", "controller", "xfs, node node1"}, as...)
+}
+
+// createRole creates a ClusterRole until the end of the test. It returns the option that names it.
+func (s namespace) createRole(verb, resource string) string {
+	s.Helper()
+	s.kubectl("create", "clusterrole", s.name, "--verb="+verb, "--resource="+resource)
+	s.deleteAtEnd("clusterrole")
+	return "clusterrole=" + s.name
+}
+
+// bindInCluster gives the user a role until the end of the test: that of the whole cluster, or one
+// of the namespace of the plugins.
+func (s namespace) bindInCluster(kind, role, user string) {
+	s.Helper()
+	s.kubectl("create", kind, s.name, "--namespace", releaseNamespace, "--"+role, "--user="+user)
+	s.deleteAtEnd(kind)
+}
+
+func (s namespace) deleteAtEnd(kind string) {
+	s.Cleanup(func() {
+		_, err := kubectl(context.WithoutCancel(s.Context()), "delete", kind, s.name, "--namespace", releaseNamespace)
+		must.Succeed(s.T, err)
+	})
 }

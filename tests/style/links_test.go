@@ -46,7 +46,8 @@ func TestCheckLinkFindsBrokenLinks(t *testing.T) {
 			t.Errorf("checkLink(%s) = %q, want works = %t", target, problem, works)
 		}
 	}
-	text := "[a](b.md) ![c](d.png \"title\") `[e](f)` [g](https://example.org)\n[h]: i.md#j\n<img src=\"k.svg\">\n```\n[k](l)\n```\n"
+	text := "[a](b.md) ![c](d.png \"title\") `[e](f)` [g](https://example.org)\n[h]: i.md#j\n" +
+		"<img src=\"k.svg\">\n```\n[k](l)\n```\n"
 	if got, want := findLinks(text), []string{"b.md", "d.png", "i.md#j", "k.svg"}; !slices.Equal(got, want) {
 		t.Errorf("findLinks = %v, want %v", got, want)
 	}

@@ -74,7 +74,9 @@ func metadata(component string) metav1.ObjectMeta {
 
 func newCluster() *cluster {
 	two, attaches, podInfo, grows, file := int32(2), true, false, true, storagev1.FileFSGroupPolicy
-	plugin := corev1.Container{Name: pluginpod.Container, Args: []string{"--backend=cinder", "--endpoint=unix:///csi/csi.sock"}}
+	plugin := corev1.Container{
+		Name: pluginpod.Container, Args: []string{"--backend=cinder", "--endpoint=unix:///csi/csi.sock"},
+	}
 	nodePlugin := plugin
 	nodePlugin.Ports = []corev1.ContainerPort{{Name: "metrics", ContainerPort: 9810}}
 	c := &cluster{

@@ -45,10 +45,16 @@ func (r right) attributes(namespace string) *authorizationv1.ResourceAttributes 
 func ownRights() map[string][]right {
 	return map[string][]right{
 		"status": {
-			{"get", "", "persistentvolumeclaims"}, {"list", "", "persistentvolumeclaims"}, {"list", "", "pods"},
-			{"list", "", "events"}, {"get", "", "persistentvolumes"}, {"list", "", "persistentvolumes"},
-			{"get", "storage.k8s.io", "csinodes"}, {"get", "", "nodes/proxy"},
-			{"get", "storage.k8s.io", "storageclasses"}, {"list", "storage.k8s.io", "volumeattachments"},
+			{"get", "", "persistentvolumeclaims"},
+			{"list", "", "persistentvolumeclaims"},
+			{"list", "", "pods"},
+			{"list", "", "events"},
+			{"get", "", "persistentvolumes"},
+			{"list", "", "persistentvolumes"},
+			{"get", "storage.k8s.io", "csinodes"},
+			{"get", "", "nodes/proxy"},
+			{"get", "storage.k8s.io", "storageclasses"},
+			{"list", "storage.k8s.io", "volumeattachments"},
 			{"get", "storage.k8s.io", "csidrivers"},
 		},
 		"expand": {{"patch", "", "persistentvolumeclaims"}, {"get", "storage.k8s.io", "storageclasses"}},
@@ -56,8 +62,12 @@ func ownRights() map[string][]right {
 			{"get", "apps", "statefulsets"}, {"create", "apps", "statefulsets"}, {"delete", "apps", "statefulsets"},
 		},
 		"support-bundle": {
-			{"get", "", "pods/log"}, {"get", "", "pods/proxy"}, {"list", "", "nodes"}, {"list", "storage.k8s.io", "csidrivers"},
-			{"list", "storage.k8s.io", "volumeattachments"}, {"list", "coordination.k8s.io", "leases"},
+			{"get", "", "pods/log"},
+			{"get", "", "pods/proxy"},
+			{"list", "", "nodes"},
+			{"list", "storage.k8s.io", "csidrivers"},
+			{"list", "storage.k8s.io", "volumeattachments"},
+			{"list", "coordination.k8s.io", "leases"},
 		},
 	}
 }

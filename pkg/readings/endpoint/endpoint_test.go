@@ -91,7 +91,8 @@ func (p *plugin) request(method, path string, header http.Header) (code int, bod
 	p.t.Helper()
 	r := must.Value(http.NewRequestWithContext(p.t.Context(), method, "https://"+p.address+path, http.NoBody))(p.t)
 	r.Header = header
-	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // as the API server
+	unverified := &tls.Config{InsecureSkipVerify: true} //nolint:gosec // as the API server
+	transport := &http.Transport{TLSClientConfig: unverified}
 	defer transport.CloseIdleConnections()
 	response, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Do(r)
 	if err != nil {
@@ -131,8 +132,12 @@ func TestOthersGetNothing(t *testing.T) {
 		"token that is too long": withToken("reader" + strings.Repeat("x", maxTokenLength)),
 	} {
 		for _, request := range [][2]string{
-			{http.MethodGet, "/volumes"}, {http.MethodGet, "/volumes?id=a"}, {http.MethodPost, "/volumes"},
-			{http.MethodGet, "/metrics"}, {http.MethodGet, "//volumes"}, {http.MethodHead, "/volumes"},
+			{http.MethodGet, "/volumes"},
+			{http.MethodGet, "/volumes?id=a"},
+			{http.MethodPost, "/volumes"},
+			{http.MethodGet, "/metrics"},
+			{http.MethodGet, "//volumes"},
+			{http.MethodHead, "/volumes"},
 		} {
 			code, body := p.request(request[0], request[1], header)
 			wantBody := readings.Refusal + "\n"
@@ -191,8 +196,9 @@ func TestNothingIsServedWithoutReview(t *testing.T) {
 		}
 	}
 	for name, answer := range map[string]string{
-		"no status":        `{}`,
-		"denied too":       `{"spec":{"nonResourceAttributes":{"path":"/volumes","verb":"get"}},"status":{"allowed":true,"denied":true}}`,
+		"no status": `{}`,
+		"denied too": `{"spec":{"nonResourceAttributes":{"path":"/volumes","verb":"get"}},` +
+			`"status":{"allowed":true,"denied":true}}`,
 		"another question": `{"spec":{"nonResourceAttributes":{"path":"/","verb":"get"}},"status":{"allowed":true}}`,
 	} {
 		p := startPlugin(t)
