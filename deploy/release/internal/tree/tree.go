@@ -61,11 +61,6 @@ func (t *Tree) AddFile(name string, mode int64, content []byte) error {
 	return t.add(name, file{header: tar.Header{Typeflag: tar.TypeReg, Mode: mode}, content: content})
 }
 
-// AddDir adds a directory of root with these permissions, and those above it.
-func (t *Tree) AddDir(name string, mode int64) error {
-	return t.add(name, file{header: tar.Header{Typeflag: tar.TypeDir, Mode: mode}})
-}
-
 // add adds a file. It fails if the tree has another file of that name.
 func (t *Tree) add(name string, f file) error {
 	name = t.cleanName(name)
@@ -123,16 +118,6 @@ func (t *Tree) AddTar(r io.Reader, wanted func(name string) bool) error {
 			return err
 		}
 	}
-}
-
-// Merge adds all files of other.
-func (t *Tree) Merge(other *Tree) error {
-	for _, name := range other.Names() {
-		if err := t.add(name, other.files[name]); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Names returns the paths, sorted.
