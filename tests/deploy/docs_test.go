@@ -107,7 +107,7 @@ func TestOptionsInTheDocumentation(t *testing.T) {
 		}
 	}
 	otherPrograms := regexp.MustCompile(
-		`^(k|kubectl|helm|ginkgo|docker|diff|make|sed|sha256sum|openstack|rbd|tests/|-f|--from-file)\b|: \d`)
+		`^(k|kubectl|curl|helm|ginkgo|docker|diff|make|sed|sha256sum|openstack|rbd|tests/|-f|--from-file)\b|: \d`)
 	optionInCode, n := regexp.MustCompile(`(?:^|[\s\[(])(--[a-z][a-z0-9-]+)`), 0
 	for _, page := range readDocuments(t) {
 		for _, code := range page.code() {
