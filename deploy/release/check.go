@@ -30,12 +30,9 @@ func checkRelease(ctx context.Context, args []string, stdout io.Writer) error {
 	if err := parseFlags(fs, args); err != nil {
 		return err
 	}
-	archives, err := filepath.Glob(filepath.Join(*dir, "*_oci.tar"))
+	archives, err := findArchives(*dir)
 	if err != nil {
 		return err
-	}
-	if len(archives) == 0 {
-		return fmt.Errorf("%s has no images (next step: run: make release VERSION=0.1.0)", *dir)
 	}
 	for _, archive := range archives {
 		if err := checkArchive(ctx, archive, stdout); err != nil {

@@ -30,12 +30,9 @@ func pushRelease(ctx context.Context, args []string, stdout io.Writer) error {
 	if *registry == "" {
 		return errors.New("--registry is missing (next step: run: make release-push REGISTRY=registry.example.com/growvol)")
 	}
-	archives, err := filepath.Glob(filepath.Join(*dir, "*_oci.tar"))
+	archives, err := findArchives(*dir)
 	if err != nil {
 		return err
-	}
-	if len(archives) == 0 {
-		return fmt.Errorf("%s has no images (next step: run: make release VERSION=0.1.0)", *dir)
 	}
 	for _, archive := range archives {
 		if err := pushArchive(ctx, archive, strings.TrimSuffix(*registry, "/"), stdout); err != nil {
@@ -43,6 +40,15 @@ func pushRelease(ctx context.Context, args []string, stdout io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// findArchives returns the archives of the images in the directory of a release.
+func findArchives(dir string) ([]string, error) {
+	archives, err := filepath.Glob(filepath.Join(dir, "*_oci.tar"))
+	if err == nil && len(archives) == 0 {
+		err = fmt.Errorf("%s has no images (next step: run: make release VERSION=0.1.0)", dir)
+	}
+	return archives, err
 }
 
 // pushArchive pushes an image under the name and the tag in its archive's name, and prints its name
