@@ -304,7 +304,7 @@ func TestRemoveFailsWithoutTheNodeInTheAnswer(t *testing.T) {
 		}
 		return r.Method == http.MethodPatch
 	}
-	if _, err := remove(t, s, 100*time.Millisecond); err == nil || s.count(patching) == 0 ||
+	if _, err := remove(t, s, time.Second); err == nil || s.count(patching) == 0 ||
 		!strings.Contains(err.Error(), "did not answer with this node") {
 		t.Errorf("after %d patches: got %v, want an error", s.count(patching), err)
 	}

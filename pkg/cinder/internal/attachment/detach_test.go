@@ -99,7 +99,7 @@ func TestDetachWaitsUntilNovaForgetsTheAttachment(t *testing.T) {
 
 	r.cloud.OnCall(fakecloud.DetachVolume, fakecloud.StaysListed(1000))
 	cindertest.CheckKind(
-		t, r.Detach(cindertest.Within(t, 2*time.Second), id, server), volume.KindDeadline, "Nova still has it", server,
+		t, r.Detach(cindertest.Within(t, 5*time.Second), id, server), volume.KindDeadline, "Nova still has it", server,
 	)
 }
 
