@@ -12,7 +12,7 @@ import (
 func TestLinkerSetsVersion(t *testing.T) {
 	dir := t.TempDir()
 	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false",
-		"-ldflags=-X github.com/growvol/growvol/pkg/version.release=1.2.3", "-o", dir+"/", "./cmd/...")
+		"-ldflags=-s -w -X github.com/growvol/growvol/pkg/version.release=1.2.3", "-o", dir+"/", "./cmd/...")
 	build.Dir = filepath.Join("..", "..")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
