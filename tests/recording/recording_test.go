@@ -64,9 +64,10 @@ func TestTerminalEndsItsWaits(t *testing.T) {
 	if _, err := terminal.Run(ctx, "sleep 60", 0); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a command that hangs: got %v, want the end of the context", err)
 	}
-	// The shell is a child of what was started, and outlives it.
+	// A child outlives what was started, and has the terminal open.
 	started, end := context.WithCancel(t.Context())
-	terminal = must.Value(Start(started, 40, 10, "sh", "-c", "sh -i; true"))(t)
+	terminal = must.Value(Start(started, 40, 10, "sh", "-c", "trap '' HUP; echo started; sleep 90; true"))(t)
+	must.Value(terminal.await(t.Context(), func(text string) bool { return strings.Contains(text, "started") }))(t)
 	end()
 	select {
 	case <-terminal.done:

@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/operation"
 )
@@ -27,6 +28,8 @@ type Terminal struct {
 	shell *exec.Cmd
 	start time.Time
 	done  chan struct{} // closed when everything is read
+	// keep keeps the terminal open after the end of the context.
+	keep func() bool
 
 	mutex   sync.Mutex
 	changed chan struct{} // closed and replaced at each output
@@ -45,12 +48,29 @@ func Start(ctx context.Context, columns, rows uint16, argv ...string) (*Terminal
 	if err != nil {
 		return nil, fmt.Errorf("start %s on a pseudo terminal: %w", argv[0], err)
 	}
+	if f, err = withoutBlocking(f); err != nil {
+		return nil, err
+	}
 	t := &Terminal{
 		pty: f, shell: shell, start: time.Now(), done: make(chan struct{}), changed: make(chan struct{}),
 		cast: Cast{Columns: int(columns), Rows: int(rows)},
 	}
+	// A process that outlives the shell has the terminal open, so that the read would not end.
+	t.keep = context.AfterFunc(ctx, func() { _ = f.Close() }) // Close has the error
 	go t.read()
 	return t, nil
+}
+
+// withoutBlocking returns the file in the mode in which Close ends a read.
+func withoutBlocking(f *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		err = errors.Join(unix.SetNonblock(fd, true), f.Close())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the pseudo terminal without blocking: %w", err)
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
 // read records the output until the shell has ended.
@@ -194,5 +214,6 @@ func (t *Terminal) Close() (Cast, error) {
 		err = t.shell.Wait()
 	}
 	<-t.done
+	t.keep()
 	return cast, errors.Join(err, t.pty.Close(), t.readErr)
 }
