@@ -39,9 +39,9 @@ func freeBytes(t *testing.T, mountPoint string) volume.Size {
 	return volume.Size(st.Bfree) * volume.Size(st.Bsize) //nolint:gosec // a small filesystem
 }
 
-// waitForFree waits until the filesystem has this many free bytes: XFS frees the blocks of a deleted
-// file later than unlink and sync return (fs/xfs/xfs_icache.c, xfs_inodegc_worker), and a trim
-// discards only what is free.
+// waitForFree waits until the filesystem has this many free bytes: XFS frees the blocks of a
+// deleted file later than unlink and sync return (fs/xfs/xfs_icache.c, xfs_inodegc_worker), and a
+// trim discards only what is free.
 func waitForFree(t *testing.T, mountPoint string, want volume.Size) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

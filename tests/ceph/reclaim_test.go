@@ -63,8 +63,8 @@ func (r *rig) testReclaim(fstype string, parameters map[string]string) func(*tes
 		must.Succeed(t, n.Use(ctx, v))
 		n.runScript(t, "echo kept >"+v.Target+"/kept; dd if=/dev/urandom of="+v.Target+"/data bs=1M count=64 conv=fsync 2>&1")
 		written := r.usage(t, v)
-		// XFS frees the blocks later than rm and sync end (fs/xfs/xfs_icache.c, xfs_inodegc_worker), and a
-		// trim discards only what is free.
+		// XFS frees the blocks later than rm and sync end (fs/xfs/xfs_icache.c, xfs_inodegc_worker), and
+		// a trim discards only what is free.
 		n.runScript(t, `cd `+v.Target+` && before=$(stat -f -c %f .) && rm data && sync &&
 			until [ $((($(stat -f -c %f .) - before) * $(stat -f -c %S .) >> 20)) -ge 60 ]; do sleep 0.1; sync; done`)
 		if deleted := r.usage(t, v); deleted < written-mib {
