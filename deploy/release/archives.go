@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -85,6 +86,37 @@ func (b build) writeZip(name string, files *tree.Tree) error {
 		return err
 	}
 	return os.WriteFile(b.path(name), packed.Bytes(), 0o644) //nolint:gosec // everybody may read it
+}
+
+// makeDocs writes an archive with the documentation and the examples, whose commands need no other
+// file of the sources but those of the release.
+func (b build) makeDocs() error {
+	files, err := b.docs()
+	if err != nil {
+		return err
+	}
+	return b.writeTarGz(fmt.Sprintf("growvol_%s_docs.tar.gz", b.version), files)
+}
+
+// docs returns the documentation and the examples, below growvol-VERSION.
+func (b build) docs() (*tree.Tree, error) {
+	files := tree.New()
+	for _, start := range []string{"CHANGELOG.md", "LICENSE", "README.md", "docs", "examples"} {
+		err := filepath.WalkDir(start, func(name string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			content, err := os.ReadFile(name) //nolint:gosec // a file of the sources
+			if err != nil {
+				return err
+			}
+			return files.AddFile(path.Join("growvol-"+b.version, filepath.ToSlash(name)), 0o644, content)
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
 }
 
 // makeLicenses writes the licenses of all Go modules in the release, and growvol's own.

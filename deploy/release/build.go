@@ -144,7 +144,8 @@ func (b build) makeAll(ctx context.Context) error {
 		func() error { return b.makeChart(digests) },
 		func() error { return b.makeManifests(ctx, digests) },
 		func() error { return b.makeKubectlPlugins(ctx) },
-		func() error { return b.makeLicenses() },
+		b.makeDocs,
+		b.makeLicenses,
 		func() error { return b.makeNotes(digests) },
 		b.makeChecksums,
 	}

@@ -225,6 +225,31 @@ func TestKustomizationsNameImagesByDigest(t *testing.T) {
 	}
 }
 
+// TestDocsHaveTheExamplesThatTheyApply checks the archive with which a person without the sources
+// follows the installation.
+func TestDocsHaveTheExamplesThatTheyApply(t *testing.T) {
+	inRoot(t)
+	files, err := build{version: "1.2.3"}.docs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, name := range files.Names() {
+		if !strings.HasSuffix(name, ".md") || strings.HasSuffix(name, "/CHANGELOG.md") {
+			continue
+		}
+		for _, example := range regexp.MustCompile(`\bexamples/[\w./-]+\.yaml`).FindAll(files.Content(name), -1) {
+			found++
+			if files.Content("growvol-1.2.3/"+string(example)) == nil {
+				t.Errorf("%s names %s, which is not in the archive", name, example)
+			}
+		}
+	}
+	if found < 20 {
+		t.Errorf("the pages name %d examples, want at least 20", found)
+	}
+}
+
 func TestChangesOfVersion(t *testing.T) {
 	const changelog = "# Changelog\n\n## [Unreleased]\n\nnew\n\n## [0.2.0] - 2026-01-01\n\ntwo\n\n## [0.1.0]\n\none\n"
 	for version, want := range map[string]string{
