@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/rest"
 
-	"github.com/growvol/growvol/pkg/claim/reader"
+	"github.com/growvol/growvol/pkg/apierror"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -74,7 +74,7 @@ func accessError(err error, s source, values map[string]string) error {
 	if apierrors.IsNotFound(err) && s.verb == "list" {
 		return volume.Errorf(volume.KindNotFound, "the cluster does not have this resource")
 	}
-	return reader.AccessError(err, s.verb, s.resource, s.namespace(values))
+	return apierror.Of(err, s.verb, s.resource, s.namespace(values))
 }
 
 // readTail returns the last limit bytes. If bytes before them are left out, it begins with a whole

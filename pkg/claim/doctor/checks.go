@@ -14,7 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/growvol/growvol/deploy/charts"
-	"github.com/growvol/growvol/pkg/claim/reader"
+	"github.com/growvol/growvol/pkg/apierror"
 	"github.com/growvol/growvol/pkg/pluginpod"
 )
 
@@ -93,11 +93,11 @@ func (d *Doctor) checkInstallation(ctx context.Context, in *installation) []Chec
 func (d *Doctor) findInstallations(ctx context.Context) ([]installation, error) {
 	deployments, err := d.Client.AppsV1().Deployments("").List(ctx, metav1.ListOptions{LabelSelector: controllerLabel})
 	if err != nil {
-		return nil, reader.AccessError(err, "list", "deployments.apps", "")
+		return nil, apierror.Of(err, "list", "deployments.apps", "")
 	}
 	daemonSets, err := d.Client.AppsV1().DaemonSets("").List(ctx, metav1.ListOptions{LabelSelector: nodeLabel})
 	if err != nil {
-		return nil, reader.AccessError(err, "list", "daemonsets.apps", "")
+		return nil, apierror.Of(err, "list", "daemonsets.apps", "")
 	}
 	var all []installation
 	find := func(object *metav1.ObjectMeta) *installation {
@@ -130,7 +130,7 @@ func (d *Doctor) podsOf(ctx context.Context, set *appsv1.DaemonSet) ([]corev1.Po
 	selector := metav1.FormatLabelSelector(set.Spec.Selector)
 	list, err := d.Client.CoreV1().Pods(set.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
 	if err != nil {
-		return nil, reader.AccessError(err, "list", "pods", set.Namespace)
+		return nil, apierror.Of(err, "list", "pods", set.Namespace)
 	}
 	return list.Items, nil
 }

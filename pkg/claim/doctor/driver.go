@@ -10,7 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/growvol/growvol/pkg/claim/reader"
+	"github.com/growvol/growvol/pkg/apierror"
 	"github.com/growvol/growvol/pkg/pluginpod"
 )
 
@@ -24,7 +24,7 @@ func (d *Doctor) checkCSIDriver(ctx context.Context, in *installation) Check {
 		return fail(name, in.driver+" does not exist: Kubernetes uses its defaults instead of what the driver needs",
 			"install the chart with csiDriver.create: true")
 	case err != nil:
-		return unread(name, reader.AccessError(err, "get", "csidrivers.storage.k8s.io", ""))
+		return unread(name, apierror.Of(err, "get", "csidrivers.storage.k8s.io", ""))
 	}
 	if check, isNeeded := checkCapacity(in, object); isNeeded {
 		return check
@@ -68,7 +68,7 @@ func (d *Doctor) checkRegistration(ctx context.Context, in *installation) Check 
 	}
 	list, err := d.Client.StorageV1().CSINodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return unread(name, reader.AccessError(err, "list", "csinodes.storage.k8s.io", ""))
+		return unread(name, apierror.Of(err, "list", "csinodes.storage.k8s.io", ""))
 	}
 	registered := map[string]bool{}
 	for i := range list.Items {
@@ -107,7 +107,7 @@ func (d *Doctor) checkClasses(ctx context.Context, in *installation) Check {
 	const name = "StorageClass"
 	list, err := d.Client.StorageV1().StorageClasses().List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return unread(name, reader.AccessError(err, "list", "storageclasses.storage.k8s.io", ""))
+		return unread(name, apierror.Of(err, "list", "storageclasses.storage.k8s.io", ""))
 	}
 	var all, fixed []string
 	for i := range list.Items {
@@ -140,7 +140,7 @@ func (d *Doctor) checkSnapshots(in *installation) Check {
 	hasSidecar := pluginpod.FindContainer(&in.controller.Spec.Template.Spec, "csi-snapshotter") != nil
 	resources, err := d.Client.Discovery().ServerResourcesForGroupVersion(group)
 	if err != nil && !apierrors.IsNotFound(err) {
-		return unread(name, reader.AccessError(err, "get", "/apis/"+group, ""))
+		return unread(name, apierror.Of(err, "get", "/apis/"+group, ""))
 	}
 	var missing []string
 	for _, resource := range []string{"volumesnapshots", "volumesnapshotcontents", "volumesnapshotclasses"} {

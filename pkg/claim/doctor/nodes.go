@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/version"
 
-	"github.com/growvol/growvol/pkg/claim/reader"
+	"github.com/growvol/growvol/pkg/apierror"
 	"github.com/growvol/growvol/pkg/pluginpod"
 )
 
@@ -37,7 +37,7 @@ func (d *Doctor) checkKernels(ctx context.Context, in *installation) Check {
 	oldest := version.MustParseGeneric("5.8") // docs/reference.md, "What the node plugin needs"
 	list, err := d.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return unread(name, reader.AccessError(err, "list", "nodes", ""))
+		return unread(name, apierror.Of(err, "list", "nodes", ""))
 	}
 	nodes := nodesOf(in)
 	var old []string

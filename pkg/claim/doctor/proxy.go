@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/growvol/growvol/pkg/apierror"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -34,15 +35,15 @@ type Proxy struct {
 // proxyTimeout bounds one reading: a node that is lost does not answer.
 const proxyTimeout = 10 * time.Second
 
-// read returns what the path answers. resource is the one that a role must name.
-func (p Proxy) read(ctx context.Context, path, resource string) ([]byte, error) {
+// read returns what the path answers. resource is the one that a role must name, in the namespace;
+// an empty one is the whole cluster.
+func (p Proxy) read(ctx context.Context, path, resource, namespace string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, proxyTimeout)
 	defer cancel()
 	raw, err := p.Client.Get().AbsPath(path).DoRaw(ctx)
 	switch {
 	case apierrors.IsForbidden(err):
-		return nil, volume.Errorf(volume.KindDenied, "the right to get %s is missing", resource).
-			WithRemedy("ask for a role with the verb get for the resource " + resource)
+		return nil, apierror.MissingRight("get", resource, namespace)
 	case err != nil:
 		return nil, volume.Errorf(volume.KindUnavailable, "%s does not answer: %w", path, err)
 	}
@@ -51,7 +52,7 @@ func (p Proxy) read(ctx context.Context, path, resource string) ([]byte, error) 
 
 // ReadSyncFrequency implements NodeReader.
 func (p Proxy) ReadSyncFrequency(ctx context.Context, node string) (time.Duration, error) {
-	raw, err := p.read(ctx, "/api/v1/nodes/"+url.PathEscape(node)+"/proxy/configz", "nodes/proxy")
+	raw, err := p.read(ctx, "/api/v1/nodes/"+url.PathEscape(node)+"/proxy/configz", "nodes/proxy", "")
 	if err != nil {
 		return 0, err
 	}
@@ -75,7 +76,7 @@ func (p Proxy) ReadRequirements(
 ) (map[string]bool, error) {
 	path := fmt.Sprintf("/api/v1/namespaces/%s/pods/%s:%d/proxy/metrics",
 		url.PathEscape(namespace), url.PathEscape(pod), port)
-	raw, err := p.read(ctx, path, "pods/proxy")
+	raw, err := p.read(ctx, path, "pods/proxy", namespace)
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/growvol/growvol/deploy/charts"
-	"github.com/growvol/growvol/pkg/claim/reader"
+	"github.com/growvol/growvol/pkg/apierror"
 	"github.com/growvol/growvol/pkg/pluginpod"
 )
 
@@ -83,7 +83,7 @@ func (d *Doctor) checkOwnRights(ctx context.Context) Check {
 			}
 			answer, err := d.Client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
 			if err != nil {
-				return false, reader.AccessError(err, "create", "selfsubjectaccessreviews.authorization.k8s.io", "")
+				return false, apierror.Of(err, "create", "selfsubjectaccessreviews.authorization.k8s.io", "")
 			}
 			return answer.Status.Allowed, nil
 		})
@@ -123,7 +123,7 @@ func (d *Doctor) checkSidecarRights(ctx context.Context, in *installation) Check
 			}}
 			answer, err := d.Client.AuthorizationV1().SubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
 			if err != nil {
-				return false, reader.AccessError(err, "create", "subjectaccessreviews.authorization.k8s.io", "")
+				return false, apierror.Of(err, "create", "subjectaccessreviews.authorization.k8s.io", "")
 			}
 			return answer.Status.Allowed, nil
 		})

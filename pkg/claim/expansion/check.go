@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/growvol/growvol/pkg/apierror"
 	"github.com/growvol/growvol/pkg/claim"
 	"github.com/growvol/growvol/pkg/claim/reader"
 	"github.com/growvol/growvol/pkg/volume"
@@ -126,7 +127,7 @@ func (e *Expander) checkClass(ctx context.Context, s *claim.Status) Check {
 		}
 	}
 	class, err := e.Client.StorageV1().StorageClasses().Get(ctx, s.Class, metav1.GetOptions{})
-	if err = reader.AccessError(err, "get", "storageclasses", ""); err != nil {
+	if err = apierror.Of(err, "get", "storageclasses", ""); err != nil {
 		if volume.KindOf(err) == volume.KindNotFound {
 			return Check{
 				Verdict: VerdictFail, Text: "the StorageClass " + s.Class + " does not exist",

@@ -10,8 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/growvol/growvol/pkg/apierror"
 	"github.com/growvol/growvol/pkg/claim"
-	"github.com/growvol/growvol/pkg/claim/reader"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -71,5 +71,5 @@ func (e *Expander) refusal(ctx context.Context, c *corev1.PersistentVolumeClaim,
 		}
 		return refusal
 	}
-	return reader.AccessError(err, "patch", "persistentvolumeclaims", c.Namespace)
+	return apierror.Of(err, "patch", "persistentvolumeclaims", c.Namespace)
 }

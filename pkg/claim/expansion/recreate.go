@@ -15,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
-	"github.com/growvol/growvol/pkg/claim/reader"
+	"github.com/growvol/growvol/pkg/apierror"
 	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -110,14 +110,14 @@ func (e *Expander) checkCreate(ctx context.Context, replacement *appsv1.Stateful
 	c.Name += checkSuffix
 	_, err := e.Client.AppsV1().StatefulSets(c.Namespace).Create(ctx, c,
 		metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}, FieldManager: fieldManager})
-	return reader.AccessError(err, "create", "statefulsets", c.Namespace)
+	return apierror.Of(err, "create", "statefulsets", c.Namespace)
 }
 
 // podsOf returns the ids of the pods that the StatefulSet controls.
 func (e *Expander) podsOf(ctx context.Context, set *appsv1.StatefulSet) (map[types.UID]string, error) {
 	list, err := e.Client.CoreV1().Pods(set.Namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return nil, reader.AccessError(err, "list", "pods", set.Namespace)
+		return nil, apierror.Of(err, "list", "pods", set.Namespace)
 	}
 	pods := map[types.UID]string{}
 	for i := range list.Items {
@@ -155,7 +155,7 @@ func (e *Expander) replace(
 		Preconditions:     &metav1.Preconditions{UID: &set.UID, ResourceVersion: &set.ResourceVersion},
 	})
 	if err != nil {
-		return nil, reader.AccessError(err, "delete", "statefulsets", set.Namespace)
+		return nil, apierror.Of(err, "delete", "statefulsets", set.Namespace)
 	}
 	for {
 		// Until the garbage collector has removed the owner from pods and claims, the name is taken.
@@ -163,9 +163,9 @@ func (e *Expander) replace(
 		if err == nil {
 			return created, nil
 		}
-		if !apierrors.IsAlreadyExists(err) && volume.KindOf(reader.AccessError(err, "create", "statefulsets", "")) !=
+		if !apierrors.IsAlreadyExists(err) && volume.KindOf(apierror.Of(err, "create", "statefulsets", "")) !=
 			volume.KindUnavailable {
-			return nil, reader.AccessError(err, "create", "statefulsets", set.Namespace)
+			return nil, apierror.Of(err, "create", "statefulsets", set.Namespace)
 		}
 		if sleepErr := operation.Sleep(ctx, claimInterval); sleepErr != nil {
 			return nil, fmt.Errorf("%w: %w", sleepErr, err)

@@ -6,6 +6,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/growvol/growvol/pkg/apierror"
 	"github.com/growvol/growvol/pkg/claim"
 )
 
@@ -39,7 +40,7 @@ func (s *snapshot) class(ctx context.Context, name string) claim.Reading[*storag
 		return reading
 	}
 	object, err := s.reader.Client.StorageV1().StorageClasses().Get(ctx, name, metav1.GetOptions{})
-	if reading.Err = AccessError(err, "get", "storageclasses", ""); err == nil {
+	if reading.Err = apierror.Of(err, "get", "storageclasses", ""); err == nil {
 		reading.Value = object
 	}
 	s.around.classes[name] = reading
@@ -52,7 +53,7 @@ func (s *snapshot) driver(ctx context.Context, name string) claim.Reading[*stora
 		return reading
 	}
 	object, err := s.reader.Client.StorageV1().CSIDrivers().Get(ctx, name, metav1.GetOptions{})
-	if reading.Err = AccessError(err, "get", "csidrivers", ""); err == nil {
+	if reading.Err = apierror.Of(err, "get", "csidrivers", ""); err == nil {
 		reading.Value = object
 	}
 	s.around.drivers[name] = reading
@@ -64,7 +65,7 @@ func (s *snapshot) attachments(ctx context.Context, volume string) claim.Reading
 	if s.around.attachments == nil {
 		s.around.attachments = &claim.Reading[[]storagev1.VolumeAttachment]{}
 		list, err := s.reader.Client.StorageV1().VolumeAttachments().List(ctx, metav1.ListOptions{})
-		if s.around.attachments.Err = AccessError(err, "list", "volumeattachments", ""); err == nil {
+		if s.around.attachments.Err = apierror.Of(err, "list", "volumeattachments", ""); err == nil {
 			s.around.attachments.Value = list.Items
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 
+	"github.com/growvol/growvol/pkg/apierror"
 	"github.com/growvol/growvol/pkg/claim"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -59,8 +60,7 @@ func (k Kubelet) ReadStats(ctx context.Context, node string) ([]PodVolumeStats, 
 	raw, err := k.Client.Get().AbsPath("/api/v1/nodes/" + url.PathEscape(node) + "/proxy/stats/summary").DoRaw(ctx)
 	switch {
 	case apierrors.IsForbidden(err):
-		return nil, volume.Errorf(volume.KindDenied, "the right to get nodes/proxy is missing").
-			WithRemedy("ask for a cluster role with the verb get for the resource nodes/proxy")
+		return nil, apierror.MissingRight("get", "nodes/proxy", "")
 	case err != nil:
 		return nil, volume.Errorf(volume.KindUnavailable, "kubelet of %s does not answer: %w", node, err).
 			WithRemedy("check the node: kubectl get node " + node)

@@ -6,18 +6,16 @@ package reader
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/growvol/growvol/pkg/apierror"
 	"github.com/growvol/growvol/pkg/claim"
-	"github.com/growvol/growvol/pkg/volume"
 )
 
 // Driver gives the readings of a CSI driver: the size of the volume in the storage system, of the
@@ -51,7 +49,7 @@ type Selection struct {
 // Claim returns the claim. Kinds: NotFound, Denied, Unavailable.
 func (r *Reader) Claim(ctx context.Context, namespace, name string) (*corev1.PersistentVolumeClaim, error) {
 	c, err := r.Client.CoreV1().PersistentVolumeClaims(namespace).Get(ctx, name, metav1.GetOptions{})
-	return c, AccessError(err, "get", "persistentvolumeclaims", namespace)
+	return c, apierror.Of(err, "get", "persistentvolumeclaims", namespace)
 }
 
 // Claims returns the selected claims.
@@ -59,7 +57,7 @@ func (r *Reader) Claims(ctx context.Context, selection Selection) ([]corev1.Pers
 	list, err := r.Client.CoreV1().PersistentVolumeClaims(selection.Namespace).List(ctx,
 		metav1.ListOptions{LabelSelector: selection.Labels})
 	if err != nil {
-		return nil, AccessError(err, "list", "persistentvolumeclaims", selection.Namespace)
+		return nil, apierror.Of(err, "list", "persistentvolumeclaims", selection.Namespace)
 	}
 	return list.Items, nil
 }
@@ -69,7 +67,7 @@ func (r *Reader) Claims(ctx context.Context, selection Selection) ([]corev1.Pers
 func (r *Reader) StatefulSetClaims(ctx context.Context, namespace, name string) (StatefulSet, error) {
 	object, err := r.Client.AppsV1().StatefulSets(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return StatefulSet{}, AccessError(err, "get", "statefulsets", namespace)
+		return StatefulSet{}, apierror.Of(err, "get", "statefulsets", namespace)
 	}
 	all, err := r.Claims(ctx, Selection{Namespace: namespace})
 	if err != nil {
@@ -138,7 +136,7 @@ func commonNamespace(claims []corev1.PersistentVolumeClaim) string {
 func (r *Reader) pods(ctx context.Context, namespace string) claim.Reading[[]corev1.Pod] {
 	list, err := r.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return claim.Reading[[]corev1.Pod]{Err: AccessError(err, "list", "pods", namespace)}
+		return claim.Reading[[]corev1.Pod]{Err: apierror.Of(err, "list", "pods", namespace)}
 	}
 	return claim.Reading[[]corev1.Pod]{Value: list.Items}
 }
@@ -180,7 +178,7 @@ func (x podIndex) using(c *corev1.PersistentVolumeClaim) claim.Reading[[]corev1.
 func (r *Reader) events(ctx context.Context, namespace, selector string) claim.Reading[[]corev1.Event] {
 	list, err := r.Client.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{FieldSelector: selector})
 	if err != nil {
-		return claim.Reading[[]corev1.Event]{Err: AccessError(err, "list", "events", namespace)}
+		return claim.Reading[[]corev1.Event]{Err: apierror.Of(err, "list", "events", namespace)}
 	}
 	return claim.Reading[[]corev1.Event]{Value: list.Items}
 }
@@ -200,32 +198,6 @@ func (r *Reader) eventsOf(
 	return all
 }
 
-// AccessError returns the error of a call of the API server as a volume.Error. For a call that is
-// not allowed, it names the right.
-func AccessError(err error, verb, resource, namespace string) error {
-	where := "the whole cluster"
-	if namespace != "" {
-		where = "namespace " + namespace
-	}
-	var own *volume.Error
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &own):
-		return err
-	case apierrors.IsForbidden(err):
-		return volume.Errorf(volume.KindDenied, "the right to %s %s is missing", verb, resource).
-			WithRemedy("ask for a role with the verb " + verb + " for the resource " + resource + " in " + where)
-	case apierrors.IsUnauthorized(err):
-		return volume.Errorf(volume.KindUnauthenticated, "the API server does not accept the credentials: %w", err)
-	case apierrors.IsNotFound(err):
-		return volume.Errorf(volume.KindNotFound, "%w", err)
-	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
-		return volume.Errorf(volume.KindInvalid, "%w", err)
-	}
-	return volume.Errorf(volume.KindUnavailable, "cannot %s %s: %w", verb, resource, err)
-}
-
 // nodeOf returns the node of the first pod that has one and has not ended.
 func nodeOf(pods []corev1.Pod) string {
 	for i := range pods {
@@ -239,12 +211,12 @@ func nodeOf(pods []corev1.Pod) string {
 
 func (r *Reader) csiNode(ctx context.Context, name string) (*storagev1.CSINode, error) {
 	object, err := r.Client.StorageV1().CSINodes().Get(ctx, name, metav1.GetOptions{})
-	return object, AccessError(err, "get", "csinodes", "")
+	return object, apierror.Of(err, "get", "csinodes", "")
 }
 
 func (r *Reader) persistentVolume(ctx context.Context, name string) (*corev1.PersistentVolume, error) {
 	object, err := r.Client.CoreV1().PersistentVolumes().Get(ctx, name, metav1.GetOptions{})
-	return object, AccessError(err, "get", "persistentvolumes", "")
+	return object, apierror.Of(err, "get", "persistentvolumes", "")
 }
 
 // Names returns the names of the claims of the namespace, and of its StatefulSets as "sts/NAME",

@@ -11,6 +11,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/growvol/growvol/pkg/apierror"
 	"github.com/growvol/growvol/pkg/claim"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -47,13 +48,13 @@ func newSnapshot(r *Reader) *snapshot {
 func (s *snapshot) preload(ctx context.Context) {
 	s.preloaded = true
 	volumes, err := s.reader.Client.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{})
-	if s.volumesErr = AccessError(err, "list", "persistentvolumes", ""); err == nil {
+	if s.volumesErr = apierror.Of(err, "list", "persistentvolumes", ""); err == nil {
 		for i := range volumes.Items {
 			s.volumes[volumes.Items[i].Name] = claim.Reading[*corev1.PersistentVolume]{Value: &volumes.Items[i]}
 		}
 	}
 	nodes, err := s.reader.Client.StorageV1().CSINodes().List(ctx, metav1.ListOptions{})
-	if s.nodesErr = AccessError(err, "list", "csinodes", ""); err == nil {
+	if s.nodesErr = apierror.Of(err, "list", "csinodes", ""); err == nil {
 		for i := range nodes.Items {
 			s.nodes[nodes.Items[i].Name] = claim.Reading[*storagev1.CSINode]{Value: &nodes.Items[i]}
 		}

@@ -25,6 +25,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/growvol/growvol/pkg/apierror"
 	"github.com/growvol/growvol/pkg/pluginpod"
 	"github.com/growvol/growvol/pkg/readings"
 	"github.com/growvol/growvol/pkg/volume"
@@ -230,7 +231,7 @@ func requestError(ctx context.Context, err error, pod *corev1.Pod) error {
 			WithRemedy("read the log of the plugin: " +
 				fmt.Sprintf("kubectl logs %s --namespace %s --container %s", pod.Name, pod.Namespace, pluginpod.Container))
 	case apierrors.IsForbidden(err):
-		return missingRight("get", "pods/proxy", pod.Namespace)
+		return apierror.MissingRight("get", "pods/proxy", pod.Namespace)
 	case apierrors.IsUnauthorized(err):
 		return volume.Errorf(volume.KindUnauthenticated, "the API server does not accept the credentials: %w", err)
 	case code == http.StatusBadRequest && body != "":
@@ -254,27 +255,4 @@ func errorAnswer(err error) (code int32, body string) {
 		}
 	}
 	return status.ErrStatus.Code, body
-}
-
-// missingRight is the error for a request that the API server does not allow.
-func missingRight(verb, resource, namespace string) error {
-	scope := "the whole cluster"
-	if namespace != "" {
-		scope = "namespace " + namespace
-	}
-	return volume.Errorf(volume.KindDenied, "the right to %s %s is missing", verb, resource).
-		WithRemedy("ask for a role with the verb " + verb + " for the resource " + resource + " in " + scope)
-}
-
-// accessError returns the error of a call of the API server.
-func accessError(err error, verb, resource, namespace string) error {
-	switch {
-	case apierrors.IsForbidden(err):
-		return missingRight(verb, resource, namespace)
-	case apierrors.IsUnauthorized(err):
-		return volume.Errorf(volume.KindUnauthenticated, "the API server does not accept the credentials: %w", err)
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return volume.Errorf(volume.KindOf(err), "cannot %s %s: %w", verb, resource, err)
-	}
-	return volume.Errorf(volume.KindUnavailable, "cannot %s %s: %w", verb, resource, err)
 }

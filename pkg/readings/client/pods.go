@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/growvol/growvol/pkg/apierror"
 	"github.com/growvol/growvol/pkg/pluginpod"
 	"github.com/growvol/growvol/pkg/readings"
 )
@@ -39,7 +40,7 @@ func (c *Client) pods(ctx context.Context, component string, options metav1.List
 	options.LabelSelector = c.opts.Selector + "," + pluginpod.ComponentLabel + "=" + component
 	list, err := c.opts.Kubernetes.CoreV1().Pods(c.opts.Namespace).List(ctx, options)
 	if err != nil {
-		return nil, accessError(err, "list", "pods", c.opts.Namespace)
+		return nil, apierror.Of(err, "list", "pods", c.opts.Namespace)
 	}
 	var pods []*corev1.Pod
 	for i := range list.Items {

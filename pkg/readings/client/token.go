@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
 
+	"github.com/growvol/growvol/pkg/apierror"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -48,7 +49,7 @@ func (t *tokens) get(ctx context.Context, account types.NamespacedName) (text st
 	case t.lock <- struct{}{}:
 		defer func() { <-t.lock }()
 	case <-ctx.Done():
-		return "", false, accessError(ctx.Err(), "create", "serviceaccounts/token", account.Namespace)
+		return "", false, apierror.Of(ctx.Err(), "create", "serviceaccounts/token", account.Namespace)
 	}
 	last := t.byAccount[account]
 	if last.text != "" && time.Since(last.created) < maxTokenAge {
@@ -65,7 +66,7 @@ func (t *tokens) get(ctx context.Context, account types.NamespacedName) (text st
 		return "", false, volume.Errorf(volume.KindNotFound, "the ServiceAccount %s does not exist", account).
 			WithRemedy("install the chart with readings.enabled: true")
 	case err != nil:
-		return "", false, accessError(err, "create", "serviceaccounts/token of "+account.Name, account.Namespace)
+		return "", false, apierror.Of(err, "create", "serviceaccounts/token of "+account.Name, account.Namespace)
 	}
 	t.byAccount[account] = token{text: answer.Status.Token, created: created}
 	return answer.Status.Token, true, nil
