@@ -1,8 +1,6 @@
 package kubectlplugin
 
 import (
-	"archive/tar"
-	"compress/gzip"
 	"context"
 	"errors"
 	"io"
@@ -14,6 +12,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/growvol/growvol/pkg/claim/bundle/bundletest"
 )
 
 // emptyAPI is an API server that has only its version.
@@ -34,31 +34,12 @@ func (a emptyAPI) Get(_ context.Context, uri string) (io.ReadCloser, error) {
 // unpack returns the contents of the archive's files, by name without the directory.
 func unpack(t *testing.T, path string) map[string]string {
 	t.Helper()
-	file, err := os.Open(path)
+	archive, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = file.Close() }() // only read
-	compressed, err := gzip.NewReader(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	files := map[string]string{}
-	for archive := tar.NewReader(compressed); ; {
-		header, err := archive.Next()
-		if errors.Is(err, io.EOF) {
-			return files
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		content, err := io.ReadAll(archive)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, name, _ := strings.Cut(header.Name, "/")
-		files[name] = string(content)
-	}
+	files, _ := bundletest.Unpack(t, archive)
+	return files
 }
 
 func TestSupportBundleIsWritten(t *testing.T) {

@@ -1,17 +1,14 @@
 package kubernetes_test
 
 import (
-	"archive/tar"
-	"compress/gzip"
 	"context"
-	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/growvol/growvol/pkg/claim/bundle/bundletest"
 	"github.com/growvol/growvol/tests/must"
 )
 
@@ -21,19 +18,8 @@ const plantedSecret = "hunter2zebra"
 // unpackBundle returns the contents of the archive's files, by name without the directory.
 func unpackBundle(t *testing.T, path string) map[string]string {
 	t.Helper()
-	file := must.Value(os.Open(path))(t)
-	defer func() { _ = file.Close() }() // only read
-	compressed := must.Value(gzip.NewReader(file))(t)
-	files := map[string]string{}
-	for archive := tar.NewReader(compressed); ; {
-		header, err := archive.Next()
-		if errors.Is(err, io.EOF) {
-			return files
-		}
-		must.Succeed(t, err)
-		_, name, _ := strings.Cut(header.Name, "/")
-		files[name] = string(must.Value(io.ReadAll(archive))(t))
-	}
+	files, _ := bundletest.Unpack(t, must.Value(os.ReadFile(path))(t))
+	return files
 }
 
 // plantSecrets starts a pod with the claim data that has the secret in its environment, arguments

@@ -1,9 +1,7 @@
 package bundle_test
 
 import (
-	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,6 +24,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/growvol/growvol/pkg/claim/bundle"
+	"github.com/growvol/growvol/pkg/claim/bundle/bundletest"
 	"github.com/growvol/growvol/pkg/claim/bundle/redacted"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -123,27 +122,8 @@ func collect(t *testing.T, c *bundle.Collector) (files map[string]string, unread
 	if err := errors.Join(err, a.Close()); err != nil {
 		t.Fatal(err)
 	}
-	archive = slices.Clone(out.Bytes())
-	compressed, err := gzip.NewReader(&out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	files = map[string]string{}
-	reader := tar.NewReader(compressed)
-	for {
-		header, err := reader.Next()
-		if errors.Is(err, io.EOF) {
-			return files, unread, archive
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		content, err := io.ReadAll(reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files[strings.TrimPrefix(header.Name, "b/")] = string(content)
-	}
+	files, _ = bundletest.Unpack(t, out.Bytes())
+	return files, unread, out.Bytes()
 }
 
 func TestBundleHasNoSecret(t *testing.T) {

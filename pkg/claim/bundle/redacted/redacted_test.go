@@ -1,9 +1,7 @@
 package redacted_test
 
 import (
-	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"io"
@@ -13,6 +11,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/growvol/growvol/pkg/claim/bundle/bundletest"
 	"github.com/growvol/growvol/pkg/claim/bundle/redacted"
 )
 
@@ -44,28 +43,13 @@ func written(t *testing.T, fill func(*redacted.Archive) error) map[string]string
 	if err := redacted.Verify(bytes.NewReader(out.Bytes()), "bundle", a.Files()); err != nil {
 		t.Error(err)
 	}
-	compressed, err := gzip.NewReader(&out)
-	if err != nil {
-		t.Fatal(err)
+	files, headers := bundletest.Unpack(t, out.Bytes())
+	for _, header := range headers {
+		if !header.ModTime.Equal(now) {
+			t.Errorf("%s: got the time %s, want %s", header.Name, header.ModTime, now)
+		}
 	}
-	files := map[string]string{}
-	for archive := tar.NewReader(compressed); ; {
-		header, err := archive.Next()
-		if errors.Is(err, io.EOF) {
-			return files
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		content, err := io.ReadAll(archive)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if header.Mode != 0o600 || !header.ModTime.Equal(now) {
-			t.Errorf("%s: got the mode %o and the time %s, want 600 and %s", header.Name, header.Mode, header.ModTime, now)
-		}
-		files[strings.TrimPrefix(header.Name, "bundle/")] = string(content)
-	}
+	return files
 }
 
 // redactText returns the text as the archive has it.
