@@ -30,11 +30,7 @@ const (
 // TestOpenStack is one test so that its parts share the guests: without hardware virtualization a
 // guest boots slowly.
 func TestOpenStack(t *testing.T) {
-	dir := os.Getenv(rigVariable)
-	if dir == "" {
-		t.Skipf("no OpenStack: %s is not set (next step: make openstack-test)", rigVariable)
-	}
-	r := newRig(t, dir)
+	r := newRig(t, rigDir(t))
 	t.Run("lifecycle", r.testLifecycle)
 	t.Run("backup", r.testBackup)
 	t.Run("metadata", r.testMetadata)
@@ -42,7 +38,7 @@ func TestOpenStack(t *testing.T) {
 	t.Run("refused", r.testRefused)
 	t.Run("outages", r.testOutages)
 	t.Run("hangs", r.testHangs)
-	t.Run("speed", r.testSpeed)
+	t.Run("concurrent", r.testConcurrent)
 	t.Run("images", r.testImages)
 	t.Run("boot", r.testBoot)
 	t.Run("attachments", r.testAttachments)
@@ -54,6 +50,16 @@ func TestOpenStack(t *testing.T) {
 	t.Run("faults", r.testFaults)
 	t.Run("multiattach", r.testMultiattach)
 	t.Run("sanity", r.testSanity)
+}
+
+// rigDir returns the directory of the running OpenStack; without one the test is skipped.
+func rigDir(t *testing.T) string {
+	t.Helper()
+	dir := os.Getenv(rigVariable)
+	if dir == "" {
+		t.Skipf("no OpenStack: %s is not set (next step: make openstack-test)", rigVariable)
+	}
+	return dir
 }
 
 // rig is a running OpenStack with the controller plugin. The project of the user "test" is for the

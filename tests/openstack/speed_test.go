@@ -19,15 +19,13 @@ import (
 const (
 	rounds            = 7
 	concurrentVolumes = 10
-	// maxSlowdown is the maximum ratio of the time of a driver's call to the time of Cinder itself. It
-	// is far above the usual ratio, so that other load on the machine does not fail the test.
-	maxSlowdown = 3.0
 )
 
-// testSpeed compares the time of a driver's call with the time of Cinder itself. A client that
-// reads the volume without a pause measures the latter; no polling client can be faster.
-func (r *rig) testSpeed(t *testing.T) {
-	r.checkLeftovers(t)
+// TestSpeed reports the time of a driver's call and the time of Cinder itself (make
+// bench-openstack). A client that reads the volume without a pause measures the latter; no polling
+// client can be faster.
+func TestSpeed(t *testing.T) {
+	r := newRig(t, rigDir(t))
 	ctx, c := testContext(t), r.client()
 	var driver, cinder [2][]time.Duration // of creations and extensions
 	var ids []string
@@ -52,20 +50,16 @@ func (r *rig) testSpeed(t *testing.T) {
 	r.deleteAll(t, ids)
 	for i, call := range []string{"CreateVolume", "ControllerExpandVolume"} {
 		d, c := median(driver[i]), median(cinder[i])
-		ratio := float64(d) / float64(c)
 		t.Logf("%s: median %s; Cinder itself %s; ratio %.2f",
-			call, d.Round(time.Millisecond), c.Round(time.Millisecond), ratio)
-		if ratio > maxSlowdown {
-			t.Errorf("%s takes %.2f times as long as Cinder itself, want at most %.2f", call, ratio, maxSlowdown)
-		}
+			call, d.Round(time.Millisecond), c.Round(time.Millisecond), float64(d)/float64(c))
 	}
-	r.logConcurrentSpeed(t)
+	r.testConcurrent(t)
 }
 
-// logConcurrentSpeed extends volumes concurrently and logs the times of the driver and of Cinder
+// testConcurrent extends volumes concurrently, and reports the times of the driver and of Cinder
 // itself.
-func (r *rig) logConcurrentSpeed(t *testing.T) {
-	t.Helper()
+func (r *rig) testConcurrent(t *testing.T) {
+	r.checkLeftovers(t)
 	ctx, c := testContext(t), r.client()
 	ids := make([]string, concurrentVolumes)
 	for i := range ids {
