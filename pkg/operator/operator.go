@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -71,9 +72,20 @@ func Run(ctx context.Context, config *rest.Config, o Options) error {
 	if err := errors.Join(addChecks(m), claimcache.AddIndex(ctx, m.GetFieldIndexer())); err != nil {
 		return err
 	}
+	if err := o.addControllers(m, metrics.Registry); err != nil {
+		return err
+	}
+	if err := o.addReadings(m, config); err != nil {
+		return err
+	}
+	return m.Start(ctx)
+}
+
+// addControllers adds the reports of growths and, unless it is turned off, the waking of kubelet.
+func (o Options) addControllers(m manager.Manager, registry prometheus.Registerer) error {
 	report := growthreport.NewReconciler(growthreport.Options{
 		Drivers: o.Drivers, Client: m.GetClient(), Live: m.GetAPIReader(), Log: o.Log, Now: time.Now,
-		Events: m.GetEventRecorder("growvol-operator"), Metrics: metrics.Registry,
+		Events: m.GetEventRecorder("growvol-operator"), Metrics: registry,
 	})
 	if err := report.SetUp(m); err != nil {
 		return fmt.Errorf("report growths: %w", err)
@@ -81,16 +93,13 @@ func Run(ctx context.Context, config *rest.Config, o Options) error {
 	if o.WakeKubelet {
 		wake := kubeletwake.NewReconciler(kubeletwake.Options{
 			Drivers: o.Drivers, Client: m.GetClient(), Live: m.GetAPIReader(), Log: o.Log,
-			Events: m.GetEventRecorder("growvol-operator"), Metrics: kubeletwake.NewMetrics(metrics.Registry),
+			Events: m.GetEventRecorder("growvol-operator"), Metrics: kubeletwake.NewMetrics(registry),
 		})
 		if err := wake.SetUp(m); err != nil {
 			return fmt.Errorf("wake kubelet: %w", err)
 		}
 	}
-	if err := o.addReadings(m, config); err != nil {
-		return err
-	}
-	return m.Start(ctx)
+	return nil
 }
 
 func (o Options) managerOptions() manager.Options {

@@ -22,6 +22,19 @@ func TestOperatorIsOffByDefault(t *testing.T) {
 	}
 }
 
+// TestOperatorDoesNotWakeKubeletIfTheValueIsFalse checks the option that the value sets.
+func TestOperatorDoesNotWakeKubeletIfTheValueIsFalse(t *testing.T) {
+	h := newHelm(t)
+	objects := h.render(t, operatorValues("loop", ", operator: {enabled: true, wakeKubelet: false}"))
+	operator, found := findObject(objects, "Deployment", "growvol-operator")
+	if !found {
+		t.Fatal("got no Deployment of the operator")
+	}
+	if wake, _ := operator.Spec.Template.Spec.Containers[0].option("wake-kubelet"); wake != "false" {
+		t.Errorf("got --wake-kubelet=%s, want false", wake)
+	}
+}
+
 // operatorValues returns values for the backend with more of them.
 func operatorValues(backend, more string) string {
 	return fmt.Sprintf(
@@ -56,6 +69,9 @@ func TestOperator(t *testing.T) {
 		}
 		if lease, _ := pod.Containers[0].option("lease-name"); lease != "growvol-operator" {
 			t.Errorf("%s: got --lease-name=%s, want that of the role", backend, lease)
+		}
+		if wake, _ := pod.Containers[0].option("wake-kubelet"); wake != "true" {
+			t.Errorf("%s: got --wake-kubelet=%s, want true, the default", backend, wake)
 		}
 		checkOperatorRights(t, objects, "pods: patch", "events: create patch", "leases: create get update")
 		checkPolicy(t, objects, "growvol-operator", true, pod.ServiceAccountName, []string{

@@ -430,3 +430,23 @@ func TestChecksNameTheMissingRight(t *testing.T) {
 		}
 	}
 }
+
+func TestOptionsAreComparedByTheirMeaning(t *testing.T) {
+	for _, test := range []struct {
+		args, name, value string
+		want              bool
+	}{
+		{"--a=1", "a", "1", true},
+		{"--a=2", "a", "1", false},
+		{"--b=1", "a", "1", false},
+		{"--a", "a", "true", true},
+		{"--a=true", "a", "", true},
+		{"--a=false", "a", "true", false},
+		{"--a=false", "a", "", false},
+	} {
+		c := &corev1.Container{Args: strings.Fields(test.args)}
+		if got := hasOption(c, test.name, test.value); got != test.want {
+			t.Errorf("%s has --%s=%s: got %t, want %t", test.args, test.name, test.value, got, test.want)
+		}
+	}
+}
