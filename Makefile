@@ -99,7 +99,7 @@ manifests: ## generate deploy/kubernetes from the chart
 	@deploy/kubernetes/generate
 
 .PHONY: test
-test: setup test-unit test-guest test-system test-devices ## run all tests that need only this machine
+test: setup test-unit test-guest test-system ## run all tests that need only this machine
 
 .PHONY: test-unit
 test-unit: ## test every package on this machine's kernel, with the race detector
@@ -109,13 +109,12 @@ test-unit: ## test every package on this machine's kernel, with the race detecto
 test-guest: programs ## test the packages that use the kernel, in a guest with all capabilities
 	$(TESTSUM) -run='^TestReal' -exec='$(CURDIR)/$(BIN)/growvol-guest --here --memory=4096 --module=sd_mod --module=scsi_debug --' $(KERNEL)
 
+# Two packages run at a time, in this order: e2e, which takes as long as the others together, has one
+# CPU; hotplug and vm, whose QEMU needs most of the other, do not meet.
 .PHONY: test-system
-test-system: programs ## test the real plugins over their sockets, in guests; csi-sanity
-	$(TESTSUM) $$(go list ./tests/... | grep -vE '/tests/(vm|hotplug|ceph|openstack|fakecloud|deploy|kubernetes|recording|style)')
-
-.PHONY: test-devices
-test-devices: setup programs ## plug in and resize disks under a mounted filesystem, in QEMU
-	$(TESTSUM) -p 1 ./tests/vm/... ./tests/hotplug/...
+test-system: setup programs ## test the real plugins in guests, and disks that are plugged in and resized in QEMU; csi-sanity
+	$(TESTSUM) -p 2 ./tests/e2e ./tests/hotplug \
+		$$(go list ./tests/... | grep -vE '/tests/(e2e|vm|hotplug|ceph|openstack|fakecloud|deploy|kubernetes|recording|style)') ./tests/vm/...
 
 .PHONY: ceph-programs
 ceph-programs: ## install the packages of the Ceph and build the programs of its tests beforehand
