@@ -210,6 +210,44 @@ func TestOperatorGrowsByHalfAStep(t *testing.T) {
 	s.runApp("reader", "await", mountPath, fmt.Sprint(minFilesystemSize(5*volume.GiB)))
 }
 
+// A claim that pvc-autoresizer has grown is left to it. What it writes when it grows a claim is
+// written here by hand: it needs a Prometheus, which this cluster does not have.
+func TestGrowStepsAsideForWhatPVCAutoresizerHasGrown(t *testing.T) {
+	t.Parallel()
+	const written = "resize.topolvm.io/pre_capacity_bytes"
+	s := newNamespace(t)
+	s.createClaim(claim{name: "data", class: classXFS, size: "1Gi"})
+	s.startReader("reader", "data")
+	s.kubectl("annotate", "pvc", "data", written+"=536870912")
+	s.optIn("data", "4Gi")
+	s.occupy("reader", 900*volume.MiB)
+	s.wantEvent("PersistentVolumeClaim", "data", "GrowthPostponed", "pvc-autoresizer has grown it", "next step", written)
+	if got := s.request("data"); got != "1Gi" {
+		t.Errorf("got a request of %s for a claim of pvc-autoresizer, want 1Gi", got)
+	}
+	s.kubectl("annotate", "pvc", "data", written+"-")
+	s.awaitExpanded("data", "2Gi")
+}
+
+// While a pod of pvc-autoresizer runs, no claim with a limit grows. Only its name is real here.
+func TestOperatorStepsAsideForPVCAutoresizer(t *testing.T) {
+	s := newNamespace(t)
+	s.installOperator(1)
+	s.createClaim(claim{name: "data", class: classXFS, size: "1Gi"})
+	s.startReader("reader", "data")
+	pod := s.appPod("other", "pause", "volumeMounts: []", "")
+	s.apply(strings.Replace(pod, "{name: other}", "{name: other, labels: {app.kubernetes.io/name: pvc-autoresizer}}", 1))
+	s.awaitReady("other")
+	s.optIn("data", "4Gi")
+	s.occupy("reader", 900*volume.MiB)
+	s.wantEvent("PersistentVolumeClaim", "data", "GrowthPostponed", "pod "+s.name+"/other", "uninstall one of the two")
+	if got := s.request("data"); got != "1Gi" {
+		t.Errorf("got a request of %s while pvc-autoresizer runs, want 1Gi", got)
+	}
+	s.kubectl("delete", "pod", "other", "--wait", "--timeout="+waitTimeout.String())
+	s.awaitExpanded("data", "2Gi")
+}
+
 // policyClass is a class that lets its claims grow to 3 GiB.
 func (s namespace) policyClass() string {
 	s.Helper()
