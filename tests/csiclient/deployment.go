@@ -53,7 +53,7 @@ func Deploy(ctx context.Context, bin, dir string, log io.Writer, flags ...string
 	flags = append([]string{"--loop-dir=" + filepath.Join(dir, "volumes"), "--node-id=node-1"}, flags...)
 	d := &Deployment{bin: bin, dir: dir, log: log, flags: flags}
 	var err error
-	if d.NodeHTTP, err = freeAddress(ctx); err != nil {
+	if d.NodeHTTP, err = FreeAddress(ctx); err != nil {
 		return nil, err
 	}
 	controller := filepath.Join(bin, "growvol-controller")

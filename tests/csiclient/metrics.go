@@ -41,8 +41,8 @@ func (d *Deployment) ExpandPhases(ctx context.Context) (map[string]time.Duration
 	return phases, lines.Err()
 }
 
-// freeAddress returns a loopback address with a port that no process listens on.
-func freeAddress(ctx context.Context) (string, error) {
+// FreeAddress returns a loopback address with a port that no process listens on.
+func FreeAddress(ctx context.Context) (string, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
