@@ -55,7 +55,10 @@ func readVolume(t *testing.T, address, id string) readings.Volume {
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // as the API server reads pods
 	}}
 	defer client.CloseIdleConnections()
-	response := must.Value(client.Do(request))(t)
+	response, err := client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer func() { must.Succeed(t, response.Body.Close()) }()
 	var answer readings.Answer
 	if response.StatusCode != http.StatusOK {

@@ -59,6 +59,7 @@ func TestSpeed(t *testing.T) {
 // testConcurrent extends volumes concurrently, and reports the times of the driver and of Cinder
 // itself.
 func (r *rig) testConcurrent(t *testing.T) {
+	t.Helper()
 	r.checkLeftovers(t)
 	ctx, c := testContext(t), r.client()
 	ids := make([]string, concurrentVolumes)
