@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -176,7 +177,22 @@ func openCinder(
 	if err != nil {
 		return openedBackend{}, err
 	}
-	return openedBackend{Backend: backend, driverName: cindercsi.DriverName, close: backend.Close}, nil
+	return openedBackend{
+		Backend: backend, driverName: cindercsi.DriverName, close: startVersionReport(ctx, backend),
+	}, nil
+}
+
+// startVersionReport reads the versions of the cloud's API in the background: a service that hangs
+// does not delay the start. The result ends that and closes the backend.
+func startVersionReport(ctx context.Context, backend *cinder.Backend) (closeBackend func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var report sync.WaitGroup
+	report.Go(func() { backend.ReportAPIVersions(ctx) })
+	return func() {
+		cancel()
+		report.Wait()
+		backend.Close()
+	}
 }
 
 // rbdGCPercent is the setting GOGC with the rbd backend. Its heap has a few MB, and collecting that

@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -106,6 +108,30 @@ func TestProgramWithCinder(t *testing.T) {
 	stop()
 }
 
+// The program reads the versions of the cloud's API in the background: services that hang delay
+// neither its start nor its end.
+func TestProgramDoesNotWaitForAPIVersions(t *testing.T) {
+	cloud := fakecloud.Start(t, fakecloud.Options{})
+	cloud.On(fakecloud.Match{Call: fakecloud.Discover}, fakecloud.Hangs()).Always()
+	dir := programtest.SocketDir(t)
+	path, err := cloud.WriteCloudsYAML(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	endpoint := "unix://" + filepath.Join(dir, "csi.sock")
+	t.Setenv("CSI_ENDPOINT", endpoint)
+	began := time.Now()
+	conn, stop := programtest.Start(t, newProgram(), endpoint, "--backend=cinder", "--clouds-yaml="+path, "--cloud=csi")
+	wantPlugin(t, conn, "cinder.csi.openstack.org")
+	for cloud.Count(fakecloud.Discover) == 0 && t.Context().Err() == nil {
+		runtime.Gosched() // until the first request for versions is there
+	}
+	stop()
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("start and end took %s while the services hang, want at most 3s", took)
+	}
+}
+
 // If Keystone hangs when the program starts, only calls that need it wait: the socket
 // exists within seconds, and Probe answers "not ready". When Keystone answers again, the
 // program works without a restart.
@@ -153,4 +179,24 @@ func TestProgramStartsWhileKeystoneHangs(t *testing.T) {
 		t.Error(err)
 	}
 	stop()
+}
+
+// A start that fails after the backend was opened closes it, although the context goes on.
+func TestCloseEndsTheReportOfAPIVersions(t *testing.T) {
+	path, err := fakecloud.Start(t, fakecloud.Options{}).WriteCloudsYAML(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	backend, err := openBackend(t.Context(), config{backend: "cinder", cloudsYAML: path, cloud: "csi"},
+		slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan struct{})
+	go func() { defer close(closed); backend.close() }()
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Error("the backend is not closed after 10s")
+	}
 }

@@ -54,7 +54,7 @@ type Options struct {
 	// Cinder lacks the permission to do it.
 	NotifyNova bool
 	Log        *slog.Logger          // nil: no log
-	Registerer prometheus.Registerer // for the metrics of API calls and of duplicate volumes; nil: no metrics
+	Registerer prometheus.Registerer // for the metrics of the clouds and of duplicate volumes; nil: no metrics
 }
 
 // Backend keeps volumes in Cinder. It implements volume.Backend and, of the optional interfaces of
@@ -110,6 +110,10 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	b.snapshots = snapshot.New(o.ClusterID, b.locator, b.copies, o.Log)
 	return b, nil
 }
+
+// ReportAPIVersions exports and logs which API versions Cinder and Nova offer, until ctx ends. No
+// other method waits for it.
+func (b *Backend) ReportAPIVersions(ctx context.Context) { b.clouds.ReportVersions(ctx) }
 
 // Close drops the connections. Running calls fail.
 func (b *Backend) Close() { b.clouds.Close() }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/growvol/growvol/deploy/charts"
 	"github.com/growvol/growvol/pkg/claim"
+	"github.com/growvol/growvol/pkg/claim/doctor"
 	"github.com/growvol/growvol/pkg/claim/reader"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -120,6 +121,10 @@ func (noNodes) ReadSyncFrequency(context.Context, string) (time.Duration, error)
 }
 
 func (noNodes) ReadRequirements(context.Context, string, string, int32) (map[string]bool, error) {
+	return nil, volume.Errorf(volume.KindDenied, "the right to get pods/proxy is missing")
+}
+
+func (noNodes) ReadCloudAPIs(context.Context, string, string, int32) ([]doctor.CloudAPI, error) {
 	return nil, volume.Errorf(volume.KindDenied, "the right to get pods/proxy is missing")
 }
 

@@ -34,6 +34,10 @@ func (soundNodes) ReadRequirements(context.Context, string, string, int32) (map[
 	return map[string]bool{"state_dir": true}, nil
 }
 
+func (soundNodes) ReadCloudAPIs(context.Context, string, string, int32) ([]doctor.CloudAPI, error) {
+	return nil, errors.New("no pod runs here")
+}
+
 // decodeDoctorObjects returns the objects of the chart that the doctor reads, with the status of
 // pods that are ready.
 func decodeDoctorObjects(t *testing.T, manifests []byte) []runtime.Object {

@@ -51,7 +51,7 @@ func (c *Cloud) cinderVersion() object {
 	docs := link("describedby", "https://docs.openstack.org/")
 	docs["type"] = "text/html"
 	return object{
-		"id": "v3.0", "status": "CURRENT", "updated": "2022-03-30T00:00:00Z",
+		"id": "v3.0", "status": "CURRENT", "updated": "2022-08-31T00:00:00Z",
 		"version": c.cinderVersions.highest.String(), "min_version": c.cinderVersions.lowest.String(),
 		"links": []any{docs, link("self", c.url+volumePath+"/v3/")},
 		"media-types": []any{

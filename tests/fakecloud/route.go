@@ -41,18 +41,12 @@ func (rt route) matchPath(segments []string) (map[string]string, bool) {
 	return values, true
 }
 
-// route sets the route of a request. Since Cinder 3.67 the project ID in the path is optional; the
-// fake accepts paths without it at every version.
+// route sets the route of a request. Since Cinder 3.67 and Nova 2.18 the project ID in the path
+// is optional; the fake accepts paths without it at every version.
 func (c *Cloud) route(x *exchange) {
 	service, rest := splitService(x.http.URL.Path)
 	x.route = route{service: service, call: UnknownCall, needsToken: service != ""}
-	project := ""
-	if below, ok := strings.CutPrefix(rest, "/v3/"); ok && service == volumePath {
-		first, after, _ := strings.Cut(below, "/")
-		if isProjectID(first) && after != "" {
-			project, rest = first, "/v3/"+after
-		}
-	}
+	project, rest := splitProject(service, rest)
 	segments := strings.Split(strings.Trim(rest, "/"), "/")
 	for _, r := range c.routes {
 		if r.service != service || r.method != x.http.Method {
@@ -74,7 +68,20 @@ func (c *Cloud) route(x *exchange) {
 	if x.values == nil {
 		x.values = map[string]string{}
 	}
+	x.route.needsToken = x.route.needsToken || project != "" // also Nova's version document
 	x.values["project"] = project
+}
+
+// splitProject splits the project ID from the path below a service. Without one, and for the path
+// of the project itself, of which Cinder has no document, it returns the path as it is.
+func splitProject(service, path string) (project, rest string) {
+	version := map[string]string{volumePath: "/v3/", computePath: "/v2.1/"}[service]
+	below, ok := strings.CutPrefix(path, version)
+	first, after, _ := strings.Cut(below, "/")
+	if version == "" || !ok || !isProjectID(first) || service == volumePath && after == "" {
+		return "", path
+	}
+	return first, version + after
 }
 
 // splitService splits the path prefix of a service from a path.

@@ -146,7 +146,7 @@ func (c *Cloud) execute(x *exchange, malformed bool) *reply {
 func (c *Cloud) authenticate(x *exchange) *reply {
 	t := c.validToken(x.http.Header.Get("X-Auth-Token"))
 	if t == nil {
-		return unauthorizedError(c.url + identityPath)
+		return unauthorizedError(c.url + identityPath + "/v3") // as www_authenticate_uri of the services
 	}
 	x.token = t
 	return nil
@@ -161,6 +161,9 @@ func (c *Cloud) negotiateVersion(x *exchange) (out *reply) {
 		x.version, out = c.cinderVersions.negotiate(x.http.Header, "volume")
 	case x.route.service == computePath:
 		x.version, out = c.novaVersions.negotiate(x.http.Header, "compute")
+		if out != nil {
+			out.header = map[string]string{"Content-Type": jsonType + "; charset=UTF-8"}
+		}
 	}
 	return out
 }

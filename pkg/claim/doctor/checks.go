@@ -83,7 +83,7 @@ func (d *Doctor) checkInstallation(ctx context.Context, in *installation) []Chec
 	checks = append(checks, d.checkCSIDriver(ctx, in), d.checkRegistration(ctx, in))
 	checks = append(checks, d.checkSidecars(in)...)
 	checks = append(checks, d.checkSidecarRights(ctx, in), d.checkClasses(ctx, in), d.checkSnapshots(in))
-	if check, isNeeded := checkCloud(in); isNeeded {
+	if check, isNeeded := d.checkCloud(ctx, in); isNeeded {
 		checks = append(checks, check)
 	}
 	return append(checks, d.checkNodes(ctx, in)...)
@@ -118,7 +118,7 @@ func (d *Doctor) findInstallations(ctx context.Context) ([]installation, error) 
 		o := &daemonSets.Items[i]
 		in := find(&o.ObjectMeta)
 		in.node, in.driver = o, cmp.Or(in.driver, pluginpod.Driver(&o.Spec.Template.Spec))
-		in.nodePods, in.nodePodsErr = d.podsOf(ctx, o)
+		in.nodePods, in.nodePodsErr = d.podsOf(ctx, o.Namespace, o.Spec.Selector)
 	}
 	slices.SortFunc(all, func(a, b installation) int {
 		return cmp.Or(strings.Compare(a.namespace, b.namespace), strings.Compare(a.name, b.name))
@@ -126,11 +126,11 @@ func (d *Doctor) findInstallations(ctx context.Context) ([]installation, error) 
 	return all, nil
 }
 
-func (d *Doctor) podsOf(ctx context.Context, set *appsv1.DaemonSet) ([]corev1.Pod, error) {
-	selector := metav1.FormatLabelSelector(set.Spec.Selector)
-	list, err := d.Client.CoreV1().Pods(set.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+func (d *Doctor) podsOf(ctx context.Context, namespace string, of *metav1.LabelSelector) ([]corev1.Pod, error) {
+	selector := metav1.FormatLabelSelector(of)
+	list, err := d.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
 	if err != nil {
-		return nil, apierror.Of(err, "list", "pods", set.Namespace)
+		return nil, apierror.Of(err, "list", "pods", namespace)
 	}
 	return list.Items, nil
 }

@@ -102,25 +102,3 @@ func checkCapacity(in *installation, driver *storagev1.CSIDriver) (check Check, 
 		"the scheduler finds no node with space, and pods with new volumes wait",
 		"install the chart with csiDriver.storageCapacity as it should be: helm upgrade"), true
 }
-
-// checkCloud says how to read the versions of the cloud's API, which Kubernetes does not know.
-func checkCloud(in *installation) (check Check, isNeeded bool) {
-	if in.controller == nil {
-		return Check{}, false
-	}
-	c := pluginpod.FindContainer(&in.controller.Spec.Template.Spec, pluginpod.Container)
-	if c == nil {
-		return Check{}, false
-	}
-	if backend, _ := pluginpod.Option(c.Args, "backend"); backend != "cinder" {
-		return Check{}, false
-	}
-	return Check{
-		Verdict: VerdictUnknown, Name: "cloud",
-		Text: "the API versions of Cinder and Nova cannot be read without the cloud's credentials: " +
-			"a growth in use needs version 3.42 of Cinder; growvol names the version that a call lacks",
-		Next: "with the credentials: openstack versions show; and read the log: kubectl logs deployment/" +
-			in.controller.Name + " --namespace " + in.namespace + " --container " + pluginpod.Container +
-			" | grep microversion",
-	}, true
-}

@@ -1,12 +1,15 @@
 package doctor
 
 import (
-	"bufio"
-	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,13 +21,17 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// NodeReader reads what nodes report of themselves. This file reads it through the API server.
+// NodeReader reads what nodes and the controller report. This file reads it through the API server.
 type NodeReader interface {
 	// ReadSyncFrequency returns kubelet's syncFrequency. Kinds: Denied, Unavailable, Internal.
 	ReadSyncFrequency(ctx context.Context, node string) (time.Duration, error)
 	// ReadRequirements returns the requirements of the node plugin in the pod, and whether the node
 	// meets them. port is the pod's port of metrics. Kinds: Denied, Unavailable.
 	ReadRequirements(ctx context.Context, namespace, pod string, port int32) (map[string]bool, error)
+	// ReadCloudAPIs returns what the pod of a controller reports of the APIs of its clouds, ordered by
+	// cloud and service; services that have not answered to it are not in it. port is as before.
+	// Kinds: Denied, Unavailable.
+	ReadCloudAPIs(ctx context.Context, namespace, pod string, port int32) ([]CloudAPI, error)
 }
 
 // Proxy is a NodeReader that reads through the API server: nodes/proxy and pods/proxy.
@@ -70,32 +77,75 @@ func (p Proxy) ReadSyncFrequency(ctx context.Context, node string) (time.Duratio
 	return config.Kubelet.SyncFrequency.Duration, nil
 }
 
+// readMetrics returns the metrics of a pod.
+func (p Proxy) readMetrics(ctx context.Context, namespace, pod string, port int32) ([]byte, error) {
+	path := fmt.Sprintf("/api/v1/namespaces/%s/pods/%s:%d/proxy/metrics",
+		url.PathEscape(namespace), url.PathEscape(pod), port)
+	return p.read(ctx, path, "pods/proxy", namespace)
+}
+
 // ReadRequirements implements NodeReader.
 func (p Proxy) ReadRequirements(
 	ctx context.Context, namespace, pod string, port int32,
 ) (map[string]bool, error) {
-	path := fmt.Sprintf("/api/v1/namespaces/%s/pods/%s:%d/proxy/metrics",
-		url.PathEscape(namespace), url.PathEscape(pod), port)
-	raw, err := p.read(ctx, path, "pods/proxy", namespace)
+	page, err := p.readMetrics(ctx, namespace, pod, port)
 	if err != nil {
 		return nil, err
 	}
-	return parseRequirements(raw), nil
+	met := map[string]bool{}
+	for labels, value := range series(page, "growvol_node_requirement_met") {
+		met[labels["requirement"]] = value == "1"
+	}
+	return met, nil
 }
 
-// parseRequirements returns the series growvol_node_requirement_met of a page of metrics, by the
-// label requirement.
-func parseRequirements(page []byte) map[string]bool {
-	met := map[string]bool{}
-	lines := bufio.NewScanner(bytes.NewReader(page))
-	for lines.Scan() {
-		rest, found := strings.CutPrefix(lines.Text(), `growvol_node_requirement_met{requirement="`)
-		if !found {
-			continue
-		}
-		if name, value, found := strings.Cut(rest, `"} `); found {
-			met[name] = value == "1"
+// ReadCloudAPIs implements NodeReader.
+func (p Proxy) ReadCloudAPIs(ctx context.Context, namespace, pod string, port int32) ([]CloudAPI, error) {
+	page, err := p.readMetrics(ctx, namespace, pod, port)
+	if err != nil {
+		return nil, err
+	}
+	var all []CloudAPI
+	for labels := range series(page, "growvol_openstack_api_version_info") {
+		all = append(all, CloudAPI{
+			Cloud: labels["cloud"], Service: labels["service"], Min: labels["min"], Max: labels["max"],
+		})
+	}
+	for labels, value := range series(page, "growvol_openstack_api_feature_offered") {
+		i := slices.IndexFunc(all, func(a CloudAPI) bool {
+			return a.Cloud == labels["cloud"] && a.Service == labels["service"]
+		})
+		if i >= 0 && value == "0" {
+			all[i].Lacking = append(all[i].Lacking,
+				fmt.Sprintf("%s (needs %s %s)", labels["feature"], labels["service"], labels["version"]))
 		}
 	}
-	return met
+	slices.SortFunc(all, func(a, b CloudAPI) int {
+		return cmp.Or(strings.Compare(a.Cloud, b.Cloud), strings.Compare(a.Service, b.Service))
+	})
+	return all, nil
+}
+
+// series returns the labels and values of the series of a name on a page of metrics, in their
+// order. Lines that do not have the form of a series with labels are left out.
+func series(page []byte, name string) iter.Seq2[map[string]string, string] {
+	label := regexp.MustCompile(`(\w+)=("(?:[^"\\]|\\.)*")`)
+	return func(yield func(map[string]string, string) bool) {
+		for line := range strings.Lines(string(page)) {
+			rest, isOfName := strings.CutPrefix(line, name+"{")
+			end := strings.LastIndex(rest, "} ")
+			if !isOfName || end < 0 {
+				continue
+			}
+			labels := map[string]string{}
+			for _, m := range label.FindAllStringSubmatch(rest[:end], -1) {
+				if value, err := strconv.Unquote(m[2]); err == nil {
+					labels[m[1]] = value
+				}
+			}
+			if !yield(labels, strings.TrimSpace(rest[end+2:])) {
+				return
+			}
+		}
+	}
 }

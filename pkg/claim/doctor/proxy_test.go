@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"testing"
 	"time"
 
@@ -64,5 +65,34 @@ growvol_node_trims_total{result="ok"} 0
 		t.Errorf("got %v and %v, want state_dir met and cap_sys_resource not met", met, err)
 	}
 	_, err = p.ReadRequirements(t.Context(), "csi", "growvol-node-2", 9810)
+	volumetest.WantKind(t, err, volume.KindDenied)
+}
+
+func TestReadCloudAPIs(t *testing.T) {
+	p := newProxy(t, map[string]string{
+		"/api/v1/namespaces/csi/pods/growvol-controller-1:9810/proxy/metrics": `# TYPE growvol_openstack gauge
+growvol_openstack_api_feature_offered{cloud="a \"b\"",feature="extending } a volume",service="cinder",version="3.42"} 0
+growvol_openstack_api_feature_offered{cloud="a \"b\"",feature="attaching",service="nova",version="2.60"} 1
+growvol_openstack_api_feature_offered{cloud="other",feature="attaching",service="nova",version="2.60"} 0
+growvol_openstack_api_version_info{cloud="a \"b\"",max="2.93",min="2.1",service="nova"} 1
+growvol_openstack_api_version_info{cloud="a \"b\"",max="3.41",min="3.0",service="cinder"} 1
+growvol_openstack_api_version_info
+growvol_openstack_api_version_info{garbage
+<html>
+`,
+		"/api/v1/namespaces/csi/pods/growvol-controller-2:9810/proxy/metrics": "<html>",
+	})
+	apis, err := p.ReadCloudAPIs(t.Context(), "csi", "growvol-controller-1", 9810)
+	want := []CloudAPI{
+		{`a "b"`, "cinder", "3.0", "3.41", []string{"extending } a volume (needs cinder 3.42)"}},
+		{`a "b"`, "nova", "2.1", "2.93", nil},
+	}
+	if err != nil || !reflect.DeepEqual(apis, want) {
+		t.Errorf("got %+v and %v, want %+v", apis, err, want)
+	}
+	if apis, err := p.ReadCloudAPIs(t.Context(), "csi", "growvol-controller-2", 9810); err != nil || len(apis) > 0 {
+		t.Errorf("a page without metrics: got %+v and %v, want nothing", apis, err)
+	}
+	_, err = p.ReadCloudAPIs(t.Context(), "csi", "growvol-controller-3", 9810)
 	volumetest.WantKind(t, err, volume.KindDenied)
 }

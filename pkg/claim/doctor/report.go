@@ -15,7 +15,7 @@ import (
 type Verdict string
 
 // The verdicts. Only fail is a fault; warn needs a person to judge, or says what was not checked
-// for lack of a right; unknown cannot be read from Kubernetes at all.
+// for lack of a right; unknown is what nobody has reported.
 const (
 	VerdictOK      Verdict = "ok"
 	VerdictWarn    Verdict = "warn"

@@ -10,14 +10,6 @@ import (
 	"github.com/gophercloud/gophercloud/v2/pagination"
 )
 
-// attachmentsAPI is the microversion that first has Cinder's attachment API (Ocata).
-func attachmentsAPI() need {
-	return need{
-		"reading or deleting attachments in Cinder", blockStorage, "3.27",
-		"ask a cloud administrator to check the attachments of the volume",
-	}
-}
-
 // AttachmentRecord is Cinder's record of an attachment. It exists from the reservation of the
 // volume to its release. Its Status is reserved, attaching, attached, detaching or one of Cinder's
 // error states.
@@ -28,7 +20,7 @@ type AttachmentRecord = attachments.Attachment
 // 3.27.
 func (c *Cloud) AttachmentRecords(ctx context.Context, volumeID string) ([]AttachmentRecord, error) {
 	call := cinderCall("attachment_records", "listing the attachments of volume "+volumeID) // no 404 is about the volume
-	call.needs = attachmentsAPI()
+	call.needs = featureAttachments.need()
 	query := url.Values{"volume_id": {volumeID}}.Encode()
 	// attachments.List asks for details, which have the secrets of the storage's connections.
 	records, _, err := listPage[AttachmentRecord](ctx, c, call, "attachments",
@@ -46,6 +38,6 @@ func (c *Cloud) AttachmentRecords(ctx context.Context, volumeID string) ([]Attac
 // (still attached in Nova), Unsupported.
 func (c *Cloud) DeleteAttachment(ctx context.Context, id string) error {
 	call := cinderCall("attachment_delete", "deleting attachment "+id, object{"attachment", id})
-	call.needs = attachmentsAPI()
+	call.needs = featureAttachments.need()
 	return c.run(ctx, call, func(client *serviceClient) error { return attachments.Delete(ctx, client, id).ExtractErr() })
 }

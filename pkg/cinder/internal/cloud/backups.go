@@ -23,13 +23,10 @@ func MetadataOf(b Backup) map[string]string {
 	return *b.Metadata
 }
 
-// metadataVersion is the first microversion with the metadata of a backup.
-const metadataVersion = "3.43"
-
 // Backup reads a backup. Kind NotFound: the backup does not exist, or the cloud offers no backups.
 func (c *Cloud) Backup(ctx context.Context, id string) (Backup, error) {
 	call := cinderCall("backup_get", "reading backup "+id, object{"backup", id})
-	call.prefers = metadataVersion
+	call.prefers = backupMetadataVersion
 	b, err := readByID(ctx, c, call, func(client *serviceClient) (*Backup, error) {
 		return backups.Get(ctx, client, id).Extract()
 	})
@@ -75,7 +72,7 @@ func (o detailOpts) ToBackupListDetailQuery() (string, error) { return o.ToBacku
 
 func (c *Cloud) listBackups(ctx context.Context, what string, opts backups.ListOpts) ([]Backup, string, error) {
 	call := cinderCall("backup_list", "listing "+what, withID(object{"backup", opts.Marker})...)
-	call.prefers = metadataVersion
+	call.prefers = backupMetadataVersion
 	found, next, err := listPage[Backup](ctx, c, call, "backups", func(client *serviceClient) pagination.Pager {
 		return backups.ListDetail(client, detailOpts{opts})
 	})
@@ -114,12 +111,9 @@ func (c *Cloud) CreateBackup(ctx context.Context, b NewBackup) (Backup, error) {
 	what := fmt.Sprintf("creating backup %s of volume %s", b.Name, b.VolumeID)
 	call := cinderCall("backup_create", what, object{"volume", b.VolumeID})
 	call.objects = append(call.objects, withID(object{"snapshot", b.SnapshotID})...)
-	call.prefers = metadataVersion
+	call.prefers = backupMetadataVersion
 	if b.AvailabilityZone != "" {
-		call.prefers, call.needs = "", need{
-			"choosing the availability zone of a backup", blockStorage, "3.51",
-			"remove the parameter availability from the VolumeSnapshotClass",
-		}
+		call.prefers, call.needs = "", featureBackupZone.need()
 	}
 	return runForObject(ctx, c, call, "backup", func(client *serviceClient) (*Backup, error) {
 		opts := b
@@ -150,7 +144,7 @@ func (m backupMetadata) ToBackupUpdateMap() (map[string]any, error) {
 // does not have microversion 3.43.
 func (c *Cloud) SetBackupMetadata(ctx context.Context, id string, metadata map[string]string) error {
 	call := cinderCall("backup_metadata", "setting metadata of backup "+id, object{"backup", id})
-	call.isRepeatable, call.needs = true, need{"setting metadata of a backup", blockStorage, metadataVersion, ""}
+	call.isRepeatable, call.needs = true, featureBackupMetadata.need()
 	return c.run(ctx, call, func(client *serviceClient) error {
 		return backups.Update(ctx, client, id, backupMetadata(metadata)).Err
 	})

@@ -41,6 +41,7 @@ type Clouds struct {
 	log         *slog.Logger
 	userAgent   string
 	metrics     *transport.Metrics
+	versions    *versionReport
 	watch       *config.Watch
 	defaultName string
 	tuning      tuning
@@ -64,6 +65,7 @@ func Open(ctx context.Context, o Options) (*Clouds, error) {
 
 func open(ctx context.Context, o Options, tuning tuning) (*Clouds, error) {
 	cs := &Clouds{log: cmp.Or(o.Log, slog.Default()), userAgent: o.UserAgent, tuning: tuning, clouds: map[string]*Cloud{}}
+	cs.versions = newVersionReport()
 	cs.background, cs.stopBackground = context.WithCancel(context.WithoutCancel(ctx))
 	files := config.Files{CloudConf: o.CloudConfig, CloudsYAML: o.CloudsYAML}
 	var err error
@@ -79,6 +81,9 @@ func open(ctx context.Context, o Options, tuning tuning) (*Clouds, error) {
 	if o.Registerer != nil {
 		if cs.metrics, err = transport.NewMetrics(o.Registerer); err != nil {
 			return nil, volume.Errorf(volume.KindInternal, "registering the metrics of OpenStack calls: %w", err)
+		}
+		if err = o.Registerer.Register(cs.versions); err != nil {
+			return nil, volume.Errorf(volume.KindInternal, "registering the metrics of API versions: %w", err)
 		}
 	}
 	if err := cs.loginDefault(ctx); err != nil {

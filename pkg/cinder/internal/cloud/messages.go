@@ -22,8 +22,7 @@ type Message struct {
 // Messages reads the messages about a volume, newest first.
 func (c *Cloud) Messages(ctx context.Context, volumeID string) ([]Message, error) {
 	call := cinderCall("message_list", "reading the messages about volume "+volumeID, object{"volume", volumeID})
-	const selectVersion = "3.5" // has filters; older versions list the messages of the whole project
-	call.key, call.needs, call.prefers = "messages", FeatureMessages.need(), selectVersion
+	call.key, call.needs, call.prefers = "messages", FeatureMessages.need(), messageFiltersVersion
 	var answer struct {
 		Messages []struct {
 			Event    string                          `json:"event_id"`
@@ -35,7 +34,7 @@ func (c *Cloud) Messages(ctx context.Context, volumeID string) ([]Message, error
 	// gophercloud has no functions for messages.
 	err := c.run(ctx, call, func(client *serviceClient) error {
 		address := client.ServiceURL("messages")
-		if client.Microversion == selectVersion {
+		if client.Microversion == messageFiltersVersion {
 			address += "?" + url.Values{"resource_uuid": {volumeID}, "sort": {"created_at:desc"}}.Encode()
 		}
 		return request(ctx, client, http.MethodGet, address, nil, &answer, http.StatusOK)

@@ -59,7 +59,7 @@ func (c *Cloud) CreateSnapshot(ctx context.Context, s NewSnapshot) (Snapshot, er
 	what := fmt.Sprintf("taking snapshot %s of volume %s", s.Name, s.VolumeID)
 	call := cinderCall("snapshot_create", what, object{"volume", s.VolumeID})
 	if s.Force {
-		call.prefers = "3.66"
+		call.prefers = snapshotInUseVersion
 	}
 	return runForObject(ctx, c, call, "snapshot", func(client *serviceClient) (*Snapshot, error) {
 		opts := s

@@ -35,11 +35,31 @@ func (r versionRange) check(n need) error {
 		n.remedy = "remove ignore-volume-microversion from cloud.conf"
 		return refusal(", but the configuration forbids microversions (ignore-volume-microversion in cloud.conf)")
 	}
-	if r.SupportedMicroversions == (utils.SupportedMicroversions{}) {
-		return refusal(", which offers no microversions")
-	}
 	if isOffered, err := r.IsSupported(n.version); err != nil || !isOffered {
-		return refusal(", which offers %d.%d to %d.%d", r.MinMajor, r.MinMinor, r.MaxMajor, r.MaxMinor)
+		return refusal(", which offers %s", r)
 	}
 	return nil
+}
+
+// String returns the range for messages, such as "3.0 to 3.70".
+func (r versionRange) String() string {
+	switch {
+	case r.err != nil:
+		return "not known"
+	case r.isForbidden:
+		return "forbidden by ignore-volume-microversion"
+	case r.SupportedMicroversions == (utils.SupportedMicroversions{}):
+		return "no microversions"
+	}
+	lowest, highest := r.bounds()
+	return lowest + " to " + highest
+}
+
+// bounds returns the lowest and the highest microversion that can be requested, such as "3.70";
+// both are empty if there are none, or the configuration forbids them.
+func (r versionRange) bounds() (lowest, highest string) {
+	if r.SupportedMicroversions == (utils.SupportedMicroversions{}) {
+		return "", ""
+	}
+	return fmt.Sprintf("%d.%d", r.MinMajor, r.MinMinor), fmt.Sprintf("%d.%d", r.MaxMajor, r.MaxMinor)
 }

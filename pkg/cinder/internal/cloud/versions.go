@@ -59,26 +59,32 @@ func (v *versions) forget(sent time.Time) {
 }
 
 // checkVersion returns nil if the service of n has the microversion that n needs; see
-// versionRange.check for the errors. It asks that service for its versions unless they are cached.
-// Callers share one request, and each waits for it until its own ctx ends.
+// versionRange.check for the errors, and offeredVersions for the request.
 func (c *connection) checkVersion(ctx context.Context, n need) error {
-	v := c.versions[n.service]
+	return c.offeredVersions(ctx, n.service).check(n)
+}
+
+// offeredVersions returns the versions of a service; the err of the result says why they are not
+// known. It asks the service unless the versions are cached. Callers share one request, and each
+// waits for it until its own ctx ends.
+func (c *connection) offeredVersions(ctx context.Context, s service) versionRange {
+	v := c.versions[s]
 	if r, isCached := v.cached(); isCached {
-		return r.check(n)
+		return r
 	}
 	ask := func(ctx context.Context) (versionRange, error) {
 		r, isCached := v.cached()
 		if !isCached {
-			r = c.askVersions(ctx, n.service)
+			r = c.askVersions(ctx, s)
 			v.set(r)
 		}
 		return r, nil
 	}
 	r, err := v.request.do(ctx, c.clouds, c.clouds.tuning.timeouts.versions, ask)
 	if err != nil {
-		r.err = volume.Errorf(volume.KindOf(err), "waiting for the API versions of %s: %w", n.service, err)
+		r.err = volume.Errorf(volume.KindOf(err), "waiting for the API versions of %s: %w", s, err)
 	}
-	return r.check(n)
+	return r
 }
 
 // askVersions asks a service for its versions. A failure is in the err of the result, with the
