@@ -32,12 +32,20 @@ func TestCinder(t *testing.T) {
 	})
 	t.Run("delayed notification", c.testDelayedNotification) // not in parallel: it pauses nova-compute
 	t.Run("woken", c.testWoken)                              // not in parallel: it restarts kubelet
+	t.Run("doctor", c.testDoctor)
 	t.Run("in-tree class", c.testInTreeClass)
 	t.Run("block", c.testBlock)
 	t.Run("infeasible", c.testSizeAboveTheQuota)
 	t.Run("extended by hand", c.testExtendedByHand)
 	t.Run("encrypted", c.testEncrypted)
 	t.Run("examples", c.testExamples)
+}
+
+// testDoctor checks that doctor finds nothing wrong in an installation on OpenStack, and shows the
+// API versions of the cloud, which the controller has read.
+func (c cloudCluster) testDoctor(t *testing.T) {
+	t.Parallel()
+	c.newNamespace(t).wantGrowvol(0, []string{"ok     cloud", "cinder 3.0 to 3.", "nova 2.1 to 2."}, "doctor")
 }
 
 // cloudNamespace is a namespace whose pods run on the instance and whose claims are
