@@ -57,10 +57,14 @@ lint: lint-go lint-unused lint-scripts lint-yaml lint-text lint-chart ## check c
 
 # golangci-lint checks the packages that link Ceph's libraries separately, because only these need cgo.
 # go vet checks them without the libraries.
+# Files that cgo has made name the directory in which they were made, also when Go's cache gives them
+# to another one, where linters then read the wrong source or none. With the directory among the
+# options of the C compiler, the cache gives them to the same directory only.
 .PHONY: lint-go
 lint-go: setup ## run golangci-lint (with gofumpt), go vet, go mod tidy and verify
 	$(TOOL) golangci-lint run $$(go list -f '{{.Dir}}' ./... | grep -vE '/cmd/growvol-controller$$|/pkg/rbd$$|/pkg/rbd/')
-	CGO_ENABLED=1 $$($(PROGRAM) golangci-lint) run --build-tags=$(TAGS) ./cmd/growvol-controller ./pkg/rbd/...
+	CGO_ENABLED=1 CGO_CFLAGS='-O2 -I$(CURDIR)' $$($(PROGRAM) golangci-lint) run --build-tags=$(TAGS) \
+		./cmd/growvol-controller ./pkg/rbd/...
 	go vet ./cmd/growvol-controller ./pkg/rbd/...
 	go mod tidy -diff
 	go mod verify
