@@ -11,6 +11,7 @@ import (
 
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
 
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/must"
 	"github.com/growvol/growvol/tests/vm"
@@ -157,6 +158,9 @@ func (c cloudCluster) testDelayedNotification(t *testing.T) {
 	})
 	t.Cleanup(resume) // also if the pause fails in the middle
 	must.Succeed(t, c.ControlService(t.Context(), "pause", "nova-compute"))
+	// In the first 10 s of a pod the node takes an expansion for the last step of its start, answers
+	// FAILED_PRECONDITION after 15 s, and kubelet does not call again (podStartWindow of pkg/node).
+	must.Succeed(t, operation.Sleep(t.Context(), 11*time.Second))
 	s.requestSize("data", "2Gi")
 	s.awaitField("pvc/data", "{.status.allocatedResourceStatuses.storage}", "NodeResizeInProgress")
 	s.wantCinderSize("data", 2*volume.GiB)
