@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -102,16 +101,7 @@ func (b build) makeDocs() error {
 func (b build) docs() (*tree.Tree, error) {
 	files := tree.New()
 	for _, start := range []string{"CHANGELOG.md", "LICENSE", "README.md", "docs", "examples"} {
-		err := filepath.WalkDir(start, func(name string, entry fs.DirEntry, err error) error {
-			if err != nil || entry.IsDir() {
-				return err
-			}
-			content, err := os.ReadFile(name) //nolint:gosec // a file of the sources
-			if err != nil {
-				return err
-			}
-			return files.AddFile(path.Join("growvol-"+b.version, filepath.ToSlash(name)), 0o644, content)
-		})
+		err := files.AddFiles(os.DirFS("."), start, "growvol-"+b.version, nil)
 		if err != nil {
 			return nil, err
 		}

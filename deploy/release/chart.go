@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -32,26 +31,20 @@ func (b build) makeChart(digests map[string]string) error {
 // chart returns the chart with the release's version and images, below dir.
 func (b build) chart(dir, registry string, digests map[string]string) (*tree.Tree, error) {
 	files := tree.New()
-	root := os.DirFS(chartDir)
-	err := fs.WalkDir(root, ".", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		content, err := fs.ReadFile(root, name)
-		if err != nil {
-			return err
-		}
+	change := func(name string, content []byte) (changed []byte, err error) {
+		changed = content
 		switch name {
 		case "Chart.yaml":
-			content, err = replaceAll(content, `(?m)^(version|appVersion): .*$`, "${1}: "+b.version, 2)
+			changed, err = replaceAll(content, `(?m)^(version|appVersion): .*$`, "${1}: "+b.version, 2)
 		case "values.yaml":
-			content, err = b.values(content, registry, digests)
+			changed, err = b.values(content, registry, digests)
 		}
 		if err != nil {
-			return fmt.Errorf("%s/%s: %w", chartDir, name, err)
+			err = fmt.Errorf("%s/%s: %w", chartDir, name, err)
 		}
-		return files.AddFile(path.Join(dir, name), 0o644, content)
-	})
+		return changed, err
+	}
+	err := files.AddFiles(os.DirFS(chartDir), ".", dir, change)
 	return files, err
 }
 

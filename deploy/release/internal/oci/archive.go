@@ -3,7 +3,6 @@ package oci
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"time"
 
@@ -49,17 +48,7 @@ func WriteArchive(file string, index v1.ImageIndex, name, tag string, modified t
 // readDir returns the regular files below dir.
 func readDir(dir string) (*tree.Tree, error) {
 	files := tree.New()
-	root := os.DirFS(dir)
-	err := fs.WalkDir(root, ".", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		content, err := fs.ReadFile(root, name)
-		if err != nil {
-			return err
-		}
-		return files.AddFile(name, 0o644, content)
-	})
+	err := files.AddFiles(os.DirFS(dir), ".", "", nil)
 	return files, err
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -59,6 +60,26 @@ func (t *Tree) cleanName(name string) string {
 // AddFile adds a file of root with these permissions, and the directories above it.
 func (t *Tree) AddFile(name string, mode int64, content []byte) error {
 	return t.add(name, file{header: tar.Header{Typeflag: tar.TypeReg, Mode: mode}, content: content})
+}
+
+// AddFiles adds the regular files of from at and below start, below dir, with the permissions 644.
+// change returns the content that the tree gets for a file; nil: its own.
+func (t *Tree) AddFiles(
+	from fs.FS, start, dir string, change func(name string, content []byte) ([]byte, error),
+) error {
+	return fs.WalkDir(from, start, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		content, err := fs.ReadFile(from, name)
+		if err == nil && change != nil {
+			content, err = change(name, content)
+		}
+		if err != nil {
+			return err
+		}
+		return t.AddFile(path.Join(dir, name), 0o644, content)
+	})
 }
 
 // add adds a file. It fails if the tree has another file of that name.
