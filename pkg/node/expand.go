@@ -51,7 +51,7 @@ type expandCall struct {
 	lease      *operation.Lease // of the volume's lock
 	conn       volume.Connection
 	record     stagerecord.Record
-	isPodStart bool // the call may be a part of kubelet's start of the first pod
+	isPodStart bool // the call may be a part of kubelet's start of a pod; see podStartWindow
 }
 
 func (s *Server) newExpandCall(req *csi.NodeExpandVolumeRequest) (*expandCall, error) {
@@ -111,9 +111,9 @@ func (e *expandCall) run(ctx context.Context) (volume.Size, error) {
 		return 0, err
 	}
 	e.conn = e.record.Complete(conn)
-	first := e.firstPublishTimes.get(e.id)
-	e.firstPublishTimes.forget(e.id) // only one call is a part of the start
-	e.isPodStart = !first.IsZero() && time.Since(first) <= podStartWindow
+	published := e.podStartTimes.get(e.id)
+	e.podStartTimes.forget(e.id) // only one call is a part of the start
+	e.isPodStart = !published.IsZero() && time.Since(published) <= podStartWindow
 	isBlock, err := e.isBlock(ctx)
 	if err != nil {
 		return 0, err
@@ -285,46 +285,13 @@ func (e *expandCall) awaitDisk(ctx context.Context, disk blockdev.Device) (size 
 	case err == nil:
 		e.missedSizes.forget(e.id)
 		return size, nil
-	case ctx.Err() == nil && waitCtx.Err() != nil && size >= e.conn.MinDeviceSize(e.record.PublishedSize):
+	case ctx.Err() == nil && e.keepsPod() && size >= e.conn.MinDeviceSize(e.record.PublishedSize):
+		e.missedSizes.forget(e.id)
 		return 0, e.exceedsVolumeError(disk, size)
 	case volume.IsKind(err, volume.KindDeadline):
 		e.missedSizes.set(e.id, volumeSize)
 	}
 	return 0, explainShortDevice(e.conn, volumeSize, err)
-}
-
-const (
-	// podStartWindow is how long after the first publish a NodeExpandVolume counts as the last step
-	// of kubelet's mounting of the volume, on which the pod waits. kubelet makes that call when the
-	// capacity of the PersistentVolume is larger than that in the claim's status.
-	podStartWindow = 10 * time.Second
-	// podStartDeviceTimeout is how long such a call waits for the device. A cloud can announce a
-	// growth late, and kubelet does not call again after FAILED_PRECONDITION.
-	podStartDeviceTimeout = 15 * time.Second
-)
-
-// withDeviceTimeout returns the context of the wait for the device. It is short while the first pod
-// starts, if the volume had less than is required when it was attached: the PersistentVolume may
-// name a larger size than the volume has, and then the device does not grow.
-func (e *expandCall) withDeviceTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
-	attached := e.record.PublishedSize
-	known := e.conn.MinDeviceSize(max(attached, e.conn.Size))
-	if e.isPodStart && attached > 0 && e.conn.MinDeviceSize(e.required) > known {
-		return context.WithTimeout(ctx, podStartDeviceTimeout)
-	}
-	return context.WithCancel(ctx)
-}
-
-// exceedsVolumeError is the error for a volume that had less than is required when the controller
-// attached it, and whose device still has no more. kubelet lets the pod start with that size.
-func (e *expandCall) exceedsVolumeError(disk blockdev.Device, size volume.Size) error {
-	return volume.Errorf(volume.KindPrecondition,
-		"%s are required, but the volume had %s when the controller attached it, and its device %s has %s",
-		e.required, e.record.PublishedSize, disk.Path, size).
-		WithRemedy("if the PersistentVolume says more than the volume has, correct its spec.capacity.storage, " +
-			"or expand the volume; " +
-			"if the volume was expanded meanwhile, the filesystem grows when the device does, " +
-			"and the claim shows the new size after its pods were restarted")
 }
 
 // explainShortDevice completes an error of kind Deadline for a device that is smaller than the

@@ -8,7 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
@@ -32,40 +31,45 @@ func TestUnstageForgetsTheFirstPublish(t *testing.T) {
 	})
 }
 
-// A PersistentVolume that says more than the volume has must not keep the pod from its data:
-// kubelet calls NodeExpandVolume once while it mounts.
+// A PersistentVolume that says more than the volume has must not keep the pod from its data. Before
+// the node gives up, kubelet proves with a further NodePublishVolume that a pod waits.
 func TestExpandOfAClaimThatExceedsTheVolume(t *testing.T) {
 	for name, c := range map[string]struct {
-		published bool
-		attached  volume.Size
-		device    volume.Size
-		kind      volume.Kind
-		within    time.Duration
+		hasStarted bool
+		attached   volume.Size
+		device     volume.Size
+		kind       volume.Kind // of the second answer
+		within     time.Duration
 	}{
 		"while the pod starts": {
-			true, volume.GiB, volume.GiB, volume.KindPrecondition, podStartDeviceTimeout,
+			false, volume.GiB, volume.GiB, volume.KindPrecondition, podStartDeviceTimeout + podStartRepeatTimeout,
 		},
-		"long after the pod has started":            {false, volume.GiB, volume.GiB, volume.KindDeadline, time.Minute},
-		"the size at the attach is unknown":         {true, 0, volume.GiB, volume.KindDeadline, time.Minute},
-		"the device has not even the attached size": {true, 2 * volume.GiB, volume.GiB, volume.KindDeadline, time.Minute},
+		"kubelet calls late": {
+			true, volume.GiB, volume.GiB, volume.KindPrecondition, time.Minute + podStartRepeatTimeout,
+		},
+		"the size at the attach is unknown":         {false, 0, volume.GiB, volume.KindDeadline, 2 * time.Minute},
+		"the device has not even the attached size": {false, 2 * volume.GiB, volume.GiB, volume.KindDeadline, 2 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newTestNode(t, mountCapability("ext4"))
 				d := b.add(b.id, volume.GiB)
 				d.conn.PublishedSize, d.sizeOnlyAtConnect = c.attached, true
-				if err := b.stage(t.Context()); err != nil {
+				if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
 					t.Fatal(err)
 				}
+				start := time.Now()
+				if c.hasStarted {
+					<-time.After(podStartWindow + time.Second)
+					start = time.Now()
+				}
+				d.ignoresRescan = true
+				_, err := b.expandWithin(t, 4*volume.GiB, time.Minute)
+				volumetest.WantKind(t, err, volume.KindDeadline, "4 GiB", "1 GiB")
 				if err := b.publish(t.Context(), false); err != nil {
 					t.Fatal(err)
 				}
-				if !c.published {
-					_ = operation.Sleep(t.Context(), podStartWindow+time.Second)
-				}
-				d.ignoresRescan = true
-				start := time.Now()
-				_, err := b.expandWithin(t, 4*volume.GiB, time.Minute)
+				_, err = b.expandWithin(t, 4*volume.GiB, time.Minute)
 				volumetest.WantKind(t, err, c.kind, "4 GiB", "1 GiB")
 				if c.kind == volume.KindPrecondition &&
 					!strings.Contains(err.Error(), "next step: if the PersistentVolume says more") {
@@ -82,6 +86,38 @@ func TestExpandOfAClaimThatExceedsTheVolume(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A growth in the first seconds of a pod is announced late: no answer may keep kubelet from calling
+// again, and later calls wait for as long as kubelet does.
+func TestLateGrowthInTheFirstSecondsOfAPod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newTestNode(t, mountCapability("ext4"))
+		d := b.add(b.id, volume.GiB)
+		d.conn.PublishedSize, d.sizeOnlyAtConnect = volume.GiB, true
+		if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Second)
+		d.ignoresRescan = true
+		time.AfterFunc(time.Minute, func() {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			d.backendSize, d.ignoresRescan = 2*volume.GiB, false
+		})
+		_, err := b.expandWithin(t, 2*volume.GiB, 2*time.Minute)
+		volumetest.WantKind(t, err, volume.KindDeadline, "2 GiB", "1 GiB")
+		if size, err := b.expandWithin(t, 2*volume.GiB, 2*time.Minute); err != nil || size != 2*volume.GiB {
+			t.Errorf("the next call: %s, %v; want the growth", size, err)
+		}
+		// The next growth finds nothing of that.
+		if err := b.publish(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.podStartTimes.get(b.id); !got.IsZero() {
+			t.Errorf("a publish after the growth: got the time %s, want none", got)
+		}
+	})
 }
 
 // Only the first NodeExpandVolume right after the first publish may be a part of starting a pod.
@@ -140,16 +176,16 @@ func TestOrdinaryExpandWaitsForALateGrowth(t *testing.T) {
 func TestSecondPublishOfARawDeviceIsNoPodStart(t *testing.T) {
 	b := newTestNode(t, blockCapability())
 	b.stageAndPublish(t, volume.GiB)
-	if b.firstPublishTimes.get(b.id).IsZero() {
+	if b.podStartTimes.get(b.id).IsZero() {
 		t.Error("the first publish: got no time, want one")
 	}
-	b.firstPublishTimes.forget(b.id)
+	b.podStartTimes.forget(b.id)
 	second := *b
 	second.target = filepath.Join(filepath.Dir(b.target), "second")
 	if err := second.publish(t.Context(), false); err != nil {
 		t.Fatal(err)
 	}
-	if got := b.firstPublishTimes.get(b.id); !got.IsZero() {
+	if got := b.podStartTimes.get(b.id); !got.IsZero() {
 		t.Errorf("the second publish: got the time %s, want none", got)
 	}
 }

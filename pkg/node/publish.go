@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -97,6 +96,9 @@ func (p *publishCall) run(ctx context.Context) (err error) {
 		return err
 	}
 	isPublished, err := p.isPublished(ctx, dev)
+	if err == nil && isPublished {
+		p.noteRepeatedPublish()
+	}
 	if err != nil || isPublished {
 		return err
 	}
@@ -131,23 +133,6 @@ func (p *publishCall) run(ctx context.Context) (err error) {
 		return err
 	}
 	return p.noteFirstPublish(ctx, dev)
-}
-
-// noteFirstPublish remembers when the first pod got the volume since it was staged: kubelet may
-// call NodeExpandVolume as a part of starting that pod; see podStartWindow.
-func (p *publishCall) noteFirstPublish(ctx context.Context, dev blockdev.Device) error {
-	mounts, err := p.inspector.MountsOf(ctx, dev)
-	if err != nil {
-		return err
-	}
-	own := 2 // the staging mount and this one
-	if p.access.Block {
-		own = 1
-	}
-	if len(mounts) <= own {
-		p.firstPublishTimes.set(p.id, time.Now())
-	}
-	return nil
 }
 
 // checkBindMount reads back what the target path shows after the bind. A mount that is proved not

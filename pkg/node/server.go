@@ -121,10 +121,10 @@ type Server struct {
 	locks     locks
 
 	// By volume id, until the plugin ends or the volume is unstaged; trims until they end.
-	growthFailures    byVolume[error]       // error of the last growth if it failed, for NodeGetVolumeHealth
-	missedSizes       byVolume[volume.Size] // required size that the device did not reach, for NodeGetVolumeHealth
-	trims             byVolume[*trim]       // the trims that run; set with the volume's lock
-	firstPublishTimes byVolume[time.Time]   // when the first pod since the stage got the volume; see podStartWindow
+	growthFailures byVolume[error]       // error of the last growth if it failed, for NodeGetVolumeHealth
+	missedSizes    byVolume[volume.Size] // required size that the device did not reach, for NodeGetVolumeHealth
+	trims          byVolume[*trim]       // the trims that run; set with the volume's lock
+	podStartTimes  byVolume[time.Time]   // of the NodePublishVolume for a pod that may still start; see podStartWindow
 
 	lastReadings byVolume[*volumeReading] // of ReadVolumes, until the volume is unstaged
 }

@@ -75,7 +75,7 @@ func (s *Server) unstage(ctx context.Context, id, path string) error {
 	if err := removeCephCSIStaging(id, path); err != nil {
 		return err
 	}
-	s.firstPublishTimes.forget(id)
+	s.podStartTimes.forget(id)
 	s.growthFailures.forget(id)
 	s.missedSizes.forget(id)
 	s.lastReadings.forget(id)

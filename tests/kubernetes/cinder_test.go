@@ -11,7 +11,6 @@ import (
 
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
 
-	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/must"
 	"github.com/growvol/growvol/tests/vm"
@@ -144,10 +143,11 @@ func (c cloudCluster) testSizeAboveTheQuota(t *testing.T) {
 	s.wantExpanded("data", "reader", mountPath, 2)
 }
 
-// testDelayedNotification pauses nova-compute, so that Cinder grows the volume but
-// the instance's device stays small: the node waits, and the claim keeps its size.
-// Then the node plugin is killed while it waits, and nova-compute continues: the
-// expansion completes without further action.
+// testDelayedNotification pauses nova-compute, so that Cinder grows the volume but the instance's
+// device stays small: the claim keeps its size. The growth comes in the first seconds of the pod,
+// so the node's first answer is an early one (podStartWindow of pkg/node), and kubelet must call
+// again. Then the node plugin is killed while it waits, and nova-compute continues: the expansion
+// completes without further action.
 func (c cloudCluster) testDelayedNotification(t *testing.T) {
 	s := c.newNamespace(t)
 	s.createClaim(claim{name: "data", class: className("ext3"), size: "1Gi"})
@@ -158,14 +158,11 @@ func (c cloudCluster) testDelayedNotification(t *testing.T) {
 	})
 	t.Cleanup(resume) // also if the pause fails in the middle
 	must.Succeed(t, c.ControlService(t.Context(), "pause", "nova-compute"))
-	// In the first 10 s of a pod the node takes an expansion for the last step of its start, answers
-	// FAILED_PRECONDITION after 15 s, and kubelet does not call again (podStartWindow of pkg/node).
-	must.Succeed(t, operation.Sleep(t.Context(), 11*time.Second))
 	s.requestSize("data", "2Gi")
 	s.awaitField("pvc/data", "{.status.allocatedResourceStatuses.storage}", "NodeResizeInProgress")
 	s.wantCinderSize("data", 2*volume.GiB)
 	_, err := kubectl(t.Context(), "--namespace", s.name,
-		"wait", "--for=jsonpath={.status.capacity.storage}=2Gi", "pvc/data", "--timeout=10s")
+		"wait", "--for=jsonpath={.status.capacity.storage}=2Gi", "pvc/data", "--timeout=20s")
 	if err == nil {
 		t.Error("got a claim of 2Gi before the device has grown, want 1Gi")
 	}

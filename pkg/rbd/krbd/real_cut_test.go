@@ -39,7 +39,8 @@ func (r rig) cutOff() (heal func()) {
 	return heal
 }
 
-// within calls f with a context of that time, and checks that f ends soon after it.
+// within calls f with a context of that time, and checks that f ends with it: without that it would
+// wait until the cut is healed, which is never. The time that may pass is for a busy machine.
 func within(t *testing.T, what string, limit time.Duration, f func(context.Context) error) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -48,8 +49,8 @@ func within(t *testing.T, what string, limit time.Duration, f func(context.Conte
 	err := f(ctx)
 	took := time.Since(start)
 	t.Logf("%s, after %s: %v", what, took, err)
-	if took > limit+3*time.Second {
-		t.Errorf("%s took %s, want at most %s", what, took, limit)
+	if took > limit+time.Minute {
+		t.Errorf("%s took %s, want some %s", what, took, limit)
 	}
 	return err
 }
@@ -71,7 +72,7 @@ func TestRealClusterThatDoesNotAnswer(t *testing.T) {
 	disconnect := func(ctx context.Context) error { return c.Disconnect(ctx, mapped.ID) }
 	refresh := func(ctx context.Context) error { return c.RefreshDevice(ctx, mapped.ID) }
 	// Before the others: the kernel makes one mapping at a time until it has connected to the cluster.
-	err := within(t, "map with a new client", 10*time.Second, connect(own))
+	err := within(t, "map with a new client", callTimeout, connect(own))
 	volumetest.WantKind(t, err, volume.KindUnavailable)
 	err = within(t, "refresh", time.Second, refresh)
 	volumetest.WantKind(t, err, volume.KindDeadline)
@@ -84,7 +85,7 @@ func TestRealClusterThatDoesNotAnswer(t *testing.T) {
 	err = within(t, "unmap again", time.Second, disconnect)
 	volumetest.WantKind(t, err, volume.KindDeadline)
 	heal()
-	if err := within(t, "unmap after the cut", time.Minute, disconnect); err != nil {
+	if err := within(t, "unmap after the cut", callTimeout, disconnect); err != nil {
 		t.Error(err)
 	}
 	r.connect(c, newOne)

@@ -28,6 +28,10 @@ import (
 
 const cephDirVariable = "GROWVOL_CEPH_DIR"
 
+// callTimeout is how long a call or a program may take: seconds on an idle machine, but the guest
+// may share its processors with a dozen others.
+const callTimeout = 4 * time.Minute
+
 // rig is a real cluster, and a pool of it.
 type rig struct {
 	t    *testing.T
@@ -53,7 +57,7 @@ func (r rig) run(program string, args ...string) string {
 	args = append([]string{
 		"--conf", filepath.Join(r.dir, "ceph.conf"), "--keyring", filepath.Join(r.dir, "keyring.client.admin"),
 	}, args...)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
@@ -104,7 +108,7 @@ func (r rig) request(image string) volume.ConnectRequest {
 // connect connects a volume, and disconnects it after the test.
 func (r rig) connect(c *Connector, req volume.ConnectRequest) volume.Connection {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(r.t.Context(), callTimeout)
 	defer cancel()
 	start := time.Now()
 	conn, err := c.Connect(ctx, req)
@@ -118,7 +122,7 @@ func (r rig) connect(c *Connector, req volume.ConnectRequest) volume.Connection 
 
 func (r rig) disconnect(c *Connector, id string) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	start := time.Now()
 	if err := c.Disconnect(ctx, id); err != nil {
@@ -256,7 +260,7 @@ func TestRealFencedNodeIsReportedAndMapsAgain(t *testing.T) {
 // the command has returned.
 func awaitFence(t *testing.T, c *Connector, id string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), callTimeout)
 	defer cancel()
 	start := time.Now()
 	for {
