@@ -48,7 +48,7 @@ func prepare(ctx context.Context, dir string) error {
 	}
 	// More tests wait concurrently than there are processors. csi-sanity refuses -test.parallel,
 	// whose default is this variable. The plugins do not get it.
-	if err := os.Setenv("GOMAXPROCS", "12"); err != nil {
+	if err := os.Setenv("GOMAXPROCS", "6"); err != nil {
 		return err
 	}
 	if err := ceph.EnterNamespace(dir); err != nil {
