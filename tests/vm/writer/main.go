@@ -26,8 +26,9 @@ import (
 const (
 	// maxBytes is less than the smallest volume of the tests.
 	maxBytes = 64 << 20
-	// pause follows each write, so that the writing lasts and volumes grow during it.
-	pause = 2 * time.Millisecond
+	// pause follows each write of 64 KiB, so that the writing lasts 40 s and volumes grow during it,
+	// also where a dozen writers share two processors.
+	pause = 40 * time.Millisecond
 )
 
 // report is what the program prints.
