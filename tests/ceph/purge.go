@@ -3,6 +3,9 @@ package ceph
 import (
 	"context"
 	"strings"
+	"time"
+
+	"github.com/growvol/growvol/pkg/operation"
 )
 
 // This file removes what a killed test has left in Ceph.
@@ -29,22 +32,21 @@ func (r *Rig) Purge(ctx context.Context) error {
 }
 
 // removeImages removes all images of a pool. A pass may meet a parent before its clones, which only
-// the next pass removes then.
+// the next pass removes then, and images whose clients were killed, which Ceph forgets 30 s later.
 func (r *Rig) removeImages(ctx context.Context, pool string) error {
-	const passes = 3
-	var last error
-	for range passes {
+	for {
 		left, err := r.Tool(ctx, "rbd", "ls", pool)
 		if err != nil || left == "" {
 			return err
 		}
-		last = nil
 		for name := range strings.FieldsSeq(left) {
 			_, _ = r.Tool(ctx, "rbd", "snap", "purge", "--no-progress", pool+"/"+name) // rm reports what is left
-			if _, err := r.Tool(ctx, "rbd", "rm", "--no-progress", pool+"/"+name); err != nil {
-				last = err
+			if _, rmErr := r.Tool(ctx, "rbd", "rm", "--no-progress", pool+"/"+name); rmErr != nil {
+				err = rmErr
 			}
 		}
+		if err != nil && operation.Sleep(ctx, time.Second) != nil {
+			return err
+		}
 	}
-	return last
 }

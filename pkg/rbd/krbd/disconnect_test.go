@@ -101,28 +101,30 @@ func TestObjectMapIsNotUsedWithAnotherSize(t *testing.T) {
 }
 
 func TestRefreshEndsWithItsContext(t *testing.T) {
-	m := newFakeMachine(t)
-	c := m.newConnector(t.TempDir(), nil)
-	if err := c.RefreshDevice(t.Context(), volumeID); err != nil {
-		t.Errorf("a volume that is not connected: %v", err)
-	}
-	mustConnect(t, c, published())
-	before := m.refreshes
-	m.holdFresh = make(chan struct{})
-	for range 3 {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-		volumetest.WantKind(t, c.RefreshDevice(ctx, volumeID), volume.KindDeadline)
-		cancel()
-	}
-	m.mu.Lock()
-	if n := m.refreshes - before; n != 1 {
-		t.Errorf("%d refreshes hang, want 1", n)
-	}
-	m.mu.Unlock()
-	close(m.holdFresh)
-	if err := c.RefreshDevice(t.Context(), volumeID); err != nil {
-		t.Error(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeMachine(t)
+		c := m.newConnector(t.TempDir(), nil)
+		if err := c.RefreshDevice(t.Context(), volumeID); err != nil {
+			t.Errorf("a volume that is not connected: %v", err)
+		}
+		mustConnect(t, c, published())
+		before := m.refreshes
+		m.holdFresh = make(chan struct{})
+		for range 3 {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			volumetest.WantKind(t, c.RefreshDevice(ctx, volumeID), volume.KindDeadline)
+			cancel()
+		}
+		m.mu.Lock()
+		if n := m.refreshes - before; n != 1 {
+			t.Errorf("%d refreshes hang, want 1", n)
+		}
+		m.mu.Unlock()
+		close(m.holdFresh)
+		if err := c.RefreshDevice(t.Context(), volumeID); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestVerify(t *testing.T) {
