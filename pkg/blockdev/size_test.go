@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -116,47 +117,51 @@ func TestAwaitSizeRescansAgainAfterALateGrowth(t *testing.T) {
 }
 
 func TestAwaitSizeFailsWhenItsContextEnds(t *testing.T) {
-	m := newMachineWithDisks(t)
-	for number, kind := range map[string]volume.Kind{
-		"252:0": volume.KindDeadline, "8:0": volume.KindDeadline, "7:0": volume.KindCanceled,
-	} {
-		d := m.mustFind(number)
-		m.diskOfNode(d).loopCapacity = func() {}
-		m.writeFile("sys/devices/pci/host0/rescan", "")
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		if kind == volume.KindCanceled {
-			ctx, cancel = context.WithCancel(t.Context())
-			time.AfterFunc(50*time.Millisecond, cancel)
-		}
-		started := time.Now()
-		size, err := m.AwaitSize(ctx, d, 6*volume.GiB)
-		cancel()
-		if volume.KindOf(err) != kind || size != volume.GiB {
-			t.Errorf("%s: %s, %v (kind %s)", d, size, err, volume.KindOf(err))
-		}
-		for _, part := range []string{d.Path, "1 GiB", "6 GiB", "next step"} {
-			if err == nil || !strings.Contains(err.Error(), part) {
-				t.Errorf("%s: %q is not in %v", d, part, err)
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachineWithDisks(t)
+		for number, kind := range map[string]volume.Kind{
+			"252:0": volume.KindDeadline, "8:0": volume.KindDeadline, "7:0": volume.KindCanceled,
+		} {
+			d := m.mustFind(number)
+			m.diskOfNode(d).loopCapacity = func() {}
+			m.writeFile("sys/devices/pci/host0/rescan", "")
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			if kind == volume.KindCanceled {
+				ctx, cancel = context.WithCancel(t.Context())
+				time.AfterFunc(50*time.Millisecond, cancel)
+			}
+			started := time.Now()
+			size, err := m.AwaitSize(ctx, d, 6*volume.GiB)
+			cancel()
+			if volume.KindOf(err) != kind || size != volume.GiB {
+				t.Errorf("%s: %s, %v (kind %s)", d, size, err, volume.KindOf(err))
+			}
+			for _, part := range []string{d.Path, "1 GiB", "6 GiB", "next step"} {
+				if err == nil || !strings.Contains(err.Error(), part) {
+					t.Errorf("%s: %q is not in %v", d, part, err)
+				}
+			}
+			if waited := time.Since(started); waited > 2*time.Second {
+				t.Errorf("%s: AwaitSize returned %s after its start", d, waited)
 			}
 		}
-		if waited := time.Since(started); waited > 2*time.Second {
-			t.Errorf("%s: AwaitSize returned %s after its start", d, waited)
-		}
-	}
+	})
 }
 
 // The disk could still grow after a failed rescan, so the failure is reported only when
 // the wait has failed.
 func TestAwaitSizeReportsAFailedRescan(t *testing.T) {
-	m := newMachineWithDisks(t)
-	d := m.mustFind("8:0")
-	m.writeFile("sys/devices/pci/host0/rescan/x", "") // a directory, which cannot be written to
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	_, err := m.AwaitSize(ctx, d, 6*volume.GiB)
-	if volume.KindOf(err) != volume.KindDeadline || !strings.Contains(err.Error(), "is a directory") {
-		t.Errorf("got %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachineWithDisks(t)
+		d := m.mustFind("8:0")
+		m.writeFile("sys/devices/pci/host0/rescan/x", "") // a directory, which cannot be written to
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, err := m.AwaitSize(ctx, d, 6*volume.GiB)
+		if volume.KindOf(err) != volume.KindDeadline || !strings.Contains(err.Error(), "is a directory") {
+			t.Errorf("got %v", err)
+		}
+	})
 }
 
 func TestAwaitSizeFailsWhenTheDiskIsRemoved(t *testing.T) {

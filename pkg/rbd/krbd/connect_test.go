@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -150,36 +151,38 @@ func TestConnectMapsTheImageOfTheNamespace(t *testing.T) {
 
 // A map that ends after its call is used by the retry, or removed by Disconnect.
 func TestMappingThatEndsAfterItsCallIsFound(t *testing.T) {
-	for name, end := range map[string]func(c *Connector) error{
-		"by the retry": func(c *Connector) error {
-			_, err := c.Connect(t.Context(), published())
+	for name, end := range map[string]func(context.Context, *Connector) error{
+		"by the retry": func(ctx context.Context, c *Connector) error {
+			_, err := c.Connect(ctx, published())
 			return err
 		},
-		"by Disconnect": func(c *Connector) error { return c.Disconnect(t.Context(), volumeID) },
+		"by Disconnect": func(ctx context.Context, c *Connector) error { return c.Disconnect(ctx, volumeID) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := newFakeMachine(t)
-			c := m.newConnector(t.TempDir(), nil)
-			m.holdAdd = make(chan struct{})
-			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-			defer cancel()
-			_, err := c.Connect(ctx, published())
-			volumetest.WantKind(t, err, volume.KindDeadline)
-			err = c.Disconnect(ctx, volumeID)
-			volumetest.WantKind(t, err, volume.KindDeadline)
-			close(m.holdAdd)
-			if err := end(c); err != nil {
-				t.Fatal(err)
-			}
-			if m.addCount() != 1 {
-				t.Errorf("%d mappings were made, want 1", m.addCount())
-			}
-			if name == "by Disconnect" {
-				m.wantMapped()
-				wantNoRecords(t, c)
-			} else {
-				m.wantMapped("0")
-			}
+			synctest.Test(t, func(t *testing.T) {
+				m := newFakeMachine(t)
+				c := m.newConnector(t.TempDir(), nil)
+				m.holdAdd = make(chan struct{})
+				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+				defer cancel()
+				_, err := c.Connect(ctx, published())
+				volumetest.WantKind(t, err, volume.KindDeadline)
+				err = c.Disconnect(ctx, volumeID)
+				volumetest.WantKind(t, err, volume.KindDeadline)
+				close(m.holdAdd)
+				if err := end(t.Context(), c); err != nil {
+					t.Fatal(err)
+				}
+				if m.addCount() != 1 {
+					t.Errorf("%d mappings were made, want 1", m.addCount())
+				}
+				if name == "by Disconnect" {
+					m.wantMapped()
+					wantNoRecords(t, c)
+				} else {
+					m.wantMapped("0")
+				}
+			})
 		})
 	}
 }
