@@ -37,18 +37,17 @@ func TestExpandOfAClaimThatExceedsTheVolume(t *testing.T) {
 	for name, c := range map[string]struct {
 		hasStarted bool
 		attached   volume.Size
-		device     volume.Size
 		kind       volume.Kind // of the second answer
 		within     time.Duration
 	}{
 		"while the pod starts": {
-			false, volume.GiB, volume.GiB, volume.KindPrecondition, podStartDeviceTimeout + podStartRepeatTimeout,
+			false, volume.GiB, volume.KindPrecondition, podStartDeviceTimeout + podStartRepeatTimeout,
 		},
 		"kubelet calls late": {
-			true, volume.GiB, volume.GiB, volume.KindPrecondition, time.Minute + podStartRepeatTimeout,
+			true, volume.GiB, volume.KindPrecondition, time.Minute + podStartRepeatTimeout,
 		},
-		"the size at the attach is unknown":         {false, 0, volume.GiB, volume.KindDeadline, 2 * time.Minute},
-		"the device has not even the attached size": {false, 2 * volume.GiB, volume.GiB, volume.KindDeadline, 2 * time.Minute},
+		"the size at the attach is unknown":         {false, 0, volume.KindDeadline, 2 * time.Minute},
+		"the device has not even the attached size": {false, 2 * volume.GiB, volume.KindDeadline, 2 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

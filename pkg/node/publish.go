@@ -95,13 +95,18 @@ func (p *publishCall) run(ctx context.Context) (err error) {
 	if err := p.limitIO(ctx, dev); err != nil {
 		return err
 	}
-	isPublished, err := p.isPublished(ctx, dev)
-	if err == nil && isPublished {
-		p.noteRepeatedPublish()
-	}
-	if err != nil || isPublished {
+	switch isPublished, err := p.isPublished(ctx, dev); {
+	case err != nil:
 		return err
+	case isPublished:
+		p.noteRepeatedPublish()
+		return nil
 	}
+	return p.publish(ctx, dev)
+}
+
+// publish mounts the volume at the target path.
+func (p *publishCall) publish(ctx context.Context, dev blockdev.Device) error {
 	if err := p.inspector.CheckUse(ctx, p.id, dev, p.access.Block); err != nil {
 		return err
 	}
@@ -123,7 +128,7 @@ func (p *publishCall) run(ctx context.Context) (err error) {
 	if err := p.checkPropagation(p.target); err != nil {
 		return err
 	}
-	err = runStep(ctx, p.lease, "mounting the target path", func(ctx context.Context) error {
+	err := runStep(ctx, p.lease, "mounting the target path", func(ctx context.Context) error {
 		if err := p.opts.Filesystems.Bind(ctx, bind); err != nil {
 			return err
 		}
