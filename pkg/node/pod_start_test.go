@@ -31,6 +31,19 @@ func TestUnstageForgetsTheFirstPublish(t *testing.T) {
 	})
 }
 
+// newPublishedNode returns a node on which a volume of 1 GiB was published just now. Its controller
+// says that it had the size attached when it was attached; 0: unknown.
+func newPublishedNode(t *testing.T, attached volume.Size) (*testNode, *fakeDisk) {
+	t.Helper()
+	b := newTestNode(t, mountCapability("ext4"))
+	d := b.add(b.id, volume.GiB)
+	d.conn.PublishedSize, d.sizeOnlyAtConnect = attached, true
+	if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
+		t.Fatal(err)
+	}
+	return b, d
+}
+
 // A PersistentVolume that says more than the volume has must not keep the pod from its data. Before
 // the node gives up, kubelet proves with a further NodePublishVolume that a pod waits.
 func TestExpandOfAClaimThatExceedsTheVolume(t *testing.T) {
@@ -51,12 +64,7 @@ func TestExpandOfAClaimThatExceedsTheVolume(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newTestNode(t, mountCapability("ext4"))
-				d := b.add(b.id, volume.GiB)
-				d.conn.PublishedSize, d.sizeOnlyAtConnect = c.attached, true
-				if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
-					t.Fatal(err)
-				}
+				b, d := newPublishedNode(t, c.attached)
 				start := time.Now()
 				if c.hasStarted {
 					<-time.After(podStartWindow + time.Second)
@@ -91,12 +99,7 @@ func TestExpandOfAClaimThatExceedsTheVolume(t *testing.T) {
 // again, and later calls wait for as long as kubelet does.
 func TestLateGrowthInTheFirstSecondsOfAPod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newTestNode(t, mountCapability("ext4"))
-		d := b.add(b.id, volume.GiB)
-		d.conn.PublishedSize, d.sizeOnlyAtConnect = volume.GiB, true
-		if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
-			t.Fatal(err)
-		}
+		b, d := newPublishedNode(t, volume.GiB)
 		<-time.After(time.Second)
 		d.ignoresRescan = true
 		time.AfterFunc(time.Minute, func() {
@@ -150,12 +153,7 @@ func TestOrdinaryExpandWaitsForALateGrowth(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newTestNode(t, mountCapability("ext4"))
-				d := b.add(b.id, volume.GiB)
-				d.conn.PublishedSize, d.sizeOnlyAtConnect = volume.GiB, true
-				if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
-					t.Fatal(err)
-				}
+				b, d := newPublishedNode(t, volume.GiB)
 				before(t, b)
 				d.ignoresRescan = true
 				time.AfterFunc(time.Minute, func() {
