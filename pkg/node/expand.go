@@ -285,7 +285,8 @@ func (e *expandCall) awaitDisk(ctx context.Context, disk blockdev.Device) (size 
 	case err == nil:
 		e.missedSizes.forget(e.id)
 		return size, nil
-	case ctx.Err() == nil && e.keepsPod() && size >= e.conn.MinDeviceSize(e.record.PublishedSize):
+	case ctx.Err() == nil && waitCtx.Err() != nil && e.keepsPod() &&
+		size >= e.conn.MinDeviceSize(e.record.PublishedSize):
 		e.missedSizes.forget(e.id)
 		return 0, e.exceedsVolumeError(disk, size)
 	case volume.IsKind(err, volume.KindDeadline):
