@@ -7,7 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,6 +17,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -199,11 +202,27 @@ func TestRealGrowKilledAtEachCall(t *testing.T) {
 // Format ends with its context, but not before cryptsetup has ended.
 func TestRealFormatEndsWithItsContext(t *testing.T) {
 	d := newDiskOf(t, crashSize)
-	d.runs.wrap = func(cryptsetupCommand) []string { return []string{"sleep", "60"} }
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	d.runs.wrap = func(cryptsetupCommand) []string {
+		return []string{"sh", "-c", `echo $$ >"$0"; exec sleep 60`, pidFile}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var pid []byte
+	started := make(chan struct{})
+	go func() {
+		defer close(started)
+		for len(pid) == 0 && operation.Sleep(ctx, 10*time.Millisecond) == nil {
+			pid, _ = os.ReadFile(pidFile) // it does not exist yet
+		}
+		cancel()
+	}()
 	_, _, err := d.Format(ctx, d.formatRequest())
-	wantError(t, err, volume.KindDeadline, "was stopped before it finished", d.Path)
+	cancel()
+	<-started
+	wantError(t, err, volume.KindCanceled, "was stopped before it finished", d.Path)
+	if _, err := os.Stat("/proc/" + strings.TrimSpace(string(pid))); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the program %s that Format had started still runs: %v", pid, err)
+	}
 	if _, err := os.Stat(d.marker); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("nothing was written, and the marker is left: %v", err)
 	}
@@ -211,19 +230,24 @@ func TestRealFormatEndsWithItsContext(t *testing.T) {
 	d.mustFormat()
 }
 
-// Every operation waits for a program that holds the lock of the disk.
+// Every operation waits for a program that holds the lock of the disk. The clock of synctest does
+// not move while a goroutine is in a system call.
 func TestRealOperationsWaitForTheLockOfTheDisk(t *testing.T) {
 	d := newDiskOf(t, crashSize)
-	f, err := d.lockDisk(t.Context(), d.Device)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	_, _, err = d.Format(ctx, d.formatRequest())
-	wantError(t, err, volume.KindDeadline, "another program", d.Path, "fuser")
-	time.AfterFunc(200*time.Millisecond, func() { closeQuietly(f) })
-	d.mustFormat()
+	synctest.Test(t, func(t *testing.T) {
+		f, err := d.lockDisk(t.Context(), d.Device)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		_, _, err = d.Format(ctx, d.formatRequest())
+		wantError(t, err, volume.KindDeadline, "another program", d.Path, "fuser")
+		time.AfterFunc(time.Minute, func() { closeQuietly(f) })
+		if _, fresh, err := d.Format(t.Context(), d.formatRequest()); err != nil || !fresh {
+			t.Fatalf("after the lock was free: fresh %t, %v", fresh, err)
+		}
+	})
 }
 
 const (
