@@ -232,10 +232,14 @@ func (f fakeDevices) AwaitSize(ctx context.Context, dev blockdev.Device, want vo
 	if err != nil {
 		return 0, err
 	}
+	var size volume.Size
 	for {
-		size, done, err := f.rescan(dev, want)
-		if err != nil || done {
-			return size, err
+		now, done, err := f.rescan(dev, want)
+		if err != nil {
+			return size, err // the last size that was read, like blockdev.System.AwaitSize
+		}
+		if size = now; done {
+			return size, nil
 		}
 		if err := operation.Sleep(ctx, 100*time.Millisecond); err != nil {
 			return size, volume.Errorf(volume.KindOf(err), "%s has %s, not %s: %w", dev.Path, size, want, err)

@@ -95,6 +95,27 @@ func TestExpandOfAClaimThatExceedsTheVolume(t *testing.T) {
 	}
 }
 
+// A disk that is gone while a pod waits is no volume that is smaller than its PersistentVolume:
+// kubelet has to call again.
+func TestDiskIsGoneWhileAPodWaitsForItsSize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, d := newPublishedNode(t, volume.GiB)
+		d.ignoresRescan = true
+		_, err := b.expandWithin(t, 4*volume.GiB, time.Minute)
+		volumetest.WantKind(t, err, volume.KindDeadline)
+		if err := b.publish(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(time.Second, func() {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			d.number = 99
+		})
+		_, err = b.expandWithin(t, 4*volume.GiB, time.Minute)
+		volumetest.WantKind(t, err, volume.KindInternal, "does not lead to block device")
+	})
+}
+
 // A growth in the first seconds of a pod is announced late: no answer may keep kubelet from calling
 // again, and later calls wait for as long as kubelet does.
 func TestLateGrowthInTheFirstSecondsOfAPod(t *testing.T) {
