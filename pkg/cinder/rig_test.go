@@ -21,7 +21,7 @@ type rig struct {
 
 func newRig(tb testing.TB, o fakecloud.Options, change ...func(*Options)) *rig {
 	tb.Helper()
-	return newRigOver(tb, fakecloud.Start(tb, o), change...)
+	return newRigOver(tb, cindertest.Start(tb, o).Cloud, change...)
 }
 
 func newRigOver(tb testing.TB, fake *fakecloud.Cloud, change ...func(*Options)) *rig {
@@ -35,7 +35,8 @@ func newRigOver(tb testing.TB, fake *fakecloud.Cloud, change ...func(*Options)) 
 func newBackend(tb testing.TB, clouds map[string]*fakecloud.Cloud, change ...func(*Options)) *Backend {
 	tb.Helper()
 	o := Options{
-		Clouds: CloudOptions{CloudConfig: []string{cindertest.Config(tb, clouds)}}, ClusterID: cindertest.ClusterID,
+		Clouds:    CloudOptions{CloudConfig: []string{cindertest.Config(tb, clouds)}, Dial: fakecloud.Dial},
+		ClusterID: cindertest.ClusterID,
 	}
 	for _, f := range change {
 		f(&o)

@@ -62,8 +62,14 @@ func Start(tb testing.TB, o Options) *Cloud {
 	return c
 }
 
-// New runs a cloud on a free port of the loopback interface. The caller closes the cloud.
-func New(ctx context.Context, o Options) (*Cloud, error) { return Listen(ctx, "127.0.0.1:0", o) }
+// New runs a cloud on a free port of the loopback interface, or in memory if o says so. The caller
+// closes the cloud.
+func New(ctx context.Context, o Options) (*Cloud, error) {
+	if o.InMemory {
+		return Listen(ctx, newMemoryAddress(), o)
+	}
+	return Listen(ctx, "127.0.0.1:0", o)
+}
 
 // Listen is New on a given address, such as "127.0.0.1:8780".
 func Listen(ctx context.Context, address string, o Options) (*Cloud, error) {
@@ -105,7 +111,7 @@ func Listen(ctx context.Context, address string, o Options) (*Cloud, error) {
 }
 
 func (c *Cloud) listen(ctx context.Context, address string) error {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	l, err := c.newListener(ctx, address)
 	if err != nil {
 		return fmt.Errorf("fake cloud: %w", err)
 	}
@@ -115,6 +121,13 @@ func (c *Cloud) listen(ctx context.Context, address string) error {
 		_ = srv.Serve(l)
 	})
 	return nil
+}
+
+func (c *Cloud) newListener(ctx context.Context, address string) (net.Listener, error) {
+	if c.opts.InMemory {
+		return listenInMemory(address), nil
+	}
+	return (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 }
 
 // Close ends the server, every wait and all unfinished work. It returns when no goroutine of the

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -28,6 +29,8 @@ type Options struct {
 	UserAgent  string                // put before gophercloud's own; empty: only that
 	Log        *slog.Logger          // nil means slog.Default
 	Registerer prometheus.Registerer // receives the metrics of the API calls; nil means no metrics
+	// Dial opens the connections to the services; nil means TCP. Tests set it.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Settings are the keys of cloud.conf that do not belong to one cloud.
@@ -45,6 +48,7 @@ type Clouds struct {
 	watch       *config.Watch
 	defaultName string
 	tuning      tuning
+	dial        func(ctx context.Context, network, address string) (net.Conn, error) // nil: TCP
 
 	backgroundWork sync.WaitGroup  // work that does not end with the call that began it; see detach
 	background     context.Context //nolint:containedctx // canceled by Close
@@ -64,7 +68,10 @@ func Open(ctx context.Context, o Options) (*Clouds, error) {
 }
 
 func open(ctx context.Context, o Options, tuning tuning) (*Clouds, error) {
-	cs := &Clouds{log: cmp.Or(o.Log, slog.Default()), userAgent: o.UserAgent, tuning: tuning, clouds: map[string]*Cloud{}}
+	cs := &Clouds{
+		log: cmp.Or(o.Log, slog.Default()), userAgent: o.UserAgent, dial: o.Dial, tuning: tuning,
+		clouds: map[string]*Cloud{},
+	}
 	cs.versions = newVersionReport()
 	cs.background, cs.stopBackground = context.WithCancel(context.WithoutCancel(ctx))
 	files := config.Files{CloudConf: o.CloudConfig, CloudsYAML: o.CloudsYAML}

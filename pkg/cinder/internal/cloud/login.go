@@ -182,6 +182,9 @@ func (c *Cloud) connect(ctx context.Context, wanted config.Cloud, old *connectio
 		if err != nil {
 			return nil, volume.Errorf(volume.KindUnavailable, "cloud %q: %s: %w", c.name, wanted.Origin, err)
 		}
+		if c.clouds.dial != nil {
+			pool.DialContext = c.clouds.dial
+		}
 		conn.pool = pool
 	}
 	o := c.clouds.tuning.transport
