@@ -3,6 +3,7 @@ package attachment
 import (
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
@@ -23,26 +24,30 @@ func TestAttachJoinsARunningAttach(t *testing.T) {
 		"attaching": fakecloud.Stuck(), "reserved": fakecloud.StaysReserved(),
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, fakecloud.Options{})
-			server, id := r.cloud.AddServer(""), r.cloud.Add(fakecloud.Volume{})
-			r.cloud.OnCall(fakecloud.AttachVolume, fault)
-			err := r.Attach(cindertest.Within(t, time.Second), cindertest.AttachRequest(id, server))
-			cindertest.CheckKind(t, err, volume.KindDeadline, id, name)
-			cindertest.After(t, 300*time.Millisecond, func() { r.cloud.Release(id) })
-			r.attach(t, cindertest.AttachRequest(id, server))
-			r.cloud.CheckCalls(t, fakecloud.AttachVolume, 1)
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, fakecloud.Options{})
+				server, id := r.cloud.AddServer(""), r.cloud.Add(fakecloud.Volume{})
+				r.cloud.OnCall(fakecloud.AttachVolume, fault)
+				err := r.Attach(cindertest.Within(t, time.Second), cindertest.AttachRequest(id, server))
+				cindertest.CheckKind(t, err, volume.KindDeadline, id, name)
+				cindertest.After(t, 300*time.Millisecond, func() { r.cloud.Release(id) })
+				r.attach(t, cindertest.AttachRequest(id, server))
+				r.cloud.CheckCalls(t, fakecloud.AttachVolume, 1)
+			})
 		})
 	}
 }
 
 func TestAttachNamesTheStateOfTheServerAfterATimeout(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	server, id := r.cloud.AddServer(""), r.cloud.Add(fakecloud.Volume{})
-	r.cloud.SetServer(fakecloud.Server{ID: server, Status: "SHUTOFF"})
-	r.cloud.OnCall(fakecloud.AttachVolume, fakecloud.Stuck())
-	err := r.Attach(cindertest.Within(t, time.Second), cindertest.AttachRequest(id, server))
-	cindertest.CheckKind(t, err, volume.KindDeadline, "attaching", "server "+server+" is SHUTOFF")
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		server, id := r.cloud.AddServer(""), r.cloud.Add(fakecloud.Volume{})
+		r.cloud.SetServer(fakecloud.Server{ID: server, Status: "SHUTOFF"})
+		r.cloud.OnCall(fakecloud.AttachVolume, fakecloud.Stuck())
+		err := r.Attach(cindertest.Within(t, time.Second), cindertest.AttachRequest(id, server))
+		cindertest.CheckKind(t, err, volume.KindDeadline, "attaching", "server "+server+" is SHUTOFF")
+	})
 }
 
 func TestAttachRefusesAVolumeThatIsAttachedElsewhere(t *testing.T) {
@@ -179,13 +184,15 @@ func TestAttachWaitsForABusyVolume(t *testing.T) {
 	t.Parallel()
 	for _, status := range []string{"creating", state.Extending, "backing-up"} {
 		t.Run(status, func(t *testing.T) {
-			r := newRig(t, fakecloud.Options{})
-			server, id := r.cloud.AddServer(""), r.cloud.Add(fakecloud.Volume{Status: status})
-			err := r.Attach(cindertest.Within(t, time.Second), cindertest.AttachRequest(id, server))
-			cindertest.CheckKind(t, err, volume.KindInProgress, status)
-			r.cloud.CheckCalls(t, fakecloud.AttachVolume, 0)
-			cindertest.After(t, 300*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, state.Available) })
-			r.attach(t, cindertest.AttachRequest(id, server))
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, fakecloud.Options{})
+				server, id := r.cloud.AddServer(""), r.cloud.Add(fakecloud.Volume{Status: status})
+				err := r.Attach(cindertest.Within(t, time.Second), cindertest.AttachRequest(id, server))
+				cindertest.CheckKind(t, err, volume.KindInProgress, status)
+				r.cloud.CheckCalls(t, fakecloud.AttachVolume, 0)
+				cindertest.After(t, 300*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, state.Available) })
+				r.attach(t, cindertest.AttachRequest(id, server))
+			})
 		})
 	}
 }
@@ -196,11 +203,13 @@ func TestAttachRefusesAFailedVolume(t *testing.T) {
 		state.Error: "reset", state.Deleting: "deleted", state.ErrorExtending: "reset", state.InUse: "no attachment",
 	} {
 		t.Run(status, func(t *testing.T) {
-			r := newRig(t, fakecloud.Options{})
-			server, id := r.cloud.AddServer(""), r.cloud.Add(fakecloud.Volume{Status: status})
-			err := r.Attach(cindertest.Within(t, time.Second), cindertest.AttachRequest(id, server))
-			cindertest.CheckKind(t, err, volume.KindPrecondition, status, word)
-			r.cloud.CheckCalls(t, fakecloud.AttachVolume, 0)
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, fakecloud.Options{})
+				server, id := r.cloud.AddServer(""), r.cloud.Add(fakecloud.Volume{Status: status})
+				err := r.Attach(cindertest.Within(t, time.Second), cindertest.AttachRequest(id, server))
+				cindertest.CheckKind(t, err, volume.KindPrecondition, status, word)
+				r.cloud.CheckCalls(t, fakecloud.AttachVolume, 0)
+			})
 		})
 	}
 }
@@ -220,24 +229,28 @@ func TestAttachSucceedsWhileTheAttachedVolumeIsExtended(t *testing.T) {
 // The volume is available again, which is a settled state: Attach judges by the attachment.
 func TestAttachFailsWhenNovaGivesUp(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	server, id := r.cloud.AddServer(""), r.cloud.Add(fakecloud.Volume{})
-	r.cloud.OnCall(fakecloud.AttachVolume, fakecloud.Fails())
-	err := r.Attach(cindertest.Within(t, 5*time.Second), cindertest.AttachRequest(id, server))
-	cindertest.CheckKind(t, err, volume.KindInternal, "gave it up", state.Available, server)
-	r.cloud.CheckCalls(t, fakecloud.AttachVolume, 1)
-	r.attach(t, cindertest.AttachRequest(id, server))
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		server, id := r.cloud.AddServer(""), r.cloud.Add(fakecloud.Volume{})
+		r.cloud.OnCall(fakecloud.AttachVolume, fakecloud.Fails())
+		err := r.Attach(cindertest.Within(t, 5*time.Second), cindertest.AttachRequest(id, server))
+		cindertest.CheckKind(t, err, volume.KindInternal, "gave it up", state.Available, server)
+		r.cloud.CheckCalls(t, fakecloud.AttachVolume, 1)
+		r.attach(t, cindertest.AttachRequest(id, server))
+	})
 }
 
 func TestSharedAttachFailsWhenNovaGivesUp(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	one, two, id := r.cloud.AddServer(""), r.cloud.AddServer(""), r.cloud.Add(fakecloud.Volume{Multiattach: true})
-	r.attach(t, sharing(id, one))
-	r.cloud.OnCall(fakecloud.AttachVolume, fakecloud.Fails())
-	err := r.Attach(cindertest.Within(t, 5*time.Second), sharing(id, two))
-	cindertest.CheckKind(t, err, volume.KindInternal, "gave it up", two)
-	r.cloud.CheckAttached(t, id, one)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		one, two, id := r.cloud.AddServer(""), r.cloud.AddServer(""), r.cloud.Add(fakecloud.Volume{Multiattach: true})
+		r.attach(t, sharing(id, one))
+		r.cloud.OnCall(fakecloud.AttachVolume, fakecloud.Fails())
+		err := r.Attach(cindertest.Within(t, 5*time.Second), sharing(id, two))
+		cindertest.CheckKind(t, err, volume.KindInternal, "gave it up", two)
+		r.cloud.CheckAttached(t, id, one)
+	})
 }
 
 func TestAttachSucceedsWhenTheAnswerIsLost(t *testing.T) {
@@ -254,29 +267,33 @@ func TestAttachSucceedsWhenTheAnswerIsLost(t *testing.T) {
 
 func TestAttachFailsWhenNovaGetsNoRequest(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	server, id := r.cloud.AddServer(""), r.cloud.Add(fakecloud.Volume{})
-	r.cloud.OnCall(fakecloud.AttachVolume, fakecloud.CutOff())
-	err := r.Attach(cindertest.Within(t, 5*time.Second), cindertest.AttachRequest(id, server))
-	cindertest.CheckKind(t, err, volume.KindUnavailable, id)
-	r.attach(t, cindertest.AttachRequest(id, server))
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		server, id := r.cloud.AddServer(""), r.cloud.Add(fakecloud.Volume{})
+		r.cloud.OnCall(fakecloud.AttachVolume, fakecloud.CutOff())
+		err := r.Attach(cindertest.Within(t, 5*time.Second), cindertest.AttachRequest(id, server))
+		cindertest.CheckKind(t, err, volume.KindUnavailable, id)
+		r.attach(t, cindertest.AttachRequest(id, server))
+	})
 }
 
 func TestAttachWhileTheVolumeIsDetached(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	server, id := r.cloud.AddServer(""), r.cloud.Add(fakecloud.Volume{})
-	r.attach(t, cindertest.AttachRequest(id, server))
-	r.cloud.OnCall(fakecloud.DetachVolume, fakecloud.Stuck())
-	cindertest.CheckKind(t, r.Detach(cindertest.Within(t, time.Second), id, server), volume.KindDeadline, state.Detaching)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		server, id := r.cloud.AddServer(""), r.cloud.Add(fakecloud.Volume{})
+		r.attach(t, cindertest.AttachRequest(id, server))
+		r.cloud.OnCall(fakecloud.DetachVolume, fakecloud.Stuck())
+		cindertest.CheckKind(t, r.Detach(cindertest.Within(t, time.Second), id, server), volume.KindDeadline, state.Detaching)
 
-	err := r.Attach(cindertest.Within(t, time.Second), cindertest.AttachRequest(id, server))
-	cindertest.CheckKind(t, err, volume.KindInProgress, state.Detaching)
-	r.cloud.CheckCalls(t, fakecloud.AttachVolume, 1)
+		err := r.Attach(cindertest.Within(t, time.Second), cindertest.AttachRequest(id, server))
+		cindertest.CheckKind(t, err, volume.KindInProgress, state.Detaching)
+		r.cloud.CheckCalls(t, fakecloud.AttachVolume, 1)
 
-	cindertest.After(t, 300*time.Millisecond, func() { r.cloud.Release(id) })
-	r.attach(t, cindertest.AttachRequest(id, server))
-	r.cloud.CheckCalls(t, fakecloud.AttachVolume, 2)
+		cindertest.After(t, 300*time.Millisecond, func() { r.cloud.Release(id) })
+		r.attach(t, cindertest.AttachRequest(id, server))
+		r.cloud.CheckCalls(t, fakecloud.AttachVolume, 2)
+	})
 }
 
 func TestAttachmentThatOnlyCinderHasIsNoSuccess(t *testing.T) {
@@ -294,60 +311,64 @@ func TestAttachmentThatOnlyCinderHasIsNoSuccess(t *testing.T) {
 // Two controllers may run for a moment, when the leader changes.
 func TestConcurrentAttachesAttachOnce(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	r.cloud.SetDuration(fakecloud.AttachVolume, 300*time.Millisecond)
-	one, two := r.cloud.AddServer(""), r.cloud.AddServer("")
-	id, disputed := r.cloud.Add(fakecloud.Volume{}), r.cloud.Add(fakecloud.Volume{})
-	errs := make([]error, 4)
-	var wg sync.WaitGroup
-	for i, req := range []volume.AttachRequest{
-		cindertest.AttachRequest(id, one), cindertest.AttachRequest(id, one), cindertest.AttachRequest(disputed, one),
-		cindertest.AttachRequest(disputed, two),
-	} {
-		wg.Go(func() { errs[i] = r.Attach(cindertest.Within(t, 8*time.Second), req) })
-	}
-	wg.Wait()
-	if errs[0] != nil || errs[1] != nil {
-		t.Errorf("to the same server: %v, %v", errs[0], errs[1])
-	}
-	if errs[2] == nil {
-		errs[2], errs[3] = errs[3], errs[2]
-	}
-	cindertest.CheckKind(t, errs[2], volume.KindPrecondition, "attached to server")
-	if errs[3] != nil {
-		t.Errorf("neither server got the volume: %v", errs[3])
-	}
-	for _, id := range []string{id, disputed} {
-		if v, _ := r.cloud.Volume(id); len(v.Attachments) != 1 {
-			t.Errorf("attachments %+v, want one", v.Attachments)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		r.cloud.SetDuration(fakecloud.AttachVolume, 300*time.Millisecond)
+		one, two := r.cloud.AddServer(""), r.cloud.AddServer("")
+		id, disputed := r.cloud.Add(fakecloud.Volume{}), r.cloud.Add(fakecloud.Volume{})
+		errs := make([]error, 4)
+		var wg sync.WaitGroup
+		for i, req := range []volume.AttachRequest{
+			cindertest.AttachRequest(id, one), cindertest.AttachRequest(id, one), cindertest.AttachRequest(disputed, one),
+			cindertest.AttachRequest(disputed, two),
+		} {
+			wg.Go(func() { errs[i] = r.Attach(cindertest.Within(t, 8*time.Second), req) })
 		}
-	}
+		wg.Wait()
+		if errs[0] != nil || errs[1] != nil {
+			t.Errorf("to the same server: %v, %v", errs[0], errs[1])
+		}
+		if errs[2] == nil {
+			errs[2], errs[3] = errs[3], errs[2]
+		}
+		cindertest.CheckKind(t, errs[2], volume.KindPrecondition, "attached to server")
+		if errs[3] != nil {
+			t.Errorf("neither server got the volume: %v", errs[3])
+		}
+		for _, id := range []string{id, disputed} {
+			if v, _ := r.cloud.Volume(id); len(v.Attachments) != 1 {
+				t.Errorf("attachments %+v, want one", v.Attachments)
+			}
+		}
+	})
 }
 
 func TestManyAttachesSharePolling(t *testing.T) {
 	t.Parallel()
-	const n = 100
-	r := newRig(t, fakecloud.Options{})
-	r.cloud.SetDuration(fakecloud.AttachVolume, 600*time.Millisecond)
-	servers, ids := make([]string, n), make([]string, n)
-	for i := range n {
-		servers[i], ids[i] = r.cloud.AddServer(""), r.cloud.Add(fakecloud.Volume{})
-	}
-	var wg sync.WaitGroup
-	for i := range n {
-		wg.Go(func() {
-			if err := r.Attach(cindertest.Within(t, 20*time.Second), cindertest.AttachRequest(ids[i], servers[i])); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	for i := range n {
-		r.cloud.CheckAttached(t, ids[i], servers[i])
-	}
-	r.cloud.CheckCalls(t, fakecloud.AttachVolume, n)
-	singles, pages := r.cloud.Count(fakecloud.GetVolume)-n, r.cloud.Count(fakecloud.ListVolumeDetail)
-	if singles+pages > n {
-		t.Errorf("the wait took %d single reads and %d pages, want at most %d requests in all", singles, pages, n)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		const n = 100
+		r := newRig(t, fakecloud.Options{})
+		r.cloud.SetDuration(fakecloud.AttachVolume, 600*time.Millisecond)
+		servers, ids := make([]string, n), make([]string, n)
+		for i := range n {
+			servers[i], ids[i] = r.cloud.AddServer(""), r.cloud.Add(fakecloud.Volume{})
+		}
+		var wg sync.WaitGroup
+		for i := range n {
+			wg.Go(func() {
+				if err := r.Attach(cindertest.Within(t, 20*time.Second), cindertest.AttachRequest(ids[i], servers[i])); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		for i := range n {
+			r.cloud.CheckAttached(t, ids[i], servers[i])
+		}
+		r.cloud.CheckCalls(t, fakecloud.AttachVolume, n)
+		singles, pages := r.cloud.Count(fakecloud.GetVolume)-n, r.cloud.Count(fakecloud.ListVolumeDetail)
+		if singles+pages > n {
+			t.Errorf("the wait took %d single reads and %d pages, want at most %d requests in all", singles, pages, n)
+		}
+	})
 }

@@ -2,6 +2,7 @@ package attachment
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
@@ -48,15 +49,17 @@ func TestDetachFromAServerThatIsGoneFreesTheVolume(t *testing.T) {
 
 func TestDetachSucceedsWhenTheServerVanishes(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	id, server := r.attachedVolume(t)
-	r.cloud.OnCall(fakecloud.DetachVolume, fakecloud.Stuck())
-	cindertest.CheckKind(t, r.Detach(cindertest.Within(t, time.Second), id, server), volume.KindDeadline, state.Detaching)
-	r.cloud.PurgeServer(server)
-	if err := r.Detach(cindertest.Within(t, 2*time.Second), id, server); err != nil {
-		t.Fatal(err)
-	}
-	r.cloud.CheckState(t, id, state.Available)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		id, server := r.attachedVolume(t)
+		r.cloud.OnCall(fakecloud.DetachVolume, fakecloud.Stuck())
+		cindertest.CheckKind(t, r.Detach(cindertest.Within(t, time.Second), id, server), volume.KindDeadline, state.Detaching)
+		r.cloud.PurgeServer(server)
+		if err := r.Detach(cindertest.Within(t, 2*time.Second), id, server); err != nil {
+			t.Fatal(err)
+		}
+		r.cloud.CheckState(t, id, state.Available)
+	})
 }
 
 func TestDetachFromAServerThatIsGoneIsNoSuccessIfCinderKeepsIt(t *testing.T) {
@@ -88,57 +91,65 @@ func TestDetachFailsWhenOnlyCinderHasTheAttachment(t *testing.T) {
 
 func TestDetachWaitsUntilNovaForgetsTheAttachment(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	id, server := r.attachedVolume(t)
-	r.cloud.OnCall(fakecloud.DetachVolume, fakecloud.StaysListed(2))
-	r.detach(t, id, server)
-	if n := r.cloud.Count(fakecloud.GetAttachment); n != 3 {
-		t.Errorf("Nova was asked %d times, want 3", n)
-	}
-	r.attach(t, cindertest.AttachRequest(id, server))
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		id, server := r.attachedVolume(t)
+		r.cloud.OnCall(fakecloud.DetachVolume, fakecloud.StaysListed(2))
+		r.detach(t, id, server)
+		if n := r.cloud.Count(fakecloud.GetAttachment); n != 3 {
+			t.Errorf("Nova was asked %d times, want 3", n)
+		}
+		r.attach(t, cindertest.AttachRequest(id, server))
 
-	r.cloud.OnCall(fakecloud.DetachVolume, fakecloud.StaysListed(1000))
-	cindertest.CheckKind(
-		t, r.Detach(cindertest.Within(t, 5*time.Second), id, server), volume.KindDeadline, "Nova still has it", server,
-	)
+		r.cloud.OnCall(fakecloud.DetachVolume, fakecloud.StaysListed(1000))
+		cindertest.CheckKind(
+			t, r.Detach(cindertest.Within(t, 5*time.Second), id, server), volume.KindDeadline, "Nova still has it", server,
+		)
+	})
 }
 
 func TestDetachJoinsARunningDetach(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	id, server := r.attachedVolume(t)
-	r.cloud.OnCall(fakecloud.DetachVolume, fakecloud.Stuck())
-	cindertest.CheckKind(t, r.Detach(cindertest.Within(t, time.Second), id, server), volume.KindDeadline, state.Detaching)
-	cindertest.CheckKind(t, r.Detach(cindertest.Within(t, time.Second), id, server), volume.KindDeadline, state.Detaching)
-	cindertest.After(t, 200*time.Millisecond, func() { r.cloud.Release(id) })
-	r.detach(t, id, server)
-	r.cloud.CheckCalls(t, fakecloud.DetachVolume, 1)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		id, server := r.attachedVolume(t)
+		r.cloud.OnCall(fakecloud.DetachVolume, fakecloud.Stuck())
+		cindertest.CheckKind(t, r.Detach(cindertest.Within(t, time.Second), id, server), volume.KindDeadline, state.Detaching)
+		cindertest.CheckKind(t, r.Detach(cindertest.Within(t, time.Second), id, server), volume.KindDeadline, state.Detaching)
+		cindertest.After(t, 200*time.Millisecond, func() { r.cloud.Release(id) })
+		r.detach(t, id, server)
+		r.cloud.CheckCalls(t, fakecloud.DetachVolume, 1)
+	})
 }
 
 // The volume is in-use again, which is a settled state: the guest has kept the disk.
 func TestDetachAsksOnceMoreWhenTheGuestRefuses(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	id, server := r.attachedVolume(t)
-	r.cloud.OnCall(fakecloud.DetachVolume, fakecloud.Fails())
-	if err := r.Detach(cindertest.Within(t, 2*time.Second), id, server); err != nil {
-		t.Fatal(err)
-	}
-	r.cloud.CheckDetached(t, id, server)
-	r.cloud.CheckCalls(t, fakecloud.DetachVolume, 2)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		id, server := r.attachedVolume(t)
+		r.cloud.OnCall(fakecloud.DetachVolume, fakecloud.Fails())
+		if err := r.Detach(cindertest.Within(t, 2*time.Second), id, server); err != nil {
+			t.Fatal(err)
+		}
+		r.cloud.CheckDetached(t, id, server)
+		r.cloud.CheckCalls(t, fakecloud.DetachVolume, 2)
+	})
 }
 
 func TestDetachFailsWhenTheGuestRefuses(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	id, server := r.attachedVolume(t)
-	r.cloud.OnCall(fakecloud.DetachVolume, fakecloud.Fails()).Always()
-	cindertest.CheckKind(
-		t, r.Detach(cindertest.Within(t, 2*time.Second), id, server), volume.KindUnavailable, "does not release", server,
-		state.InUse,
-	)
-	r.cloud.CheckCalls(t, fakecloud.DetachVolume, 2)
-	r.cloud.CheckAttached(t, id, server)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		id, server := r.attachedVolume(t)
+		r.cloud.OnCall(fakecloud.DetachVolume, fakecloud.Fails()).Always()
+		cindertest.CheckKind(
+			t, r.Detach(cindertest.Within(t, 2*time.Second), id, server), volume.KindUnavailable, "does not release", server,
+			state.InUse,
+		)
+		r.cloud.CheckCalls(t, fakecloud.DetachVolume, 2)
+		r.cloud.CheckAttached(t, id, server)
+	})
 }
 
 func TestDetachSucceedsWhenTheAnswerIsLost(t *testing.T) {
@@ -173,20 +184,22 @@ func TestDetachFromAllServers(t *testing.T) {
 
 func TestDetachFromAllServersRemovesReservations(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	server := r.cloud.AddServer("")
-	id := r.cloud.Add(fakecloud.Volume{
-		Status: state.Reserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: state.Reserved}},
-	})
-	if err := r.Detach(cindertest.Within(t, 4*time.Second), id, ""); err != nil {
-		t.Fatal(err)
-	}
-	r.cloud.CheckState(t, id, state.Available)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		server := r.cloud.AddServer("")
+		id := r.cloud.Add(fakecloud.Volume{
+			Status: state.Reserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: state.Reserved}},
+		})
+		if err := r.Detach(cindertest.Within(t, 4*time.Second), id, ""); err != nil {
+			t.Fatal(err)
+		}
+		r.cloud.CheckState(t, id, state.Available)
 
-	bare := r.cloud.Add(fakecloud.Volume{Status: state.Reserved})
-	cindertest.CheckKind(
-		t, r.Detach(cindertest.Within(t, time.Second), bare, ""), volume.KindPrecondition, state.Reserved, "cloud operator",
-	)
+		bare := r.cloud.Add(fakecloud.Volume{Status: state.Reserved})
+		cindertest.CheckKind(
+			t, r.Detach(cindertest.Within(t, time.Second), bare, ""), volume.KindPrecondition, state.Reserved, "cloud operator",
+		)
+	})
 }
 
 func TestDetachFromOneServerKeepsTheOthers(t *testing.T) {
@@ -209,68 +222,78 @@ func TestDetachRefusesAHostThatIsNoServer(t *testing.T) {
 
 func TestDetachWaitsForARunningAttach(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	server, id := r.cloud.AddServer(""), r.cloud.Add(fakecloud.Volume{})
-	r.cloud.OnCall(fakecloud.AttachVolume, fakecloud.Stuck())
-	err := r.Attach(cindertest.Within(t, time.Second), cindertest.AttachRequest(id, server))
-	cindertest.CheckKind(t, err, volume.KindDeadline)
-	cindertest.CheckKind(t, r.Detach(cindertest.Within(t, time.Second), id, server), volume.KindDeadline, state.Attaching)
-	cindertest.After(t, 200*time.Millisecond, func() { r.cloud.Release(id) })
-	r.detach(t, id, server)
-	r.cloud.CheckState(t, id, state.Available)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		server, id := r.cloud.AddServer(""), r.cloud.Add(fakecloud.Volume{})
+		r.cloud.OnCall(fakecloud.AttachVolume, fakecloud.Stuck())
+		err := r.Attach(cindertest.Within(t, time.Second), cindertest.AttachRequest(id, server))
+		cindertest.CheckKind(t, err, volume.KindDeadline)
+		cindertest.CheckKind(t, r.Detach(cindertest.Within(t, time.Second), id, server), volume.KindDeadline, state.Attaching)
+		cindertest.After(t, 200*time.Millisecond, func() { r.cloud.Release(id) })
+		r.detach(t, id, server)
+		r.cloud.CheckState(t, id, state.Available)
+	})
 }
 
 func TestDetachRemovesAReservationThatNovaDoesNotKnow(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	server := r.cloud.AddServer("")
-	id := r.cloud.Add(fakecloud.Volume{
-		Status: state.Reserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: state.Reserved}},
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		server := r.cloud.AddServer("")
+		id := r.cloud.Add(fakecloud.Volume{
+			Status: state.Reserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: state.Reserved}},
+		})
+		if err := r.Detach(cindertest.Within(t, 2*time.Second), id, server); err != nil {
+			t.Fatal(err)
+		}
+		r.cloud.CheckState(t, id, state.Available)
 	})
-	if err := r.Detach(cindertest.Within(t, 2*time.Second), id, server); err != nil {
-		t.Fatal(err)
-	}
-	r.cloud.CheckState(t, id, state.Available)
 }
 
 func TestDetachSucceedsWhileAnotherServerAttaches(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	server, other := r.cloud.AddServer(""), r.cloud.AddServer("")
-	id := r.cloud.Add(fakecloud.Volume{
-		Status: state.Reserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: other, Status: state.Reserved}},
-	})
-	if err := r.Detach(cindertest.Within(t, 2*time.Second), id, server); err != nil {
-		t.Fatal(err)
-	}
-	r.cloud.CheckCalls(t, fakecloud.DeleteAttachmentRecord, 0)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		server, other := r.cloud.AddServer(""), r.cloud.AddServer("")
+		id := r.cloud.Add(fakecloud.Volume{
+			Status: state.Reserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: other, Status: state.Reserved}},
+		})
+		if err := r.Detach(cindertest.Within(t, 2*time.Second), id, server); err != nil {
+			t.Fatal(err)
+		}
+		r.cloud.CheckCalls(t, fakecloud.DeleteAttachmentRecord, 0)
 
-	bare := r.cloud.Add(fakecloud.Volume{Status: state.Reserved})
-	cindertest.CheckKind(
-		t, r.Detach(cindertest.Within(t, time.Second), bare, server), volume.KindInProgress, state.Reserved, "cloud operator",
-	)
+		bare := r.cloud.Add(fakecloud.Volume{Status: state.Reserved})
+		cindertest.CheckKind(
+			t, r.Detach(cindertest.Within(t, time.Second), bare, server), volume.KindInProgress, state.Reserved, "cloud operator",
+		)
+	})
 }
 
 func TestDetachWaitsForAnExtension(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	id, server := r.attachedVolume(t)
-	r.cloud.SetVolumeStatus(id, state.Extending)
-	cindertest.CheckKind(
-		t, r.Detach(cindertest.Within(t, time.Second), id, server), volume.KindInProgress, state.Extending,
-	)
-	cindertest.After(t, 200*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, state.InUse) })
-	r.detach(t, id, server)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		id, server := r.attachedVolume(t)
+		r.cloud.SetVolumeStatus(id, state.Extending)
+		cindertest.CheckKind(
+			t, r.Detach(cindertest.Within(t, time.Second), id, server), volume.KindInProgress, state.Extending,
+		)
+		cindertest.After(t, 200*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, state.InUse) })
+		r.detach(t, id, server)
+	})
 }
 
 func TestDetachOfAFailedVolumeNamesTheRemedy(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	id, server := r.attachedVolume(t)
-	r.cloud.SetVolumeStatus(id, state.ErrorExtending)
-	cindertest.CheckKind(
-		t, r.Detach(cindertest.Within(t, 2*time.Second), id, server), volume.KindPrecondition, state.ErrorExtending,
-		"openstack volume set --state in-use",
-	)
-	r.cloud.CheckAttached(t, id, server)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		id, server := r.attachedVolume(t)
+		r.cloud.SetVolumeStatus(id, state.ErrorExtending)
+		cindertest.CheckKind(
+			t, r.Detach(cindertest.Within(t, 2*time.Second), id, server), volume.KindPrecondition, state.ErrorExtending,
+			"openstack volume set --state in-use",
+		)
+		r.cloud.CheckAttached(t, id, server)
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
@@ -16,28 +17,30 @@ import (
 // CSI v1.13: CreateSnapshot blocks until the snapshot is cut.
 func TestSnapshotIsReadyWhenCinderSaysSo(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	id := r.cloud.Add(fakecloud.Volume{Size: 3})
-	r.cloud.OnCall(fakecloud.CreateSnapshot, fakecloud.Stuck())
-	began := time.Now().Add(-2 * time.Second) // Cinder keeps whole seconds
-	for range 2 {                             // the second call joins
-		_, err := r.CreateSnapshot(cindertest.Within(t, time.Second), cindertest.SnapshotRequest("s", id))
-		cindertest.CheckKind(t, err, volume.KindDeadline, "creating")
-	}
-	stuck := cindertest.SnapshotsNamed(t, r.clouds, "s")[0].ID
-	if got, err := r.GetSnapshot(t.Context(), stuck); err != nil || got.ID != stuck || got.Ready {
-		t.Errorf("read %+v, %v; want %s not ready", got, err, stuck)
-	}
-	r.cloud.Release(stuck)
-	s := r.take(t, cindertest.SnapshotRequest("s", id))
-	if s.ID != stuck || !s.Ready || s.VolumeID != id || s.Size != 3*volume.GiB || s.Name != "s" ||
-		s.Created.Before(began) {
-		t.Errorf("%+v, want %s of %s, ready, of 3 GiB, just made", s, stuck, id)
-	}
-	if again := r.take(t, cindertest.SnapshotRequest("s", id)); again != s {
-		t.Errorf("%+v, at first %+v", again, s)
-	}
-	r.cloud.CheckCalls(t, fakecloud.CreateSnapshot, 1)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		id := r.cloud.Add(fakecloud.Volume{Size: 3})
+		r.cloud.OnCall(fakecloud.CreateSnapshot, fakecloud.Stuck())
+		began := time.Now().Add(-2 * time.Second) // Cinder keeps whole seconds
+		for range 2 {                             // the second call joins
+			_, err := r.CreateSnapshot(cindertest.Within(t, time.Second), cindertest.SnapshotRequest("s", id))
+			cindertest.CheckKind(t, err, volume.KindDeadline, "creating")
+		}
+		stuck := cindertest.SnapshotsNamed(t, r.clouds, "s")[0].ID
+		if got, err := r.GetSnapshot(t.Context(), stuck); err != nil || got.ID != stuck || got.Ready {
+			t.Errorf("read %+v, %v; want %s not ready", got, err, stuck)
+		}
+		r.cloud.Release(stuck)
+		s := r.take(t, cindertest.SnapshotRequest("s", id))
+		if s.ID != stuck || !s.Ready || s.VolumeID != id || s.Size != 3*volume.GiB || s.Name != "s" ||
+			s.Created.Before(began) {
+			t.Errorf("%+v, want %s of %s, ready, of 3 GiB, just made", s, stuck, id)
+		}
+		if again := r.take(t, cindertest.SnapshotRequest("s", id)); again != s {
+			t.Errorf("%+v, at first %+v", again, s)
+		}
+		r.cloud.CheckCalls(t, fakecloud.CreateSnapshot, 1)
+	})
 }
 
 func TestSnapshotHasTheMetadataOfTheCluster(t *testing.T) {
@@ -92,35 +95,37 @@ func TestSnapshotThatFailsIsNeverReady(t *testing.T) {
 // its volume could not be deleted.
 func TestFailedSnapshotWithoutAnswerIsReplaced(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	id := r.cloud.Add(fakecloud.Volume{})
-	r.cloud.OnCall(fakecloud.CreateSnapshot, fakecloud.LostReply(), fakecloud.Fails())
-	_, err := r.CreateSnapshot(t.Context(), cindertest.SnapshotRequest("s", id))
-	cindertest.CheckKind(t, err, volume.KindUnavailable)
-	cindertest.Eventually(
-		t, "the snapshot fails", func() bool { return cindertest.SnapshotsNamed(t, r.clouds, "s")[0].Status == state.Error },
-	)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		id := r.cloud.Add(fakecloud.Volume{})
+		r.cloud.OnCall(fakecloud.CreateSnapshot, fakecloud.LostReply(), fakecloud.Fails())
+		_, err := r.CreateSnapshot(t.Context(), cindertest.SnapshotRequest("s", id))
+		cindertest.CheckKind(t, err, volume.KindUnavailable)
+		cindertest.Eventually(
+			t, "the snapshot fails", func() bool { return cindertest.SnapshotsNamed(t, r.clouds, "s")[0].Status == state.Error },
+		)
 
-	failed := cindertest.SnapshotsNamed(t, r.clouds, "s")[0].ID
-	rule := r.cloud.OnCall(fakecloud.DeleteSnapshot, cindertest.Denied()).Always()
-	_, err = r.CreateSnapshot(t.Context(), cindertest.SnapshotRequest("s", id))
-	cindertest.CheckKind(t, err, volume.KindUnavailable, failed, "cannot remove")
-	rule.Remove()
+		failed := cindertest.SnapshotsNamed(t, r.clouds, "s")[0].ID
+		rule := r.cloud.OnCall(fakecloud.DeleteSnapshot, cindertest.Denied()).Always()
+		_, err = r.CreateSnapshot(t.Context(), cindertest.SnapshotRequest("s", id))
+		cindertest.CheckKind(t, err, volume.KindUnavailable, failed, "cannot remove")
+		rule.Remove()
 
-	s := r.ready(t, cindertest.SnapshotRequest("s", id))
-	if left := cindertest.SnapshotsNamed(t, r.clouds, "s"); len(left) != 1 || s.ID == failed {
-		t.Errorf("%+v after %s, and %+v in the cloud; want another snapshot alone", s, failed, left)
-	}
-	if err := r.DeleteSnapshot(t.Context(), s.ID); err != nil {
-		t.Fatal(err)
-	}
-	c, err := r.clouds.Cloud(t.Context(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.DeleteVolume(t.Context(), id); err != nil {
-		t.Errorf("the volume cannot be deleted: %v", err)
-	}
+		s := r.ready(t, cindertest.SnapshotRequest("s", id))
+		if left := cindertest.SnapshotsNamed(t, r.clouds, "s"); len(left) != 1 || s.ID == failed {
+			t.Errorf("%+v after %s, and %+v in the cloud; want another snapshot alone", s, failed, left)
+		}
+		if err := r.DeleteSnapshot(t.Context(), s.ID); err != nil {
+			t.Fatal(err)
+		}
+		c, err := r.clouds.Cloud(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.DeleteVolume(t.Context(), id); err != nil {
+			t.Errorf("the volume cannot be deleted: %v", err)
+		}
+	})
 }
 
 func TestFailedSnapshotOfAnotherClusterIsKept(t *testing.T) {
@@ -145,17 +150,19 @@ func TestSnapshotThatExistsNeverEndsInAFinalError(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, fakecloud.Options{})
-			id := r.cloud.Add(fakecloud.Volume{})
-			r.cloud.OnCall(fakecloud.CreateSnapshot, fakecloud.Stuck())
-			_, err := r.CreateSnapshot(cindertest.Within(t, time.Second), cindertest.SnapshotRequest("s", id))
-			cindertest.CheckKind(t, err, volume.KindDeadline)
-			for _, status := range []int{http.StatusForbidden, http.StatusUnauthorized} {
-				rule := r.cloud.OnCall(call, fakecloud.Status(status, "no")).Always()
-				_, err := r.CreateSnapshot(t.Context(), cindertest.SnapshotRequest("s", id))
-				cindertest.CheckKind(t, err, volume.KindUnavailable)
-				rule.Remove()
-			}
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, fakecloud.Options{})
+				id := r.cloud.Add(fakecloud.Volume{})
+				r.cloud.OnCall(fakecloud.CreateSnapshot, fakecloud.Stuck())
+				_, err := r.CreateSnapshot(cindertest.Within(t, time.Second), cindertest.SnapshotRequest("s", id))
+				cindertest.CheckKind(t, err, volume.KindDeadline)
+				for _, status := range []int{http.StatusForbidden, http.StatusUnauthorized} {
+					rule := r.cloud.OnCall(call, fakecloud.Status(status, "no")).Always()
+					_, err := r.CreateSnapshot(t.Context(), cindertest.SnapshotRequest("s", id))
+					cindertest.CheckKind(t, err, volume.KindUnavailable)
+					rule.Remove()
+				}
+			})
 		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
@@ -15,20 +16,22 @@ import (
 
 func TestDeleteSnapshotWaitsUntilItIsGone(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	s := r.ready(t, cindertest.SnapshotRequest("s", r.cloud.Add(fakecloud.Volume{})))
-	r.cloud.OnCall(fakecloud.DeleteSnapshot, fakecloud.Stuck())
-	for range 2 { // the second call joins
-		cindertest.CheckKind(t, r.DeleteSnapshot(cindertest.Within(t, time.Second), s.ID), volume.KindDeadline, "deleting")
-	}
-	cindertest.After(t, 100*time.Millisecond, func() { r.cloud.Release(s.ID) })
-	if err := r.DeleteSnapshot(cindertest.Within(t, 5*time.Second), s.ID); err != nil {
-		t.Fatal(err)
-	}
-	if _, there := r.cloud.Snapshot(s.ID); there {
-		t.Error("it is still there")
-	}
-	r.cloud.CheckCalls(t, fakecloud.DeleteSnapshot, 1)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		s := r.ready(t, cindertest.SnapshotRequest("s", r.cloud.Add(fakecloud.Volume{})))
+		r.cloud.OnCall(fakecloud.DeleteSnapshot, fakecloud.Stuck())
+		for range 2 { // the second call joins
+			cindertest.CheckKind(t, r.DeleteSnapshot(cindertest.Within(t, time.Second), s.ID), volume.KindDeadline, "deleting")
+		}
+		cindertest.After(t, 100*time.Millisecond, func() { r.cloud.Release(s.ID) })
+		if err := r.DeleteSnapshot(cindertest.Within(t, 5*time.Second), s.ID); err != nil {
+			t.Fatal(err)
+		}
+		if _, there := r.cloud.Snapshot(s.ID); there {
+			t.Error("it is still there")
+		}
+		r.cloud.CheckCalls(t, fakecloud.DeleteSnapshot, 1)
+	})
 }
 
 func TestDeleteSnapshotFailsWhenVolumesDependOnIt(t *testing.T) {
@@ -51,26 +54,30 @@ func TestDeleteSnapshotFailsWhenVolumesDependOnIt(t *testing.T) {
 
 func TestDeleteSnapshotOfABusySnapshotIsRetried(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	s := r.ready(t, cindertest.SnapshotRequest("s", r.cloud.Add(fakecloud.Volume{})))
-	r.cloud.SetSnapshotStatus(s.ID, "backing-up")
-	cindertest.CheckKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.KindInProgress, "backing-up")
-	r.cloud.SetSnapshotStatus(s.ID, state.Creating)
-	cindertest.After(t, 100*time.Millisecond, func() { r.cloud.SetSnapshotStatus(s.ID, state.Available) })
-	if err := r.DeleteSnapshot(cindertest.Within(t, 5*time.Second), s.ID); err != nil {
-		t.Error(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		s := r.ready(t, cindertest.SnapshotRequest("s", r.cloud.Add(fakecloud.Volume{})))
+		r.cloud.SetSnapshotStatus(s.ID, "backing-up")
+		cindertest.CheckKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.KindInProgress, "backing-up")
+		r.cloud.SetSnapshotStatus(s.ID, state.Creating)
+		cindertest.After(t, 100*time.Millisecond, func() { r.cloud.SetSnapshotStatus(s.ID, state.Available) })
+		if err := r.DeleteSnapshot(cindertest.Within(t, 5*time.Second), s.ID); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestDeleteSnapshotFailsWhenCinderDoesNotAnswer(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	s := r.ready(t, cindertest.SnapshotRequest("s", r.cloud.Add(fakecloud.Volume{}), "type", "backup"))
-	r.cloud.OnCall(fakecloud.GetBackup, fakecloud.Status(503, "")).Always()
-	cindertest.CheckKind(t, r.DeleteSnapshot(cindertest.Within(t, 2*time.Second), s.ID), volume.KindUnavailable)
-	if _, there := r.cloud.Backup(s.ID); !there {
-		t.Error("the backup has gone")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		s := r.ready(t, cindertest.SnapshotRequest("s", r.cloud.Add(fakecloud.Volume{}), "type", "backup"))
+		r.cloud.OnCall(fakecloud.GetBackup, fakecloud.Status(503, "")).Always()
+		cindertest.CheckKind(t, r.DeleteSnapshot(cindertest.Within(t, 2*time.Second), s.ID), volume.KindUnavailable)
+		if _, there := r.cloud.Backup(s.ID); !there {
+			t.Error("the backup has gone")
+		}
+	})
 }
 
 // Some clouds deny backups. A snapshot that is gone is still gone.
@@ -96,28 +103,30 @@ func TestDeleteSnapshotWhereBackupsAreForbidden(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			log := new(cindertest.Text)
-			r := newRig(t, fakecloud.Options{}).withLog(log)
-			id := r.cloud.Add(fakecloud.Volume{})
-			gone := r.ready(t, cindertest.SnapshotRequest("s", id))
-			backup := r.ready(t, cindertest.SnapshotRequest("b", id, "type", "backup"))
-			if err := r.DeleteSnapshot(t.Context(), gone.ID); err != nil {
-				t.Fatal(err)
-			}
-			asked, match := gone.ID, fakecloud.Match{Call: fakecloud.GetBackup}
-			if test.only {
-				asked, match.Path = backup.ID, regexp.MustCompile(backup.ID)
-			}
-			r.cloud.On(match, test.fault).Always()
-			err := r.DeleteSnapshot(cindertest.Within(t, 3*time.Second), asked)
-			if !test.gone {
-				cindertest.CheckKind(t, err, test.kind, asked)
-			} else if err != nil || !strings.Contains(log.String(), "openstack volume backup delete "+asked) {
-				t.Errorf("%v, want success and a warning: %s", err, log)
-			}
-			if _, there := r.cloud.Backup(backup.ID); !there {
-				t.Error("the backup has gone")
-			}
+			synctest.Test(t, func(t *testing.T) {
+				log := new(cindertest.Text)
+				r := newRig(t, fakecloud.Options{}).withLog(log)
+				id := r.cloud.Add(fakecloud.Volume{})
+				gone := r.ready(t, cindertest.SnapshotRequest("s", id))
+				backup := r.ready(t, cindertest.SnapshotRequest("b", id, "type", "backup"))
+				if err := r.DeleteSnapshot(t.Context(), gone.ID); err != nil {
+					t.Fatal(err)
+				}
+				asked, match := gone.ID, fakecloud.Match{Call: fakecloud.GetBackup}
+				if test.only {
+					asked, match.Path = backup.ID, regexp.MustCompile(backup.ID)
+				}
+				r.cloud.On(match, test.fault).Always()
+				err := r.DeleteSnapshot(cindertest.Within(t, 3*time.Second), asked)
+				if !test.gone {
+					cindertest.CheckKind(t, err, test.kind, asked)
+				} else if err != nil || !strings.Contains(log.String(), "openstack volume backup delete "+asked) {
+					t.Errorf("%v, want success and a warning: %s", err, log)
+				}
+				if _, there := r.cloud.Backup(backup.ID); !there {
+					t.Error("the backup has gone")
+				}
+			})
 		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
@@ -90,46 +91,50 @@ func TestListSnapshotsWithAForeignToken(t *testing.T) {
 // CSI v1.13: ListSnapshots does not list snapshots that are not cut yet.
 func TestListSnapshotsLeavesOutSnapshotsInCreation(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	id := r.cloud.Add(fakecloud.Volume{})
-	r.cloud.OnCall(fakecloud.CreateSnapshot, fakecloud.Stuck())
-	_, err := r.CreateSnapshot(cindertest.Within(t, time.Second), cindertest.SnapshotRequest("s", id))
-	cindertest.CheckKind(t, err, volume.KindDeadline)
-	stuck := cindertest.SnapshotsNamed(t, r.clouds, "s")[0].ID
-	for _, filter := range []volume.SnapshotFilter{{}, {SnapshotID: stuck}, {VolumeID: id}} {
-		page, _, err := r.ListSnapshots(t.Context(), filter, volume.Page{})
-		if err != nil || len(page) != 0 {
-			t.Errorf("%+v: %+v, %v; want none", filter, page, err)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		id := r.cloud.Add(fakecloud.Volume{})
+		r.cloud.OnCall(fakecloud.CreateSnapshot, fakecloud.Stuck())
+		_, err := r.CreateSnapshot(cindertest.Within(t, time.Second), cindertest.SnapshotRequest("s", id))
+		cindertest.CheckKind(t, err, volume.KindDeadline)
+		stuck := cindertest.SnapshotsNamed(t, r.clouds, "s")[0].ID
+		for _, filter := range []volume.SnapshotFilter{{}, {SnapshotID: stuck}, {VolumeID: id}} {
+			page, _, err := r.ListSnapshots(t.Context(), filter, volume.Page{})
+			if err != nil || len(page) != 0 {
+				t.Errorf("%+v: %+v, %v; want none", filter, page, err)
+			}
 		}
-	}
-	r.cloud.SetSnapshotStatus(stuck, "backing-up")
-	for _, filter := range []volume.SnapshotFilter{{}, {SnapshotID: stuck}, {VolumeID: id}} {
-		page, _, err := r.ListSnapshots(t.Context(), filter, volume.Page{})
-		if err != nil || len(page) != 1 || page[0].ID != stuck || page[0].Ready {
-			t.Errorf("%+v: %+v, %v; want %s not ready", filter, page, err, stuck)
+		r.cloud.SetSnapshotStatus(stuck, "backing-up")
+		for _, filter := range []volume.SnapshotFilter{{}, {SnapshotID: stuck}, {VolumeID: id}} {
+			page, _, err := r.ListSnapshots(t.Context(), filter, volume.Page{})
+			if err != nil || len(page) != 1 || page[0].ID != stuck || page[0].Ready {
+				t.Errorf("%+v: %+v, %v; want %s not ready", filter, page, err, stuck)
+			}
 		}
-	}
+	})
 }
 
 // Some clouds deny backups.
 func TestListSnapshotsWorksWithoutBackups(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	s := r.ready(t, cindertest.SnapshotRequest("s", r.cloud.Add(fakecloud.Volume{})))
-	rule := r.cloud.OnCall(
-		fakecloud.ListBackupDetail,
-		fakecloud.Status(http.StatusForbidden, "Policy doesn't allow backup:get_all to be performed."),
-	).Always()
-	for _, maxEntries := range []int{0, 1} {
-		if got := r.everything(t, volume.SnapshotFilter{}, maxEntries); !slices.Equal(got, []string{s.ID}) {
-			t.Errorf("in pages of %d: %v, want %s", maxEntries, got, s.ID)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		s := r.ready(t, cindertest.SnapshotRequest("s", r.cloud.Add(fakecloud.Volume{})))
+		rule := r.cloud.OnCall(
+			fakecloud.ListBackupDetail,
+			fakecloud.Status(http.StatusForbidden, "Policy doesn't allow backup:get_all to be performed."),
+		).Always()
+		for _, maxEntries := range []int{0, 1} {
+			if got := r.everything(t, volume.SnapshotFilter{}, maxEntries); !slices.Equal(got, []string{s.ID}) {
+				t.Errorf("in pages of %d: %v, want %s", maxEntries, got, s.ID)
+			}
 		}
-	}
-	if rule.Hits() == 0 {
-		t.Error("no request for backups, want one")
-	}
-	rule.Remove()
-	r.cloud.OnCall(fakecloud.ListBackupDetail, cindertest.Broken()).Always()
-	_, _, err := r.ListSnapshots(cindertest.Within(t, time.Second), volume.SnapshotFilter{}, volume.Page{})
-	cindertest.CheckKind(t, err, volume.KindUnavailable)
+		if rule.Hits() == 0 {
+			t.Error("no request for backups, want one")
+		}
+		rule.Remove()
+		r.cloud.OnCall(fakecloud.ListBackupDetail, cindertest.Broken()).Always()
+		_, _, err := r.ListSnapshots(cindertest.Within(t, time.Second), volume.SnapshotFilter{}, volume.Page{})
+		cindertest.CheckKind(t, err, volume.KindUnavailable)
+	})
 }
