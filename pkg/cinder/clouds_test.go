@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -16,6 +17,12 @@ import (
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
+// startTwoClouds starts clouds with different identifiers.
+func startTwoClouds(t *testing.T) (east, west *fakecloud.Cloud) {
+	t.Helper()
+	return cindertest.Start(t, fakecloud.Options{Seed: 1}).Cloud, cindertest.Start(t, fakecloud.Options{Seed: 2}).Cloud
+}
+
 // twoClouds returns a backend over the clouds east, the default, and west.
 func twoClouds(t *testing.T, east, west *fakecloud.Cloud, change ...func(*Options)) *Backend {
 	t.Helper()
@@ -25,7 +32,7 @@ func twoClouds(t *testing.T, east, west *fakecloud.Cloud, change ...func(*Option
 
 func TestSeveralClouds(t *testing.T) {
 	t.Parallel()
-	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
+	east, west := startTwoClouds(t)
 	b := twoClouds(t, east, west)
 	inWest, err := b.Create(t.Context(), request("pvc-1", volume.GiB, map[string]string{class.ParamCloud: "west"}))
 	if err != nil {
@@ -82,50 +89,52 @@ func TestSeveralClouds(t *testing.T) {
 // A volume is not gone because the cloud that it is in does not answer.
 func TestVolumeIsNotGoneWhileACloudDoesNotAnswer(t *testing.T) {
 	t.Parallel()
-	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
-	id := west.AddVolume(fakecloud.Volume{Size: 1, Metadata: cindertest.Own()})
-	b := twoClouds(t, east, west)
-	west.StopListening()
-	wantSilence := func(call string, work func(ctx context.Context) error) {
-		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if err := work(ctx); !volume.IsKind(err, volume.KindUnavailable) && !volume.IsKind(err, volume.KindDeadline) {
-			t.Errorf("%s: %v", call, err)
+	synctest.Test(t, func(t *testing.T) {
+		east, west := startTwoClouds(t)
+		id := west.AddVolume(fakecloud.Volume{Size: 1, Metadata: cindertest.Own()})
+		b := twoClouds(t, east, west)
+		west.StopListening()
+		wantSilence := func(call string, work func(ctx context.Context) error) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if err := work(ctx); !volume.IsKind(err, volume.KindUnavailable) && !volume.IsKind(err, volume.KindDeadline) {
+				t.Errorf("%s: %v", call, err)
+			}
 		}
-	}
-	get := func(ctx context.Context) error {
-		_, err := b.Get(ctx, id)
-		return err
-	}
-	wantSilence("get, before the first login", get)
-	if err := west.ResumeListening(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	b = twoClouds(t, east, west)
-	if _, err := b.locator.All(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	west.On(fakecloud.Match{}, fakecloud.CutOff()).Always()
-	wantSilence("get", get)
-	wantSilence("delete", func(ctx context.Context) error { return b.Delete(ctx, id) })
-	wantSilence("list", func(ctx context.Context) error {
-		_, _, err := b.ListVolumes(ctx, volume.Page{Token: "@west"})
-		return err
+		get := func(ctx context.Context) error {
+			_, err := b.Get(ctx, id)
+			return err
+		}
+		wantSilence("get, before the first login", get)
+		if err := west.ResumeListening(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		b = twoClouds(t, east, west)
+		if _, err := b.locator.All(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		west.On(fakecloud.Match{}, fakecloud.CutOff()).Always()
+		wantSilence("get", get)
+		wantSilence("delete", func(ctx context.Context) error { return b.Delete(ctx, id) })
+		wantSilence("list", func(ctx context.Context) error {
+			_, _, err := b.ListVolumes(ctx, volume.Page{Token: "@west"})
+			return err
+		})
+		wantSilence("find", func(ctx context.Context) error {
+			_, _, err := b.Find(ctx, request("pvc-1", volume.GiB, map[string]string{class.ParamCloud: "west"}))
+			return err
+		})
+		if _, there := west.Volume(id); !there {
+			t.Error("deleted")
+		}
 	})
-	wantSilence("find", func(ctx context.Context) error {
-		_, _, err := b.Find(ctx, request("pvc-1", volume.GiB, map[string]string{class.ParamCloud: "west"}))
-		return err
-	})
-	if _, there := west.Volume(id); !there {
-		t.Error("deleted")
-	}
 }
 
 // Listings of a project with two names have its volumes once.
 func TestProjectWithTwoNamesIsListedOnce(t *testing.T) {
 	t.Parallel()
-	east := fakecloud.Start(t, fakecloud.Options{})
+	east := cindertest.Start(t, fakecloud.Options{}).Cloud
 	r := &rig{Backend: twoClouds(t, east, east), cloud: cindertest.Cloud{Cloud: east}}
 	r.cloud.Add(fakecloud.Volume{})
 	if all := r.listAll(t, 0); len(all) != 1 {
@@ -137,48 +146,60 @@ func TestProjectWithTwoNamesIsListedOnce(t *testing.T) {
 // volumes that may be there are not gone.
 func TestOtherCloudsWorkDespiteABadOne(t *testing.T) {
 	t.Parallel()
-	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
-	west.StopListening()
-	for name, path := range map[string]string{
-		"incomplete": incomplete(t, cindertest.Config(t, map[string]*fakecloud.Cloud{"east": east})),
-		"silent":     cindertest.Config(t, map[string]*fakecloud.Cloud{"east": east, "other": west}),
+	for name, configure := range map[string]func(t *testing.T, east, west *fakecloud.Cloud) string{
+		"incomplete": func(t *testing.T, east, _ *fakecloud.Cloud) string {
+			t.Helper()
+			return incomplete(t, cindertest.Config(t, map[string]*fakecloud.Cloud{"east": east}))
+		},
+		"silent": func(t *testing.T, east, west *fakecloud.Cloud) string {
+			t.Helper()
+			return cindertest.Config(t, map[string]*fakecloud.Cloud{"east": east, "other": west})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			old := east.AddVolume(fakecloud.Volume{Size: 1, Metadata: cindertest.Own()})
-			b, err := New(
-				t.Context(),
-				Options{Clouds: CloudOptions{CloudConfig: []string{path}, Default: "east"}, ClusterID: cindertest.ClusterID},
-			)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(b.Close)
-			ctx := cindertest.Within(t, 20*time.Second)
-			server := controller.New(b, controller.Options{})
-			made, err := server.CreateVolume(ctx, &csi.CreateVolumeRequest{
-				Name: "pvc-" + name,
-				VolumeCapabilities: []*csi.VolumeCapability{{
-					AccessType: &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}},
-					AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
-				}},
+			synctest.Test(t, func(t *testing.T) {
+				east, west := startTwoClouds(t)
+				west.StopListening()
+				path := configure(t, east, west)
+				old := east.AddVolume(fakecloud.Volume{Size: 1, Metadata: cindertest.Own()})
+				b, err := New(
+					t.Context(),
+					Options{
+						Clouds:    CloudOptions{CloudConfig: []string{path}, Default: "east", Dial: fakecloud.Dial},
+						ClusterID: cindertest.ClusterID,
+					},
+				)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(b.Close)
+				ctx := cindertest.Within(t, 20*time.Second)
+				server := controller.New(b, controller.Options{})
+				made, err := server.CreateVolume(ctx, &csi.CreateVolumeRequest{
+					Name: "pvc-" + name,
+					VolumeCapabilities: []*csi.VolumeCapability{{
+						AccessType: &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}},
+						AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+					}},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, id := range []string{made.GetVolume().GetVolumeId(), old} {
+					checkExpand(ctx, t, b, id, 2*volume.GiB)
+				}
+				short := cindertest.Within(t, time.Second)
+				vs, _, err := b.ListVolumes(short, volume.Page{})
+				if name == "incomplete" && (err != nil || len(vs) == 0) {
+					t.Errorf("%d volumes are listed, %v", len(vs), err)
+				}
+				if name == "silent" && err == nil {
+					t.Error("the listing says nothing of the cloud that it lacks")
+				}
+				if err := b.Delete(cindertest.Within(t, time.Second), "6e1a1f0e-0000-4000-8000-000000000000"); err == nil {
+					t.Error("a volume that may be in the other cloud counts as gone")
+				}
 			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, id := range []string{made.GetVolume().GetVolumeId(), old} {
-				checkExpand(ctx, t, b, id, 2*volume.GiB)
-			}
-			short := cindertest.Within(t, time.Second)
-			vs, _, err := b.ListVolumes(short, volume.Page{})
-			if name == "incomplete" && (err != nil || len(vs) == 0) {
-				t.Errorf("%d volumes are listed, %v", len(vs), err)
-			}
-			if name == "silent" && err == nil {
-				t.Error("the listing says nothing of the cloud that it lacks")
-			}
-			if err := b.Delete(cindertest.Within(t, time.Second), "6e1a1f0e-0000-4000-8000-000000000000"); err == nil {
-				t.Error("a volume that may be in the other cloud counts as gone")
-			}
 		})
 	}
 }

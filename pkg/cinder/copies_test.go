@@ -2,6 +2,7 @@ package cinder
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
@@ -76,49 +77,51 @@ func TestRestoreOfABackupIntoAnotherZone(t *testing.T) {
 // What CSI calls a snapshot may be a snapshot or a backup of Cinder.
 func TestRestore(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	// The source belongs to another cluster: the restored volume gets the metadata of that one.
-	src := r.cloud.Add(fakecloud.Volume{Size: 2, Metadata: map[string]string{metadata.Cluster: "other"}})
-	c, err := r.clouds.Cloud(t.Context(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	snapshot, err := c.CreateSnapshot(t.Context(), cloud.NewSnapshot{Name: "s", VolumeID: src})
-	if err != nil {
-		t.Fatal(err)
-	}
-	backup, err := c.CreateBackup(t.Context(), cloud.NewBackup{Name: "b", VolumeID: src})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for state := ""; state != "available"; {
-		b, err := c.Backup(t.Context(), backup.ID)
-		if err != nil || operation.Sleep(t.Context(), 5*time.Millisecond) != nil {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		// The source belongs to another cluster: the restored volume gets the metadata of that one.
+		src := r.cloud.Add(fakecloud.Volume{Size: 2, Metadata: map[string]string{metadata.Cluster: "other"}})
+		c, err := r.clouds.Cloud(t.Context(), "")
+		if err != nil {
 			t.Fatal(err)
 		}
-		state = b.Status
-	}
-	for name, id := range map[string]string{"snapshot": snapshot.ID, "backup": backup.ID} {
-		req := request("pvc-"+name, 3*volume.GiB, nil)
-		req.Source.SnapshotID = id
-		v, err := r.Restore(t.Context(), req)
-		if err != nil || v.Size != 3*volume.GiB || v.Source.SnapshotID != id {
-			t.Fatalf("%s: %+v, %v", name, v, err)
+		snapshot, err := c.CreateSnapshot(t.Context(), cloud.NewSnapshot{Name: "s", VolumeID: src})
+		if err != nil {
+			t.Fatal(err)
 		}
-		if got, _ := r.cloud.Volume(v.ID); got.Metadata[metadata.Cluster] != cindertest.ClusterID {
-			t.Errorf("%s: the volume carries the metadata %v", name, got.Metadata)
+		backup, err := c.CreateBackup(t.Context(), cloud.NewBackup{Name: "b", VolumeID: src})
+		if err != nil {
+			t.Fatal(err)
 		}
-		if again, err := r.Restore(t.Context(), req); err != nil || again.ID != v.ID || again.Source != v.Source {
-			t.Errorf("%s: the repetition made %+v, %v", name, again, err)
+		for state := ""; state != "available"; {
+			b, err := c.Backup(t.Context(), backup.ID)
+			if err != nil || operation.Sleep(t.Context(), 5*time.Millisecond) != nil {
+				t.Fatal(err)
+			}
+			state = b.Status
 		}
-	}
-	if all := r.listAll(t, 0); len(all) != 2 {
-		t.Errorf("%d volumes are listed, want 2", len(all))
-	}
-	req := request("pvc-x", 3*volume.GiB, nil)
-	req.Source.SnapshotID = "no-such-snapshot"
-	_, err = r.Restore(t.Context(), req)
-	cindertest.CheckKind(t, err, volume.KindNotFound, "no-such-snapshot")
+		for name, id := range map[string]string{"snapshot": snapshot.ID, "backup": backup.ID} {
+			req := request("pvc-"+name, 3*volume.GiB, nil)
+			req.Source.SnapshotID = id
+			v, err := r.Restore(t.Context(), req)
+			if err != nil || v.Size != 3*volume.GiB || v.Source.SnapshotID != id {
+				t.Fatalf("%s: %+v, %v", name, v, err)
+			}
+			if got, _ := r.cloud.Volume(v.ID); got.Metadata[metadata.Cluster] != cindertest.ClusterID {
+				t.Errorf("%s: the volume carries the metadata %v", name, got.Metadata)
+			}
+			if again, err := r.Restore(t.Context(), req); err != nil || again.ID != v.ID || again.Source != v.Source {
+				t.Errorf("%s: the repetition made %+v, %v", name, again, err)
+			}
+		}
+		if all := r.listAll(t, 0); len(all) != 2 {
+			t.Errorf("%d volumes are listed, want 2", len(all))
+		}
+		req := request("pvc-x", 3*volume.GiB, nil)
+		req.Source.SnapshotID = "no-such-snapshot"
+		_, err = r.Restore(t.Context(), req)
+		cindertest.CheckKind(t, err, volume.KindNotFound, "no-such-snapshot")
+	})
 }
 
 // A restore often takes longer than a call: then the volume has the metadata of the other cluster's

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -137,20 +138,22 @@ func (r *rig) cutShort(t *testing.T, req volume.CreateRequest) (id string) {
 // scheduled elsewhere. The volume must neither prevent the start of the pod nor stay behind.
 func TestVolumeInAZoneThatIsNotAllowedAnyMoreIsReplaced(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
-	r.cloud.SetDuration(fakecloud.CreateVolume, time.Second)
-	req := request("pvc-1", volume.GiB, nil)
-	req.Requisite = []volume.Topology{zone("west")}
-	first := r.cutShort(t, req)
-	req.Requisite = []volume.Topology{zone("nova")}
-	_, err := r.Create(t.Context(), req)
-	cindertest.CheckKind(t, err, volume.KindExhausted, first, "west", "nova")
-	if _, there := r.cloud.Volume(first); there {
-		t.Errorf("%s stays behind, and the claim may be forgotten", first)
-	}
-	if v := r.create(t, req); v.Topology[0][cindercsi.TopologyKey] != "nova" || len(r.cloud.Volumes()) != 1 {
-		t.Errorf("%+v of %+v", v, r.cloud.Volumes())
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
+		r.cloud.SetDuration(fakecloud.CreateVolume, time.Second)
+		req := request("pvc-1", volume.GiB, nil)
+		req.Requisite = []volume.Topology{zone("west")}
+		first := r.cutShort(t, req)
+		req.Requisite = []volume.Topology{zone("nova")}
+		_, err := r.Create(t.Context(), req)
+		cindertest.CheckKind(t, err, volume.KindExhausted, first, "west", "nova")
+		if _, there := r.cloud.Volume(first); there {
+			t.Errorf("%s stays behind, and the claim may be forgotten", first)
+		}
+		if v := r.create(t, req); v.Topology[0][cindercsi.TopologyKey] != "nova" || len(r.cloud.Volumes()) != 1 {
+			t.Errorf("%+v of %+v", v, r.cloud.Volumes())
+		}
+	})
 }
 
 // The driver removes neither a volume that a pod may have used nor a copy whose source is gone.
@@ -160,31 +163,33 @@ func TestVolumeInAnotherZoneIsKeptIfItMayBeInUse(t *testing.T) {
 		for _, source := range []string{"none", "there", "gone"} {
 			t.Run(name+", source "+source, func(t *testing.T) {
 				t.Parallel()
-				r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
-				r.cloud.SetDuration(fakecloud.CreateVolume, time.Second)
-				req := request("pvc-1", volume.GiB, nil)
-				req.Requisite = []volume.Topology{zone("west")}
-				if source != "none" {
-					req.Source.VolumeID = r.cloud.Add(fakecloud.Volume{Zone: "west"})
-				}
-				id := r.cutShort(t, req)
-				if source == "gone" {
-					r.cloud.RemoveVolume(req.Source.VolumeID)
-				}
-				if restart {
-					r = newRigOver(t, r.cloud.Cloud)
-				}
-				req.Requisite = []volume.Topology{zone("nova")}
-				_, err := r.Create(t.Context(), req)
-				_, there := r.cloud.Volume(id)
-				if restart || source == "gone" {
-					cindertest.CheckKind(t, err, volume.KindUnavailable, id, "west", "nova")
-				} else {
-					cindertest.CheckKind(t, err, volume.KindExhausted, id, "west", "nova")
-				}
-				if there != (restart || source == "gone") {
-					t.Errorf("after %v the volume is there: %t", err, there)
-				}
+				synctest.Test(t, func(t *testing.T) {
+					r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
+					r.cloud.SetDuration(fakecloud.CreateVolume, time.Second)
+					req := request("pvc-1", volume.GiB, nil)
+					req.Requisite = []volume.Topology{zone("west")}
+					if source != "none" {
+						req.Source.VolumeID = r.cloud.Add(fakecloud.Volume{Zone: "west"})
+					}
+					id := r.cutShort(t, req)
+					if source == "gone" {
+						r.cloud.RemoveVolume(req.Source.VolumeID)
+					}
+					if restart {
+						r = newRigOver(t, r.cloud.Cloud)
+					}
+					req.Requisite = []volume.Topology{zone("nova")}
+					_, err := r.Create(t.Context(), req)
+					_, there := r.cloud.Volume(id)
+					if restart || source == "gone" {
+						cindertest.CheckKind(t, err, volume.KindUnavailable, id, "west", "nova")
+					} else {
+						cindertest.CheckKind(t, err, volume.KindExhausted, id, "west", "nova")
+					}
+					if there != (restart || source == "gone") {
+						t.Errorf("after %v the volume is there: %t", err, there)
+					}
+				})
 			})
 		}
 	}
@@ -206,43 +211,45 @@ func mountRequest(name string, source volume.Source) *csi.CreateVolumeRequest {
 // A proxy may deliver a request after the next call has looked for the volume.
 func TestRefusalsAreNotFinalWhileALostRequestMayBeCarriedOut(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	deliver := make(chan struct{})
-	r.cloud.OnCall(fakecloud.CreateVolume, fakecloud.DeliveredLate(deliver))
-	_, err := r.Create(t.Context(), request("pvc-1", volume.GiB, nil))
-	cindertest.CheckKind(t, err, volume.KindUnavailable, "504")
-	for name, change := range map[string]func(*volume.CreateRequest){
-		"parameter": func(q *volume.CreateRequest) { q.Parameters = map[string]string{"tpye": "x"} },
-		"cloud":     func(q *volume.CreateRequest) { q.Parameters = map[string]string{class.ParamCloud: "moon"} },
-		"zone":      func(q *volume.CreateRequest) { q.Requisite = []volume.Topology{zone("mars")} },
-		"type":      func(q *volume.CreateRequest) { q.Parameters = map[string]string{class.ParamType: "golden"} },
-	} {
-		req := request("pvc-1", volume.GiB, nil)
-		change(&req)
-		if _, err := r.Create(t.Context(), req); !volume.IsKind(err, volume.KindUnavailable) {
-			t.Errorf("%s: %v, want it not final", name, err)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		deliver := make(chan struct{})
+		r.cloud.OnCall(fakecloud.CreateVolume, fakecloud.DeliveredLate(deliver))
+		_, err := r.Create(t.Context(), request("pvc-1", volume.GiB, nil))
+		cindertest.CheckKind(t, err, volume.KindUnavailable, "504")
+		for name, change := range map[string]func(*volume.CreateRequest){
+			"parameter": func(q *volume.CreateRequest) { q.Parameters = map[string]string{"tpye": "x"} },
+			"cloud":     func(q *volume.CreateRequest) { q.Parameters = map[string]string{class.ParamCloud: "moon"} },
+			"zone":      func(q *volume.CreateRequest) { q.Requisite = []volume.Topology{zone("mars")} },
+			"type":      func(q *volume.CreateRequest) { q.Parameters = map[string]string{class.ParamType: "golden"} },
+		} {
+			req := request("pvc-1", volume.GiB, nil)
+			change(&req)
+			if _, err := r.Create(t.Context(), req); !volume.IsKind(err, volume.KindUnavailable) {
+				t.Errorf("%s: %v, want it not final", name, err)
+			}
+			req.Name = "pvc-2" // of which nothing was asked for yet
+			if _, err := r.Create(t.Context(), req); err == nil || !volume.KindOf(err).IsFinal() {
+				t.Errorf("%s: %v, want it final", name, err)
+			}
 		}
-		req.Name = "pvc-2" // of which nothing was asked for yet
-		if _, err := r.Create(t.Context(), req); err == nil || !volume.KindOf(err).IsFinal() {
-			t.Errorf("%s: %v, want it final", name, err)
-		}
-	}
-	server := controller.New(r.Backend, controller.Options{})
-	_, err = server.CreateVolume(t.Context(), mountRequest("pvc-1", volume.Source{VolumeID: "gone"}))
-	cindertest.CheckKind(t, err, volume.KindUnavailable, "gone", "may still be carried out")
-	_, err = server.CreateVolume(t.Context(), mountRequest("pvc-2", volume.Source{VolumeID: "gone"}))
-	cindertest.CheckKind(t, err, volume.KindNotFound, "gone")
+		server := controller.New(r.Backend, controller.Options{})
+		_, err = server.CreateVolume(t.Context(), mountRequest("pvc-1", volume.Source{VolumeID: "gone"}))
+		cindertest.CheckKind(t, err, volume.KindUnavailable, "gone", "may still be carried out")
+		_, err = server.CreateVolume(t.Context(), mountRequest("pvc-2", volume.Source{VolumeID: "gone"}))
+		cindertest.CheckKind(t, err, volume.KindNotFound, "gone")
 
-	close(deliver)
-	cindertest.Eventually(t, "the late request is carried out", func() bool { return len(r.cloud.Volumes()) == 1 })
-	if v := r.create(t, request("pvc-1", volume.GiB, nil)); v.ID != r.cloud.Volumes()[0].ID {
-		t.Errorf("Create returns %s, want the volume of the late request", v.ID)
-	}
-	for _, name := range []string{"pvc-1", "pvc-2"} {
-		if r.attempts.Has(name) {
-			t.Errorf("the attempt of %s is still known", name)
+		close(deliver)
+		cindertest.Eventually(t, "the late request is carried out", func() bool { return len(r.cloud.Volumes()) == 1 })
+		if v := r.create(t, request("pvc-1", volume.GiB, nil)); v.ID != r.cloud.Volumes()[0].ID {
+			t.Errorf("Create returns %s, want the volume of the late request", v.ID)
 		}
-	}
+		for _, name := range []string{"pvc-1", "pvc-2"} {
+			if r.attempts.Has(name) {
+				t.Errorf("the attempt of %s is still known", name)
+			}
+		}
+	})
 }
 
 // The leftovers of earlier calls are removed before an error lets external-provisioner forget the
@@ -282,7 +289,7 @@ func TestRefusalsRemoveTheLeftoversOfFailedCreations(t *testing.T) {
 // A clone is in the cloud of its source, which may be gone at the retry.
 func TestCloneIsFoundAfterItsSourceIsGone(t *testing.T) {
 	t.Parallel()
-	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
+	east, west := startTwoClouds(t)
 	req := request("pvc-2", volume.GiB, nil)
 	req.Source.VolumeID = west.AddVolume(fakecloud.Volume{Size: 1, Metadata: cindertest.Own()})
 	v, err := twoClouds(t, east, west).CloneVolume(t.Context(), req)

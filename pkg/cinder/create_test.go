@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -91,17 +92,19 @@ func TestCreationsTakeFewCalls(t *testing.T) {
 // cinder-csi-plugin answers with a volume in any state.
 func TestCreateNeverAnswersWithAVolumeThatIsNotUsable(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	r.cloud.SetDuration(fakecloud.CreateVolume, 2500*time.Millisecond)
-	short, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	_, err := r.Create(short, request("pvc-1", volume.GiB, nil))
-	cindertest.CheckKind(t, err, volume.KindDeadline, "pvc-1", "creating")
-	v := r.create(t, request("pvc-1", volume.GiB, nil))
-	if got, _ := r.cloud.Volume(v.ID); got.Status != state.Available {
-		t.Errorf("answered with a volume that is %s", got.Status)
-	}
-	r.cloud.CheckCalls(t, fakecloud.CreateVolume, 1)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		r.cloud.SetDuration(fakecloud.CreateVolume, 2500*time.Millisecond)
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := r.Create(short, request("pvc-1", volume.GiB, nil))
+		cindertest.CheckKind(t, err, volume.KindDeadline, "pvc-1", "creating")
+		v := r.create(t, request("pvc-1", volume.GiB, nil))
+		if got, _ := r.cloud.Volume(v.ID); got.Status != state.Available {
+			t.Errorf("answered with a volume that is %s", got.Status)
+		}
+		r.cloud.CheckCalls(t, fakecloud.CreateVolume, 1)
+	})
 }
 
 func TestFailedCreationIsExplainedAndLeavesNothing(t *testing.T) {
@@ -178,18 +181,20 @@ func TestLostReplyToCreateMakesOneVolume(t *testing.T) {
 // The cloud does not answer the lookups either before the call ends.
 func TestCreateFailsWhenTheReplyIsLostAndNothingWasMade(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	r.cloud.OnCall(fakecloud.CreateVolume, fakecloud.LostReply())
-	rule := r.cloud.OnCall(fakecloud.ListVolumeDetail, cindertest.Broken()).After(1).Always()
-	short, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-	defer cancel()
-	_, err := r.Create(short, request("pvc-1", volume.GiB, nil))
-	cindertest.CheckKind(t, err, volume.KindUnavailable)
-	rule.Remove()
-	r.create(t, request("pvc-1", volume.GiB, nil))
-	if all := r.cloud.Volumes(); len(all) != 1 {
-		t.Errorf("%d volumes", len(all))
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		r.cloud.OnCall(fakecloud.CreateVolume, fakecloud.LostReply())
+		rule := r.cloud.OnCall(fakecloud.ListVolumeDetail, cindertest.Broken()).After(1).Always()
+		short, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		_, err := r.Create(short, request("pvc-1", volume.GiB, nil))
+		cindertest.CheckKind(t, err, volume.KindUnavailable)
+		rule.Remove()
+		r.create(t, request("pvc-1", volume.GiB, nil))
+		if all := r.cloud.Volumes(); len(all) != 1 {
+			t.Errorf("%d volumes", len(all))
+		}
+	})
 }
 
 func TestNamesAreScopedToTheCluster(t *testing.T) {
@@ -364,18 +369,20 @@ func TestErrorIsNotFinalWhileALeftoverCannotBeRemoved(t *testing.T) {
 // claim go without the volume.
 func TestVolumeIsNotAbsentWhenItCannotBeRead(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	r.cloud.SetDuration(fakecloud.CreateVolume, 200*time.Millisecond)
-	for _, call := range []fakecloud.Call{fakecloud.GetVolume, fakecloud.ListVolumeDetail} {
-		rule := r.cloud.OnCall(call, cindertest.Denied()).Always()
-		_, err := r.Create(t.Context(), request("pvc-1", volume.GiB, nil))
-		cindertest.CheckKind(t, err, volume.KindUnavailable, "Policy doesn't allow it")
-		if call == fakecloud.ListVolumeDetail {
-			_, _, err = r.Find(t.Context(), request("pvc-1", volume.GiB, nil))
-			cindertest.CheckKind(t, err, volume.KindUnavailable, "cannot determine whether")
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		r.cloud.SetDuration(fakecloud.CreateVolume, 200*time.Millisecond)
+		for _, call := range []fakecloud.Call{fakecloud.GetVolume, fakecloud.ListVolumeDetail} {
+			rule := r.cloud.OnCall(call, cindertest.Denied()).Always()
+			_, err := r.Create(t.Context(), request("pvc-1", volume.GiB, nil))
+			cindertest.CheckKind(t, err, volume.KindUnavailable, "Policy doesn't allow it")
+			if call == fakecloud.ListVolumeDetail {
+				_, _, err = r.Find(t.Context(), request("pvc-1", volume.GiB, nil))
+				cindertest.CheckKind(t, err, volume.KindUnavailable, "cannot determine whether")
+			}
+			rule.Remove()
 		}
-		rule.Remove()
-	}
-	r.create(t, request("pvc-1", volume.GiB, nil))
-	r.cloud.CheckCalls(t, fakecloud.CreateVolume, 1)
+		r.create(t, request("pvc-1", volume.GiB, nil))
+		r.cloud.CheckCalls(t, fakecloud.CreateVolume, 1)
+	})
 }

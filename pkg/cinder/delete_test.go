@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
@@ -38,19 +39,21 @@ func TestDelete(t *testing.T) {
 // cinder-csi-plugin answers when Cinder has accepted the deletion.
 func TestDeleteIsNoSuccessBeforeTheVolumeIsGone(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	r.cloud.SetDuration(fakecloud.DeleteVolume, 2500*time.Millisecond)
-	id := r.cloud.Add(fakecloud.Volume{})
-	short, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	cindertest.CheckKind(t, r.Delete(short, id), volume.KindDeadline, id, "deleting")
-	if err := r.Delete(t.Context(), id); err != nil { // joins
-		t.Error(err)
-	}
-	if _, there := r.cloud.Volume(id); there {
-		t.Error("still there")
-	}
-	r.cloud.CheckCalls(t, fakecloud.DeleteVolume, 1)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		r.cloud.SetDuration(fakecloud.DeleteVolume, 2500*time.Millisecond)
+		id := r.cloud.Add(fakecloud.Volume{})
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		cindertest.CheckKind(t, r.Delete(short, id), volume.KindDeadline, id, "deleting")
+		if err := r.Delete(t.Context(), id); err != nil { // joins
+			t.Error(err)
+		}
+		if _, there := r.cloud.Volume(id); there {
+			t.Error("still there")
+		}
+		r.cloud.CheckCalls(t, fakecloud.DeleteVolume, 1)
+	})
 }
 
 func TestDeleteRefusesVolumesInUse(t *testing.T) {
@@ -81,40 +84,44 @@ func TestFailedDeletionNamesTheRemedy(t *testing.T) {
 
 func TestDeleteWaitsForOtherWork(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	for _, status := range []string{"creating", "extending", "detaching", "backing-up"} {
-		id := r.cloud.Add(fakecloud.Volume{Status: status})
-		short, cancel := context.WithTimeout(t.Context(), time.Second)
-		cindertest.CheckKind(t, r.Delete(short, id), volume.KindInProgress, id, status)
-		cancel()
-		timer := time.AfterFunc(50*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, state.Available) })
-		if err := r.Delete(t.Context(), id); err != nil {
-			t.Errorf("%s: %v", status, err)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		for _, status := range []string{"creating", "extending", "detaching", "backing-up"} {
+			id := r.cloud.Add(fakecloud.Volume{Status: status})
+			short, cancel := context.WithTimeout(t.Context(), time.Second)
+			cindertest.CheckKind(t, r.Delete(short, id), volume.KindInProgress, id, status)
+			cancel()
+			timer := time.AfterFunc(50*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, state.Available) })
+			if err := r.Delete(t.Context(), id); err != nil {
+				t.Errorf("%s: %v", status, err)
+			}
+			timer.Stop()
 		}
-		timer.Stop()
-	}
+	})
 }
 
 // Ceph, for instance, must keep a volume that was cloned: Cinder accepts the deletion and takes it
 // back.
 func TestDeleteFailsWhenCinderTakesItBack(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	r.cloud.SetDuration(fakecloud.DeleteVolume, time.Hour)
-	id := r.cloud.Add(fakecloud.Volume{})
-	r.cloud.AfterNext(t, fakecloud.DeleteVolume, func() { r.cloud.SetVolumeStatus(id, state.Available) })
-	cindertest.CheckKind(t, r.Delete(t.Context(), id), volume.KindPrecondition, id, "did not complete the deletion",
-		"available")
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		r.cloud.SetDuration(fakecloud.DeleteVolume, time.Hour)
+		id := r.cloud.Add(fakecloud.Volume{})
+		r.cloud.AfterNext(t, fakecloud.DeleteVolume, func() { r.cloud.SetVolumeStatus(id, state.Available) })
+		cindertest.CheckKind(t, r.Delete(t.Context(), id), volume.KindPrecondition, id, "did not complete the deletion",
+			"available")
 
-	// The API may answer once from a replica that lags.
-	delayed := r.cloud.Add(fakecloud.Volume{})
-	r.cloud.AfterNext(t, fakecloud.DeleteVolume, func() {
-		r.cloud.SetVolumeStatus(delayed, state.Available)
-		cindertest.After(t, 400*time.Millisecond, func() { r.cloud.RemoveVolume(delayed) })
+		// The API may answer once from a replica that lags.
+		delayed := r.cloud.Add(fakecloud.Volume{})
+		r.cloud.AfterNext(t, fakecloud.DeleteVolume, func() {
+			r.cloud.SetVolumeStatus(delayed, state.Available)
+			cindertest.After(t, 400*time.Millisecond, func() { r.cloud.RemoveVolume(delayed) })
+		})
+		if err := r.Delete(t.Context(), delayed); err != nil {
+			t.Error(err)
+		}
 	})
-	if err := r.Delete(t.Context(), delayed); err != nil {
-		t.Error(err)
-	}
 }
 
 func TestDeleteThroughFaults(t *testing.T) {
@@ -147,21 +154,23 @@ func TestDeleteThroughFaults(t *testing.T) {
 
 func TestManyDeletionsAtOnce(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	r.cloud.SetDuration(fakecloud.DeleteVolume, 100*time.Millisecond)
-	var wg sync.WaitGroup
-	for range 50 {
-		id := r.cloud.Add(fakecloud.Volume{})
-		wg.Go(func() {
-			if err := r.Delete(t.Context(), id); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	if left := r.cloud.Volumes(); len(left) != 0 {
-		t.Errorf("%d volumes are left", len(left))
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		r.cloud.SetDuration(fakecloud.DeleteVolume, 100*time.Millisecond)
+		var wg sync.WaitGroup
+		for range 50 {
+			id := r.cloud.Add(fakecloud.Volume{})
+			wg.Go(func() {
+				if err := r.Delete(t.Context(), id); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if left := r.cloud.Volumes(); len(left) != 0 {
+			t.Errorf("%d volumes are left", len(left))
+		}
+	})
 }
 
 // The backend forgets what it knew of a volume that is gone, also if another client deleted it.

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -60,55 +61,57 @@ const duplicatesText = "several volumes of this cluster have the same name"
 // A proxy keeps the first request and delivers it after a second one has created the volume.
 func TestVolumeOfALateRequestIsReportedAsDuplicate(t *testing.T) {
 	t.Parallel()
-	r, reg, log := countingRig(t, fakecloud.Options{})
-	wantDuplicates(t, reg, -1)
-	deliver := make(chan struct{})
-	r.cloud.OnCall(fakecloud.CreateVolume, fakecloud.DeliveredLate(deliver))
-	req := request(
-		"pvc-1", volume.GiB,
-		map[string]string{"csi.storage.k8s.io/pvc/name": "data", "csi.storage.k8s.io/pvc/namespace": "shop"},
-	)
-	_, err := r.Create(t.Context(), req)
-	cindertest.CheckKind(t, err, volume.KindUnavailable)
-	used := r.create(t, req)
-	r.listAll(t, 0)
-	wantDuplicates(t, reg, 0)
-	close(deliver)
-	cindertest.Eventually(t, "the late request is carried out", func() bool { return len(r.cloud.Volumes()) == 2 })
-	server := r.cloud.AddServer("")
-	if _, err := r.Attach(t.Context(), volume.AttachRequest{VolumeID: used.ID, Node: server}); err != nil {
-		t.Fatal(err)
-	}
-	for range 3 {
+	synctest.Test(t, func(t *testing.T) {
+		r, reg, log := countingRig(t, fakecloud.Options{})
+		wantDuplicates(t, reg, -1)
+		deliver := make(chan struct{})
+		r.cloud.OnCall(fakecloud.CreateVolume, fakecloud.DeliveredLate(deliver))
+		req := request(
+			"pvc-1", volume.GiB,
+			map[string]string{"csi.storage.k8s.io/pvc/name": "data", "csi.storage.k8s.io/pvc/namespace": "shop"},
+		)
+		_, err := r.Create(t.Context(), req)
+		cindertest.CheckKind(t, err, volume.KindUnavailable)
+		used := r.create(t, req)
 		r.listAll(t, 0)
-		wantDuplicates(t, reg, 1)
+		wantDuplicates(t, reg, 0)
+		close(deliver)
+		cindertest.Eventually(t, "the late request is carried out", func() bool { return len(r.cloud.Volumes()) == 2 })
+		server := r.cloud.AddServer("")
+		if _, err := r.Attach(t.Context(), volume.AttachRequest{VolumeID: used.ID, Node: server}); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			r.listAll(t, 0)
+			wantDuplicates(t, reg, 1)
+			listHealth(t, r.Backend, 0)
+			wantDuplicates(t, reg, 1)
+		}
+		duplicate := ""
+		for _, v := range r.cloud.Volumes() {
+			if v.ID != used.ID {
+				duplicate = v.ID
+			}
+		}
+		text := log.String()
+		for _, word := range []string{
+			duplicate, "claim=shop/data", `"likely in use"=` + used.ID, "it is attached", "kubectl get pv pvc-1",
+			"openstack volume delete",
+		} {
+			if !strings.Contains(text, word) {
+				t.Errorf("the log does not name %q: %s", word, text)
+			}
+		}
+		if n := strings.Count(text, duplicatesText); n != 1 {
+			t.Errorf("logged %d times, want once: %s", n, text)
+		}
+		r.cloud.RemoveVolume(duplicate)
 		listHealth(t, r.Backend, 0)
-		wantDuplicates(t, reg, 1)
-	}
-	duplicate := ""
-	for _, v := range r.cloud.Volumes() {
-		if v.ID != used.ID {
-			duplicate = v.ID
+		wantDuplicates(t, reg, 0)
+		if !strings.Contains(log.String(), "no two volumes of this cluster have the same name any more") {
+			t.Error("the end was not logged")
 		}
-	}
-	text := log.String()
-	for _, word := range []string{
-		duplicate, "claim=shop/data", `"likely in use"=` + used.ID, "it is attached", "kubectl get pv pvc-1",
-		"openstack volume delete",
-	} {
-		if !strings.Contains(text, word) {
-			t.Errorf("the log does not name %q: %s", word, text)
-		}
-	}
-	if n := strings.Count(text, duplicatesText); n != 1 {
-		t.Errorf("logged %d times, want once: %s", n, text)
-	}
-	r.cloud.RemoveVolume(duplicate)
-	listHealth(t, r.Backend, 0)
-	wantDuplicates(t, reg, 0)
-	if !strings.Contains(log.String(), "no two volumes of this cluster have the same name any more") {
-		t.Error("the end was not logged")
-	}
+	})
 }
 
 func TestDuplicatesCountVolumesOfThisClusterByCloud(t *testing.T) {
@@ -141,7 +144,7 @@ func TestDuplicatesCountVolumesOfThisClusterByCloud(t *testing.T) {
 		t.Errorf("%s\nwant %s, which is attached, and not %s", text, used, failed)
 	}
 
-	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
+	east, west := startTwoClouds(t)
 	reg = prometheus.NewRegistry()
 	b := twoClouds(t, east, west, func(o *Options) { o.Registerer = reg })
 	for _, c := range []*fakecloud.Cloud{east, west, west} {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -102,34 +103,38 @@ func TestExpandFailsWhenTheVolumeGrowsTooLittle(t *testing.T) {
 // A retry waits while Cinder still extends (C2).
 func TestExtendingIsJoinedNotReissued(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	r.cloud.SetDuration(fakecloud.ExtendVolume, 2500*time.Millisecond)
-	id := r.cloud.Add(fakecloud.Volume{})
-	short, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	_, err := r.Expand(short, id, 3*volume.GiB)
-	cindertest.CheckKind(t, err, volume.KindDeadline, id, "extending", "1 GiB")
-	v, err := r.Expand(t.Context(), id, 3*volume.GiB)
-	if err != nil || v.Size != 3*volume.GiB {
-		t.Errorf("Expand returns %s and error %v, want 3 GiB", v.Size, err)
-	}
-	r.cloud.CheckCalls(t, fakecloud.ExtendVolume, 1)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		r.cloud.SetDuration(fakecloud.ExtendVolume, 2500*time.Millisecond)
+		id := r.cloud.Add(fakecloud.Volume{})
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := r.Expand(short, id, 3*volume.GiB)
+		cindertest.CheckKind(t, err, volume.KindDeadline, id, "extending", "1 GiB")
+		v, err := r.Expand(t.Context(), id, 3*volume.GiB)
+		if err != nil || v.Size != 3*volume.GiB {
+			t.Errorf("Expand returns %s and error %v, want 3 GiB", v.Size, err)
+		}
+		r.cloud.CheckCalls(t, fakecloud.ExtendVolume, 1)
+	})
 }
 
 // Another client's extension of a volume that is large enough may still fail.
 func TestExtendingBeyondTheTargetIsJoined(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	id := r.cloud.Add(fakecloud.Volume{Size: 5, Status: state.Extending})
-	timer := time.AfterFunc(200*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, state.ErrorExtending) })
-	defer timer.Stop()
-	_, err := r.Expand(t.Context(), id, 3*volume.GiB)
-	cindertest.CheckKind(t, err, volume.KindInternal, id, "error_extending")
-	short, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	_, err = r.Expand(short, r.cloud.Add(fakecloud.Volume{Status: state.Extending}), 3*volume.GiB)
-	cindertest.CheckKind(t, err, volume.KindInProgress, "extending")
-	r.cloud.CheckCalls(t, fakecloud.ExtendVolume, 0)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		id := r.cloud.Add(fakecloud.Volume{Size: 5, Status: state.Extending})
+		timer := time.AfterFunc(200*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, state.ErrorExtending) })
+		defer timer.Stop()
+		_, err := r.Expand(t.Context(), id, 3*volume.GiB)
+		cindertest.CheckKind(t, err, volume.KindInternal, id, "error_extending")
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err = r.Expand(short, r.cloud.Add(fakecloud.Volume{Status: state.Extending}), 3*volume.GiB)
+		cindertest.CheckKind(t, err, volume.KindInProgress, "extending")
+		r.cloud.CheckCalls(t, fakecloud.ExtendVolume, 0)
+	})
 }
 
 // An error that ends by itself must not be final for external-resizer; one that the user can
@@ -227,47 +232,51 @@ func TestOldCloudExtendsOfflineOnly(t *testing.T) {
 // Concurrent calls for one volume make one extension (C6).
 func TestConcurrentExpandsAreOneExtension(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	r.cloud.SetDuration(fakecloud.ExtendVolume, 100*time.Millisecond)
-	id, _ := r.inUse(t, 1)
-	server := controller.New(r.Backend, controller.Options{})
-	var wg sync.WaitGroup
-	for range 50 {
-		wg.Go(func() {
-			resp, err := server.ControllerExpandVolume(t.Context(), &csi.ControllerExpandVolumeRequest{
-				VolumeId: id, CapacityRange: &csi.CapacityRange{RequiredBytes: (5 * volume.GiB).Bytes()},
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		r.cloud.SetDuration(fakecloud.ExtendVolume, 100*time.Millisecond)
+		id, _ := r.inUse(t, 1)
+		server := controller.New(r.Backend, controller.Options{})
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				resp, err := server.ControllerExpandVolume(t.Context(), &csi.ControllerExpandVolumeRequest{
+					VolumeId: id, CapacityRange: &csi.CapacityRange{RequiredBytes: (5 * volume.GiB).Bytes()},
+				})
+				if err != nil || resp.GetCapacityBytes() != (5*volume.GiB).Bytes() || !resp.GetNodeExpansionRequired() {
+					t.Errorf("%v, %v", resp, err)
+				}
 			})
-			if err != nil || resp.GetCapacityBytes() != (5*volume.GiB).Bytes() || !resp.GetNodeExpansionRequired() {
-				t.Errorf("%v, %v", resp, err)
-			}
-		})
-	}
-	wg.Wait()
-	r.cloud.CheckCalls(t, fakecloud.ExtendVolume, 1)
+		}
+		wg.Wait()
+		r.cloud.CheckCalls(t, fakecloud.ExtendVolume, 1)
+	})
 }
 
 // Another controller or an administrator does not share the lock.
 func TestConcurrentExpandsWithoutALock(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	r.cloud.SetDuration(fakecloud.ExtendVolume, 100*time.Millisecond)
-	id := r.cloud.Add(fakecloud.Volume{})
-	var wg sync.WaitGroup
-	for range 10 {
-		wg.Go(func() {
-			checkExpand(t.Context(), t, r.Backend, id, 5*volume.GiB)
-		})
-	}
-	wg.Wait()
-	accepted := 0
-	for _, q := range r.cloud.Requests() {
-		if q.Call == fakecloud.ExtendVolume && q.Status == http.StatusAccepted {
-			accepted++
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		r.cloud.SetDuration(fakecloud.ExtendVolume, 100*time.Millisecond)
+		id := r.cloud.Add(fakecloud.Volume{})
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() {
+				checkExpand(t.Context(), t, r.Backend, id, 5*volume.GiB)
+			})
 		}
-	}
-	if accepted != 1 {
-		t.Errorf("%d extensions were accepted, want 1", accepted)
-	}
+		wg.Wait()
+		accepted := 0
+		for _, q := range r.cloud.Requests() {
+			if q.Call == fakecloud.ExtendVolume && q.Status == http.StatusAccepted {
+				accepted++
+			}
+		}
+		if accepted != 1 {
+			t.Errorf("%d extensions were accepted, want 1", accepted)
+		}
+	})
 }
 
 // Expand returns Cinder's size in whole GiB, also for a smaller target (C9).
@@ -294,16 +303,18 @@ func TestExpandWaitsForOtherWork(t *testing.T) {
 	for _, status := range []string{"attaching", "reserved", "backing-up", "retyping", "maintenance"} {
 		t.Run(status, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, fakecloud.Options{})
-			id := r.cloud.Add(fakecloud.Volume{Status: status})
-			short, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			_, err := r.Expand(short, id, 2*volume.GiB)
-			cindertest.CheckKind(t, err, volume.KindInProgress, id, status)
-			r.cloud.CheckCalls(t, fakecloud.ExtendVolume, 0)
-			timer := time.AfterFunc(100*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, state.Available) })
-			defer timer.Stop()
-			checkExpand(t.Context(), t, r.Backend, id, 2*volume.GiB)
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, fakecloud.Options{})
+				id := r.cloud.Add(fakecloud.Volume{Status: status})
+				short, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_, err := r.Expand(short, id, 2*volume.GiB)
+				cindertest.CheckKind(t, err, volume.KindInProgress, id, status)
+				r.cloud.CheckCalls(t, fakecloud.ExtendVolume, 0)
+				timer := time.AfterFunc(100*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, state.Available) })
+				defer timer.Stop()
+				checkExpand(t.Context(), t, r.Backend, id, 2*volume.GiB)
+			})
 		})
 	}
 }
@@ -332,12 +343,14 @@ func TestExpandSucceedsWhenTheReplyIsLost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, fakecloud.Options{})
-			r.cloud.SetDuration(fakecloud.ExtendVolume, 100*time.Millisecond)
-			id := r.cloud.Add(fakecloud.Volume{})
-			r.cloud.OnCall(fakecloud.ExtendVolume, fault)
-			checkExpand(t.Context(), t, r.Backend, id, 2*volume.GiB)
-			r.cloud.CheckCalls(t, fakecloud.ExtendVolume, 1)
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, fakecloud.Options{})
+				r.cloud.SetDuration(fakecloud.ExtendVolume, 100*time.Millisecond)
+				id := r.cloud.Add(fakecloud.Volume{})
+				r.cloud.OnCall(fakecloud.ExtendVolume, fault)
+				checkExpand(t.Context(), t, r.Backend, id, 2*volume.GiB)
+				r.cloud.CheckCalls(t, fakecloud.ExtendVolume, 1)
+			})
 		})
 	}
 }
@@ -383,24 +396,28 @@ func TestExpandThroughFaults(t *testing.T) {
 // before the deadline of its caller (package csiserver).
 func TestExpandReportsAnExtensionThatHangsAsUnfinished(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	id := r.cloud.Add(fakecloud.Volume{})
-	r.cloud.OnCall(fakecloud.ExtendVolume, fakecloud.Stuck())
-	short, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	_, err := r.Expand(short, id, 2*volume.GiB)
-	cindertest.CheckKind(t, err, volume.KindDeadline, id, "extending")
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		id := r.cloud.Add(fakecloud.Volume{})
+		r.cloud.OnCall(fakecloud.ExtendVolume, fakecloud.Stuck())
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := r.Expand(short, id, 2*volume.GiB)
+		cindertest.CheckKind(t, err, volume.KindDeadline, id, "extending")
+	})
 }
 
 func TestExpandFailsWhenTheVolumeVanishes(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	id := r.cloud.Add(fakecloud.Volume{})
-	r.cloud.SetDuration(fakecloud.ExtendVolume, time.Minute)
-	timer := time.AfterFunc(100*time.Millisecond, func() { r.cloud.RemoveVolume(id) })
-	defer timer.Stop()
-	_, err := r.Expand(t.Context(), id, 2*volume.GiB)
-	cindertest.CheckKind(t, err, volume.KindNotFound, id)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		id := r.cloud.Add(fakecloud.Volume{})
+		r.cloud.SetDuration(fakecloud.ExtendVolume, time.Minute)
+		timer := time.AfterFunc(100*time.Millisecond, func() { r.cloud.RemoveVolume(id) })
+		defer timer.Stop()
+		_, err := r.Expand(t.Context(), id, 2*volume.GiB)
+		cindertest.CheckKind(t, err, volume.KindNotFound, id)
+	})
 }
 
 // The error must not contain the message about an earlier refusal.

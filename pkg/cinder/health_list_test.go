@@ -106,7 +106,7 @@ func TestListHealthReadsLargePages(t *testing.T) {
 
 func TestListHealthListsEveryCloudAndTheStaticVolumes(t *testing.T) {
 	t.Parallel()
-	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
+	east, west := startTwoClouds(t)
 	b := twoClouds(t, east, west)
 	marked := cindertest.Own()
 	want := []string{

@@ -3,6 +3,7 @@ package cinder
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
@@ -47,17 +48,19 @@ func TestRefusedRetypeIsNeverASuccess(t *testing.T) {
 
 func TestRetypingIsJoined(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	r.cloud.SetDuration(fakecloud.RetypeVolume, 2500*time.Millisecond)
-	id := r.cloud.Add(fakecloud.Volume{Type: "rbd"})
-	parameters := map[string]string{class.ParamType: "rbd-gold", class.ParamPolicy: class.PolicyOnDemand}
-	short, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	cindertest.CheckKind(t, r.Modify(short, id, parameters), volume.KindDeadline, "retyping")
-	if err := r.Modify(t.Context(), id, parameters); err != nil {
-		t.Error(err)
-	}
-	r.cloud.CheckCalls(t, fakecloud.RetypeVolume, 1)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		r.cloud.SetDuration(fakecloud.RetypeVolume, 2500*time.Millisecond)
+		id := r.cloud.Add(fakecloud.Volume{Type: "rbd"})
+		parameters := map[string]string{class.ParamType: "rbd-gold", class.ParamPolicy: class.PolicyOnDemand}
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		cindertest.CheckKind(t, r.Modify(short, id, parameters), volume.KindDeadline, "retyping")
+		if err := r.Modify(t.Context(), id, parameters); err != nil {
+			t.Error(err)
+		}
+		r.cloud.CheckCalls(t, fakecloud.RetypeVolume, 1)
+	})
 }
 
 func TestModifyRefuses(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/catalog"
@@ -185,30 +186,32 @@ func TestForeign404IsNotAbsence(t *testing.T) {
 	for _, test := range foreign404Cases() {
 		t.Run(test.name+", answered at "+string(test.request), func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, fakecloud.Options{})
-			tried := 0
-			for name, fault := range fakecloud.ForeignNotFoundAnswers() {
-				if tried++; test.faults > 0 && tried > test.faults {
-					break
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, fakecloud.Options{})
+				tried := 0
+				for name, fault := range fakecloud.ForeignNotFoundAnswers() {
+					if tried++; test.faults > 0 && tried > test.faults {
+						break
+					}
+					call := test.prepare(t, r)
+					rule := r.cloud.OnCall(test.request, fault).Always()
+					err := call.run(cindertest.Within(t, 5*time.Second))
+					rule.Remove()
+					switch kind := volume.KindOf(err); {
+					case err == nil:
+						t.Errorf("%s: success, want an error", name)
+					case kind != volume.KindUnavailable:
+						t.Errorf("%s: error %v of kind %s, want %s", name, err, kind, volume.KindUnavailable)
+					}
+					if !call.intact() {
+						t.Errorf("%s: the object is gone or changed", name)
+					}
+					if rule.Hits() == 0 {
+						t.Fatalf("%s: the driver did not make the request", name)
+					}
+					r.catalog = catalog.Catalog{} // the types are read again
 				}
-				call := test.prepare(t, r)
-				rule := r.cloud.OnCall(test.request, fault).Always()
-				err := call.run(cindertest.Within(t, 5*time.Second))
-				rule.Remove()
-				switch kind := volume.KindOf(err); {
-				case err == nil:
-					t.Errorf("%s: success, want an error", name)
-				case kind != volume.KindUnavailable:
-					t.Errorf("%s: error %v of kind %s, want %s", name, err, kind, volume.KindUnavailable)
-				}
-				if !call.intact() {
-					t.Errorf("%s: the object is gone or changed", name)
-				}
-				if rule.Hits() == 0 {
-					t.Fatalf("%s: the driver did not make the request", name)
-				}
-				r.catalog = catalog.Catalog{} // the types are read again
-			}
+			})
 		})
 	}
 }
@@ -219,16 +222,18 @@ func TestForeign404DoesNotEndTheWaitForADeletion(t *testing.T) {
 	for name, fault := range fakecloud.ForeignNotFoundAnswers() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, fakecloud.Options{})
-			r.cloud.SetDuration(fakecloud.DeleteVolume, 300*time.Millisecond)
-			id := r.cloud.Add(fakecloud.Volume{})
-			rule := r.cloud.OnCall(fakecloud.GetVolume, fault).After(1)
-			if err := r.Delete(cindertest.Within(t, 20*time.Second), id); err != nil {
-				t.Error(err)
-			}
-			if _, there := r.cloud.Volume(id); there || rule.Hits() != 1 {
-				t.Errorf("the volume exists: %t, after %d foreign answers; want false after 1", there, rule.Hits())
-			}
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, fakecloud.Options{})
+				r.cloud.SetDuration(fakecloud.DeleteVolume, 300*time.Millisecond)
+				id := r.cloud.Add(fakecloud.Volume{})
+				rule := r.cloud.OnCall(fakecloud.GetVolume, fault).After(1)
+				if err := r.Delete(cindertest.Within(t, 20*time.Second), id); err != nil {
+					t.Error(err)
+				}
+				if _, there := r.cloud.Volume(id); there || rule.Hits() != 1 {
+					t.Errorf("the volume exists: %t, after %d foreign answers; want false after 1", there, rule.Hits())
+				}
+			})
 		})
 	}
 }
@@ -236,7 +241,7 @@ func TestForeign404DoesNotEndTheWaitForADeletion(t *testing.T) {
 // A volume that the other clouds do not have may be in the one that cannot be reached.
 func TestForeign404OfOneCloudIsNotAbsence(t *testing.T) {
 	t.Parallel()
-	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
+	east, west := startTwoClouds(t)
 	for name, fault := range fakecloud.ForeignNotFoundAnswers() {
 		b := twoClouds(t, east, west)
 		for _, home := range []*fakecloud.Cloud{east, west} {

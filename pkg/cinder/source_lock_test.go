@@ -3,6 +3,7 @@ package cinder
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -148,28 +149,30 @@ func TestSourceIsUnlockedWhenTheCopyIsAccepted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := start(t)
-			node := c.cloud.AddServer("")
-			publish := &csi.ControllerPublishVolumeRequest{VolumeId: c.source, NodeId: node, VolumeCapability: writable()[0]}
-			began := time.Now()
-			if _, err := c.server.ControllerPublishVolume(cindertest.Within(t, 10*time.Second), publish); err != nil {
-				t.Fatal(err)
-			}
-			if took := time.Since(began); took > 3*time.Second {
-				t.Errorf("the volume was attached after %s", took)
-			}
-			c.cloud.CheckAttached(t, c.source, node)
-			unpublish := &csi.ControllerUnpublishVolumeRequest{VolumeId: c.source, NodeId: node}
-			if _, err := c.server.ControllerUnpublishVolume(cindertest.Within(t, 10*time.Second), unpublish); err != nil {
-				t.Error(err)
-			}
-			c.cloud.Release(c.id)
-			if <-c.done; c.err != nil {
-				t.Errorf("the copy ended with %v", c.err)
-			}
-			if left := c.copies.Of(c.source); len(left) != 0 {
-				t.Errorf("%v are still noted", left)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				c := start(t)
+				node := c.cloud.AddServer("")
+				publish := &csi.ControllerPublishVolumeRequest{VolumeId: c.source, NodeId: node, VolumeCapability: writable()[0]}
+				began := time.Now()
+				if _, err := c.server.ControllerPublishVolume(cindertest.Within(t, 10*time.Second), publish); err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(began); took > 3*time.Second {
+					t.Errorf("the volume was attached after %s", took)
+				}
+				c.cloud.CheckAttached(t, c.source, node)
+				unpublish := &csi.ControllerUnpublishVolumeRequest{VolumeId: c.source, NodeId: node}
+				if _, err := c.server.ControllerUnpublishVolume(cindertest.Within(t, 10*time.Second), unpublish); err != nil {
+					t.Error(err)
+				}
+				c.cloud.Release(c.id)
+				if <-c.done; c.err != nil {
+					t.Errorf("the copy ended with %v", c.err)
+				}
+				if left := c.copies.Of(c.source); len(left) != 0 {
+					t.Errorf("%v are still noted", left)
+				}
+			})
 		})
 	}
 }
@@ -183,20 +186,22 @@ func TestExpandWaitsUntilTheCopyIsMade(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := start(t)
-			_, err := c.expand(cindertest.Within(t, time.Second))
-			cindertest.CheckKind(t, err, volume.KindInProgress, c.source, c.id, "cut off")
-			c.cloud.CheckCalls(t, fakecloud.ExtendVolume, 0)
-			cindertest.After(t, 200*time.Millisecond, func() { c.cloud.Release(c.id) })
-			if size, err := c.expand(cindertest.Within(t, 10*time.Second)); err != nil || size != (2*volume.GiB).Bytes() {
-				t.Errorf("%d, %v; want 2 GiB", size, err)
-			}
-			if <-c.done; c.err != nil {
-				t.Errorf("the copy ended with %v", c.err)
-			}
-			if left := c.copies.Of(c.source); len(left) != 0 {
-				t.Errorf("%v are still noted", left)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				c := start(t)
+				_, err := c.expand(cindertest.Within(t, time.Second))
+				cindertest.CheckKind(t, err, volume.KindInProgress, c.source, c.id, "cut off")
+				c.cloud.CheckCalls(t, fakecloud.ExtendVolume, 0)
+				cindertest.After(t, 200*time.Millisecond, func() { c.cloud.Release(c.id) })
+				if size, err := c.expand(cindertest.Within(t, 10*time.Second)); err != nil || size != (2*volume.GiB).Bytes() {
+					t.Errorf("%d, %v; want 2 GiB", size, err)
+				}
+				if <-c.done; c.err != nil {
+					t.Errorf("the copy ended with %v", c.err)
+				}
+				if left := c.copies.Of(c.source); len(left) != 0 {
+					t.Errorf("%v are still noted", left)
+				}
+			})
 		})
 	}
 }
@@ -204,34 +209,38 @@ func TestExpandWaitsUntilTheCopyIsMade(t *testing.T) {
 // A backup is made from a snapshot that is cut: a backup that takes hours delays nothing.
 func TestExpandDoesNotWaitForABackup(t *testing.T) {
 	t.Parallel()
-	c := startSnapshot(t, class.TypeBackup)
-	if size, err := c.expand(cindertest.Within(t, 10*time.Second)); err != nil || size != (2*volume.GiB).Bytes() {
-		t.Errorf("%d, %v; want 2 GiB", size, err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		c := startSnapshot(t, class.TypeBackup)
+		if size, err := c.expand(cindertest.Within(t, 10*time.Second)); err != nil || size != (2*volume.GiB).Bytes() {
+			t.Errorf("%d, %v; want 2 GiB", size, err)
+		}
+	})
 }
 
 // The call that asked for the copy may have ended.
 func TestExpandWaitsForACopyWhoseCallHasEnded(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	source := r.cloud.Add(fakecloud.Volume{})
-	r.cloud.OnCall(fakecloud.CreateVolume, fakecloud.Stuck())
-	req := request("clone", volume.GiB, nil)
-	req.Source.VolumeID = source
-	_, err := r.CloneVolume(cindertest.Within(t, time.Second), req)
-	cindertest.CheckKind(t, err, volume.KindDeadline)
-	_, err = r.Expand(cindertest.Within(t, time.Second), source, 2*volume.GiB)
-	cindertest.CheckKind(t, err, volume.KindInProgress, "cut off")
-	// If the volume has the size already, Expand neither extends nor waits.
-	if _, err := r.Expand(cindertest.Within(t, time.Second), source, volume.GiB); err != nil {
-		t.Error(err)
-	}
-	for _, v := range r.cloud.Volumes() {
-		if v.SourceID == source {
-			r.cloud.SetVolumeStatus(v.ID, state.Error)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		source := r.cloud.Add(fakecloud.Volume{})
+		r.cloud.OnCall(fakecloud.CreateVolume, fakecloud.Stuck())
+		req := request("clone", volume.GiB, nil)
+		req.Source.VolumeID = source
+		_, err := r.CloneVolume(cindertest.Within(t, time.Second), req)
+		cindertest.CheckKind(t, err, volume.KindDeadline)
+		_, err = r.Expand(cindertest.Within(t, time.Second), source, 2*volume.GiB)
+		cindertest.CheckKind(t, err, volume.KindInProgress, "cut off")
+		// If the volume has the size already, Expand neither extends nor waits.
+		if _, err := r.Expand(cindertest.Within(t, time.Second), source, volume.GiB); err != nil {
+			t.Error(err)
 		}
-	}
-	checkExpand(cindertest.Within(t, 10*time.Second), t, r.Backend, source, 2*volume.GiB)
+		for _, v := range r.cloud.Volumes() {
+			if v.SourceID == source {
+				r.cloud.SetVolumeStatus(v.ID, state.Error)
+			}
+		}
+		checkExpand(cindertest.Within(t, 10*time.Second), t, r.Backend, source, 2*volume.GiB)
+	})
 }
 
 // Cinder may delete the source before it has begun the clone, which then fails.
@@ -253,26 +262,30 @@ func TestDeleteWaitsUntilTheCopyIsMade(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := test.start(t)
-			cindertest.CheckKind(t, test.remove(cindertest.Within(t, time.Second), c), volume.KindInProgress, c.id, "would fail")
-			c.cloud.CheckCalls(t, test.call, 0)
-			cindertest.After(t, 200*time.Millisecond, func() { c.cloud.Release(c.id) })
-			if err := test.remove(cindertest.Within(t, 10*time.Second), c); err != nil {
-				t.Error(err)
-			}
-			if v, _ := c.cloud.Volume(c.id); v.Status != state.Available {
-				t.Errorf("the copy is %q", v.Status)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				c := test.start(t)
+				cindertest.CheckKind(t, test.remove(cindertest.Within(t, time.Second), c), volume.KindInProgress, c.id, "would fail")
+				c.cloud.CheckCalls(t, test.call, 0)
+				cindertest.After(t, 200*time.Millisecond, func() { c.cloud.Release(c.id) })
+				if err := test.remove(cindertest.Within(t, 10*time.Second), c); err != nil {
+					t.Error(err)
+				}
+				if v, _ := c.cloud.Volume(c.id); v.Status != state.Available {
+					t.Errorf("the copy is %q", v.Status)
+				}
+			})
 		})
 	}
 }
 
 func TestDeleteFailsWhileASnapshotIsTaken(t *testing.T) {
 	t.Parallel()
-	c := startSnapshot(t, class.TypeSnapshot)
-	cindertest.After(t, 200*time.Millisecond, func() { c.cloud.Release(c.id) })
-	_, err := c.server.DeleteVolume(cindertest.Within(t, 10*time.Second), &csi.DeleteVolumeRequest{VolumeId: c.source})
-	cindertest.CheckKind(t, err, volume.KindPrecondition, c.id, "snapshots")
+	synctest.Test(t, func(t *testing.T) {
+		c := startSnapshot(t, class.TypeSnapshot)
+		cindertest.After(t, 200*time.Millisecond, func() { c.cloud.Release(c.id) })
+		_, err := c.server.DeleteVolume(cindertest.Within(t, 10*time.Second), &csi.DeleteVolumeRequest{VolumeId: c.source})
+		cindertest.CheckKind(t, err, volume.KindPrecondition, c.id, "snapshots")
+	})
 }
 
 // Cinder restores one volume at a time from a backup.
@@ -295,29 +308,33 @@ func TestRestoreOfABackupKeepsTheSourceLocked(t *testing.T) {
 // A copy can take hours, in which the volume may have to be attached elsewhere.
 func TestExpandEndsEarlyWhileACopyIsMade(t *testing.T) {
 	t.Parallel()
-	c := startClone(t)
-	ctx, began := cindertest.Within(t, 20*time.Second), time.Now()
-	_, err := c.expand(ctx)
-	cindertest.CheckKind(t, err, volume.KindInProgress, c.id)
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("the volume was locked for %s of 20 s", took)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		c := startClone(t)
+		ctx, began := cindertest.Within(t, 20*time.Second), time.Now()
+		_, err := c.expand(ctx)
+		cindertest.CheckKind(t, err, volume.KindInProgress, c.id)
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("the volume was locked for %s of 20 s", took)
+		}
+	})
 }
 
 // A source such as a golden image exists for years: its known copies must not accumulate.
 func TestCopiesThatFailAreForgotten(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	source := r.cloud.Add(fakecloud.Volume{})
-	s := r.ready(t, cindertest.SnapshotRequest("s", source))
-	for id, from := range map[string]volume.Source{source: {VolumeID: source}, s.ID: {SnapshotID: s.ID}} {
-		r.cloud.OnCall(fakecloud.CreateVolume, fakecloud.Fails())
-		req := request("copy", volume.GiB, nil)
-		req.Source = from
-		_, err := r.Create(cindertest.Within(t, 10*time.Second), req)
-		cindertest.CheckKind(t, err, volume.KindInternal)
-		if left := r.copies.Of(id); len(left) != 0 {
-			t.Errorf("%v are still noted", left)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		source := r.cloud.Add(fakecloud.Volume{})
+		s := r.ready(t, cindertest.SnapshotRequest("s", source))
+		for id, from := range map[string]volume.Source{source: {VolumeID: source}, s.ID: {SnapshotID: s.ID}} {
+			r.cloud.OnCall(fakecloud.CreateVolume, fakecloud.Fails())
+			req := request("copy", volume.GiB, nil)
+			req.Source = from
+			_, err := r.Create(cindertest.Within(t, 10*time.Second), req)
+			cindertest.CheckKind(t, err, volume.KindInternal)
+			if left := r.copies.Of(id); len(left) != 0 {
+				t.Errorf("%v are still noted", left)
+			}
 		}
-	}
+	})
 }
