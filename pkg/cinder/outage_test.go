@@ -73,7 +73,8 @@ func TestSharedVolumeIsCreatedWhileNovaHangs(t *testing.T) {
 			t.Error("Nova is not asked whether it can share volumes")
 		}
 		_, err = r.Attach(
-			cindertest.Within(t, time.Second), volume.AttachRequest{VolumeID: v.ID, Node: "6e1a1f0e-0000-4000-8000-000000000000"},
+			cindertest.Within(t, time.Second),
+			volume.AttachRequest{VolumeID: v.ID, Node: "6e1a1f0e-0000-4000-8000-000000000000"},
 		)
 		cindertest.CheckKind(t, err, volume.KindDeadline, "nova")
 	})

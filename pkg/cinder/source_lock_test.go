@@ -264,7 +264,8 @@ func TestDeleteWaitsUntilTheCopyIsMade(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				c := test.start(t)
-				cindertest.CheckKind(t, test.remove(cindertest.Within(t, time.Second), c), volume.KindInProgress, c.id, "would fail")
+				err := test.remove(cindertest.Within(t, time.Second), c)
+				cindertest.CheckKind(t, err, volume.KindInProgress, c.id, "would fail")
 				c.cloud.CheckCalls(t, test.call, 0)
 				cindertest.After(t, 200*time.Millisecond, func() { c.cloud.Release(c.id) })
 				if err := test.remove(cindertest.Within(t, 10*time.Second), c); err != nil {

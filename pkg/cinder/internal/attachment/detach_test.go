@@ -188,7 +188,8 @@ func TestDetachFromAllServersRemovesReservations(t *testing.T) {
 		r := newRig(t, fakecloud.Options{})
 		server := r.cloud.AddServer("")
 		id := r.cloud.Add(fakecloud.Volume{
-			Status: state.Reserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: state.Reserved}},
+			Status:      state.Reserved,
+			Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: state.Reserved}},
 		})
 		if err := r.Detach(cindertest.Within(t, 4*time.Second), id, ""); err != nil {
 			t.Fatal(err)
@@ -241,7 +242,8 @@ func TestDetachRemovesAReservationThatNovaDoesNotKnow(t *testing.T) {
 		r := newRig(t, fakecloud.Options{})
 		server := r.cloud.AddServer("")
 		id := r.cloud.Add(fakecloud.Volume{
-			Status: state.Reserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: state.Reserved}},
+			Status:      state.Reserved,
+			Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: state.Reserved}},
 		})
 		if err := r.Detach(cindertest.Within(t, 2*time.Second), id, server); err != nil {
 			t.Fatal(err)
@@ -265,7 +267,8 @@ func TestDetachSucceedsWhileAnotherServerAttaches(t *testing.T) {
 
 		bare := r.cloud.Add(fakecloud.Volume{Status: state.Reserved})
 		cindertest.CheckKind(
-			t, r.Detach(cindertest.Within(t, time.Second), bare, server), volume.KindInProgress, state.Reserved, "cloud operator",
+			t, r.Detach(cindertest.Within(t, time.Second), bare, server), volume.KindInProgress,
+			state.Reserved, "cloud operator",
 		)
 	})
 }

@@ -17,7 +17,8 @@ func TestAttachRemovesAReservationThatNovaDoesNotKnow(t *testing.T) {
 		r := newRig(t, fakecloud.Options{})
 		server := r.cloud.AddServer("")
 		id := r.cloud.Add(fakecloud.Volume{
-			Status: state.Reserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: state.Reserved}},
+			Status:      state.Reserved,
+			Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: state.Reserved}},
 		})
 		if err := r.Attach(cindertest.Within(t, 3*time.Second), cindertest.AttachRequest(id, server)); err != nil {
 			t.Fatal(err)

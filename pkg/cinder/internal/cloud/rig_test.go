@@ -34,13 +34,15 @@ func fastTuning() tuning {
 	}
 }
 
+// newRig returns a rig whose cloud is reached by fakecloud.Dial alone.
 func newRig(t *testing.T, o fakecloud.Options) *rig {
 	t.Helper()
+	o.InMemory = true
 	r := &rig{fake: fakecloud.Start(t, o), log: &logRecorder{}, metrics: prometheus.NewRegistry(), dir: t.TempDir()}
 	path, err := r.fake.WriteCloudsYAML(r.dir)
 	must(t, err)
 	r.clouds, err = open(t.Context(), Options{
-		CloudsYAML: path, Default: "csi", UserAgent: "growvol/test", Registerer: r.metrics,
+		CloudsYAML: path, Default: "csi", UserAgent: "growvol/test", Registerer: r.metrics, Dial: fakecloud.Dial,
 		Log: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}, fastTuning())
 	must(t, err)

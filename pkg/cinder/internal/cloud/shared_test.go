@@ -73,12 +73,12 @@ func TestHangingServiceDelaysNoOther(t *testing.T) {
 		},
 	} {
 		t.Run(string(s), func(t *testing.T) {
-			fake := fakecloud.Start(t, fakecloud.Options{})
+			fake := fakecloud.Start(t, fakecloud.Options{InMemory: true})
 			path, err := fake.WriteCloudsYAML(t.TempDir())
 			must(t, err)
 			rule := fake.On(requestsTo(s), fakecloud.Hangs()).Always()
 			ctx := contextFor(t, 5*time.Second)
-			clouds, err := open(ctx, Options{CloudsYAML: path, Default: "csi", Log: discardLog()}, fastTuning())
+			clouds, err := open(ctx, Options{CloudsYAML: path, Default: "csi", Dial: fakecloud.Dial, Log: discardLog()}, fastTuning())
 			must(t, err)
 			t.Cleanup(clouds.Close)
 			must(t, clouds.Ready(ctx))
@@ -241,7 +241,7 @@ func TestStartWithoutKeystone(t *testing.T) {
 		"429": fakecloud.Throttled(429, -1),
 	} {
 		t.Run(name, func(t *testing.T) {
-			fake := fakecloud.Start(t, fakecloud.Options{})
+			fake := fakecloud.Start(t, fakecloud.Options{InMemory: true})
 			path, err := fake.WriteCloudsYAML(t.TempDir())
 			must(t, err)
 			tune := fastTuning()
@@ -249,7 +249,7 @@ func TestStartWithoutKeystone(t *testing.T) {
 			rule := fake.On(requestsTo(identity), fault).Always()
 			log := &logRecorder{}
 			start := time.Now()
-			clouds, err := open(t.Context(), Options{CloudsYAML: path, Default: "csi", Log: log.logger()}, tune)
+			clouds, err := open(t.Context(), Options{CloudsYAML: path, Default: "csi", Dial: fakecloud.Dial, Log: log.logger()}, tune)
 			must(t, err)
 			t.Cleanup(clouds.Close)
 			if took := time.Since(start); took > 3*time.Second {
@@ -275,23 +275,23 @@ func TestStartWithAWrongConfiguration(t *testing.T) {
 		"HTML": fakecloud.WrongContentType(),
 	} {
 		t.Run(name, func(t *testing.T) {
-			fake := fakecloud.Start(t, fakecloud.Options{})
+			fake := fakecloud.Start(t, fakecloud.Options{InMemory: true})
 			path, err := fake.WriteCloudsYAML(t.TempDir())
 			must(t, err)
 			fake.On(requestsTo(identity), fault).Always()
-			clouds, err := open(t.Context(), Options{CloudsYAML: path, Default: "csi", Log: discardLog()}, fastTuning())
+			clouds, err := open(t.Context(), Options{CloudsYAML: path, Default: "csi", Dial: fakecloud.Dial, Log: discardLog()}, fastTuning())
 			if err == nil {
 				clouds.Close()
 				t.Error("the program starts")
 			}
 		})
 	}
-	fake := fakecloud.Start(t, fakecloud.Options{})
+	fake := fakecloud.Start(t, fakecloud.Options{InMemory: true})
 	path, err := fake.WriteCloudsYAML(t.TempDir())
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = open(ctx, Options{CloudsYAML: path, Default: "csi", Log: discardLog()}, fastTuning())
+	_, err = open(ctx, Options{CloudsYAML: path, Default: "csi", Dial: fakecloud.Dial, Log: discardLog()}, fastTuning())
 	volumetest.WantKind(t, err, volume.KindCanceled)
 }
 

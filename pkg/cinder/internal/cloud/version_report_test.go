@@ -130,7 +130,7 @@ func TestForbiddenVersionsAreReported(t *testing.T) {
 
 // A service that hangs delays neither the start nor other calls, and is reported once it answers.
 func TestServiceThatHangsHasNoVersions(t *testing.T) {
-	fake := fakecloud.Start(t, fakecloud.Options{})
+	fake := fakecloud.Start(t, fakecloud.Options{InMemory: true})
 	path, err := fake.WriteCloudsYAML(t.TempDir())
 	must(t, err)
 	hang := fake.On(fakecloud.Match{Call: fakecloud.Discover, Path: regexp.MustCompile("^/compute/")},
@@ -139,7 +139,7 @@ func TestServiceThatHangsHasNoVersions(t *testing.T) {
 	tuning.timeouts.versions, tuning.timeouts.versionsAttempt = 100*time.Millisecond, 50*time.Millisecond
 	log := &logRecorder{}
 	clouds, err := open(t.Context(), Options{
-		CloudsYAML: path, Default: "csi", Log: slog.New(slog.NewTextHandler(log, nil)),
+		CloudsYAML: path, Default: "csi", Dial: fakecloud.Dial, Log: slog.New(slog.NewTextHandler(log, nil)),
 	}, tuning)
 	must(t, err)
 	defer clouds.Close()

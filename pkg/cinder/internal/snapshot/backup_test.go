@@ -136,7 +136,8 @@ func TestBackupIDIsNotReturnedBeforeThatIsRecorded(t *testing.T) {
 		id := r.cloud.Add(fakecloud.Volume{})
 		class := cindertest.SnapshotRequest("b", id, "type", "backup")
 		r.cloud.OnCall(
-			fakecloud.UpdateBackup, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow backup:update to be performed."),
+			fakecloud.UpdateBackup,
+			fakecloud.Status(http.StatusForbidden, "Policy doesn't allow backup:update to be performed."),
 		).Always()
 		r.cloud.OnCall(fakecloud.CreateBackup, fakecloud.Stuck())
 		for range 2 {

@@ -66,7 +66,8 @@ func TestSnapshotRefusalsAreNotFinalWhileALostRequestMayBeCarriedOut(t *testing.
 				_, err = r.CreateSnapshot(t.Context(), cindertest.SnapshotRequest("s", id, "tpye", kind))
 				cindertest.CheckKind(t, err, volume.KindUnavailable, "tpye", "may still be carried out")
 				// there was no request for this name before
-				_, err = r.CreateSnapshot(cindertest.Within(t, 5*time.Second), cindertest.SnapshotRequest("other", id, "type", kind))
+				other := cindertest.SnapshotRequest("other", id, "type", kind)
+				_, err = r.CreateSnapshot(cindertest.Within(t, 5*time.Second), other)
 				cindertest.CheckKind(t, err, volume.KindDenied)
 				rule.Remove()
 				close(deliver)
@@ -89,7 +90,8 @@ func TestIDOfABackupWithAHelperIsNotReturnedBeforeThatIsRecorded(t *testing.T) {
 		id := r.cloud.Add(fakecloud.Volume{})
 		class := cindertest.SnapshotRequest("b", id, "type", "backup")
 		rule := r.cloud.OnCall(
-			fakecloud.UpdateBackup, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow backup:update to be performed."),
+			fakecloud.UpdateBackup,
+			fakecloud.Status(http.StatusForbidden, "Policy doesn't allow backup:update to be performed."),
 		).Always()
 		_, err := r.CreateSnapshot(cindertest.Within(t, 5*time.Second), class)
 		cindertest.CheckKind(t, err, volume.KindUnavailable, "backup:update")
