@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
@@ -151,10 +152,13 @@ func TestLastPageHasNoNext(t *testing.T) {
 
 // A cloud that gives the same page for each marker is not read without end.
 func TestRepeatedPageEndsTheListing(t *testing.T) {
-	r := newRig(t, fakecloud.Options{})
-	r.fake.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, fakecloud.ForeignAnswer(http.StatusOK, "application/json",
-		`{"volumes": [{"id": "1", "name": "n"}], "volumes_links": [{"rel": "next", "href": "http://x/"}]}`)).Always()
-	if vs, err := r.VolumesNamed(contextFor(t, 5*time.Second), "n"); err != nil || len(vs) != 2 {
-		t.Errorf("%d volumes (%v), want those of 2 pages", len(vs), err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		r.fake.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail},
+			fakecloud.ForeignAnswer(http.StatusOK, "application/json",
+				`{"volumes": [{"id": "1", "name": "n"}], "volumes_links": [{"rel": "next", "href": "http://x/"}]}`)).Always()
+		if vs, err := r.VolumesNamed(contextFor(t, 5*time.Second), "n"); err != nil || len(vs) != 2 {
+			t.Errorf("%d volumes (%v), want those of 2 pages", len(vs), err)
+		}
+	})
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/growvol/growvol/pkg/operation"
@@ -61,82 +62,83 @@ func TestTokenIsRenewedOnce(t *testing.T) {
 // A service that refuses even new tokens does not cause a login per call; other credentials are
 // tried at once.
 func TestNewTokensThatAreRefusedMakeNoMoreLogins(t *testing.T) {
-	r := newRig(t, fakecloud.Options{})
-	v := r.volume(t, "pvc-1", 1)
-	rule := r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.TokenExpires()).Always()
-	r.fake.ClearRequests()
-	for range 5 {
-		_, err := r.Volume(t.Context(), v.ID)
-		volumetest.WantKind(t, err, volume.KindUnauthenticated, "401")
-	}
-	if n := r.fake.Count(fakecloud.CreateToken); n != 1 {
-		t.Errorf("%d logins for 5 calls whose tokens are refused, want 1", n)
-	}
-	rule.Remove()
-	r.fake.RevokeTokens()
-	id, secret := r.fake.ApplicationCredential()
-	rewriteFile(t, r.path(),
-		fmt.Sprintf(
-			"clouds:\n  csi:\n    auth_type: v3applicationcredential\n    auth:\n      auth_url: %s/identity\n      "+
-				"application_credential_id: %s\n      application_credential_secret: %s\n", r.fake.URL(), id, secret))
-	if _, err := r.Volume(t.Context(), v.ID); err != nil {
-		t.Errorf("after a change of the file: %v", err)
-	}
-	long := time.Now().Add(-refusedPause - time.Second)
-	r.current().refusedAt.Store(&long)
-	r.fake.RevokeTokens()
-	if _, err := r.Volume(t.Context(), v.ID); err != nil {
-		t.Errorf("a token that runs out later: %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		v := r.volume(t, "pvc-1", 1)
+		rule := r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.TokenExpires()).Always()
+		r.fake.ClearRequests()
+		for range 5 {
+			_, err := r.Volume(t.Context(), v.ID)
+			volumetest.WantKind(t, err, volume.KindUnauthenticated, "401")
+		}
+		if n := r.fake.Count(fakecloud.CreateToken); n != 1 {
+			t.Errorf("%d logins for 5 calls whose tokens are refused, want 1", n)
+		}
+		rule.Remove()
+		r.fake.RevokeTokens()
+		id, secret := r.fake.ApplicationCredential()
+		rewriteFile(t, r.path(),
+			fmt.Sprintf(
+				"clouds:\n  csi:\n    auth_type: v3applicationcredential\n    auth:\n      auth_url: %s/identity\n      "+
+					"application_credential_id: %s\n      application_credential_secret: %s\n", r.fake.URL(), id, secret))
+		if _, err := r.Volume(t.Context(), v.ID); err != nil {
+			t.Errorf("after a change of the file: %v", err)
+		}
+		long := time.Now().Add(-refusedPause - time.Second)
+		r.current().refusedAt.Store(&long)
+		r.fake.RevokeTokens()
+		if _, err := r.Volume(t.Context(), v.ID); err != nil {
+			t.Errorf("a token that runs out later: %v", err)
+		}
+	})
 }
 
 func TestManyCallsShareOneLogin(t *testing.T) {
-	r := newRig(t, fakecloud.Options{})
-	v := r.volume(t, "pvc-1", 1)
-	r.fake.SetLatency(fakecloud.CreateToken, fakecloud.Latency{Answer: fakecloud.Fixed(50 * time.Millisecond)})
-	r.fake.RevokeTokens()
-	r.fake.ClearRequests()
-	var wg sync.WaitGroup
-	for range 40 {
-		wg.Go(func() {
-			if _, err := r.Volume(t.Context(), v.ID); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	if n := r.fake.Count(fakecloud.CreateToken); n != 1 {
-		t.Errorf("%d logins for one token that ran out", n)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		v := r.volume(t, "pvc-1", 1)
+		r.fake.SetLatency(fakecloud.CreateToken, fakecloud.Latency{Answer: fakecloud.Fixed(50 * time.Millisecond)})
+		r.fake.RevokeTokens()
+		r.fake.ClearRequests()
+		var wg sync.WaitGroup
+		for range 40 {
+			wg.Go(func() {
+				if _, err := r.Volume(t.Context(), v.ID); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := r.fake.Count(fakecloud.CreateToken); n != 1 {
+			t.Errorf("%d logins for one token that ran out", n)
+		}
+	})
 }
 
 // A token that ends soon is replaced before a service refuses it.
 func TestTokenIsRenewedEarly(t *testing.T) {
-	r := newRig(t, fakecloud.Options{TokenLifetime: 2 * time.Second})
-	v := r.volume(t, "pvc-1", 1)
-	r.fake.ClearRequests()
-	stalls := 0 // calls in which a busy machine let the token run out under way
-	for start := time.Now(); time.Since(start) < 2500*time.Millisecond; {
-		began := time.Now()
-		_, err := r.Volume(t.Context(), v.ID)
-		must(t, err)
-		if time.Since(began) > 150*time.Millisecond {
-			stalls++
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{TokenLifetime: 2 * time.Second})
+		v := r.volume(t, "pvc-1", 1)
+		r.fake.ClearRequests()
+		for start := time.Now(); time.Since(start) < 2500*time.Millisecond; {
+			_, err := r.Volume(t.Context(), v.ID)
+			must(t, err)
+			must(t, operation.Sleep(t.Context(), 20*time.Millisecond))
 		}
-		must(t, operation.Sleep(t.Context(), 20*time.Millisecond))
-	}
-	if r.fake.Count(fakecloud.CreateToken) == 0 {
-		t.Error("the token was not renewed")
-	}
-	var refused []fakecloud.Request
-	for _, q := range r.fake.Requests() {
-		if q.Status == 401 {
-			refused = append(refused, q)
+		if r.fake.Count(fakecloud.CreateToken) == 0 {
+			t.Error("the token was not renewed")
 		}
-	}
-	if len(refused) > stalls {
-		t.Errorf("a token was used until it was refused: %+v", refused)
-	}
+		var refused []fakecloud.Request
+		for _, q := range r.fake.Requests() {
+			if q.Status == 401 {
+				refused = append(refused, q)
+			}
+		}
+		if len(refused) > 0 {
+			t.Errorf("a token was used until it was refused: %+v", refused)
+		}
+	})
 }
 
 func TestNewCredentialsReplaceTheOld(t *testing.T) {
@@ -260,44 +262,46 @@ func TestRemovedCloudIsRefused(t *testing.T) {
 
 // A Keystone that hangs while the old token is still good delays no call.
 func TestRefreshDelaysNoCall(t *testing.T) {
-	r := newRig(t, fakecloud.Options{})
-	login := r.fake.On(fakecloud.Match{Call: fakecloud.CreateToken}, fakecloud.Hangs()).Always()
-	end := r.conn.expiresAt
-	r.conn.renewAt, r.conn.expiresAt = time.Now().Add(-time.Second), time.Now().Add(-time.Second)
-	ctx := contextFor(t, time.Second)
-	if err := r.clouds.Ready(ctx); err != nil || ctx.Err() != nil {
-		t.Errorf("a probe has waited for a login: %v", err)
-	}
-	r.conn.expiresAt = end
-	for range 2 {
-		_, err := r.Zones(contextFor(t, 3*time.Second))
-		must(t, err)
-		if renewed := r.current().renewAt.After(time.Now()); renewed {
-			t.Error("a call has waited for the login")
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		login := r.fake.On(fakecloud.Match{Call: fakecloud.CreateToken}, fakecloud.Hangs()).Always()
+		end := r.conn.expiresAt
+		r.conn.renewAt, r.conn.expiresAt = time.Now().Add(-time.Second), time.Now().Add(-time.Second)
+		ctx := contextFor(t, time.Second)
+		if err := r.clouds.Ready(ctx); err != nil || ctx.Err() != nil {
+			t.Errorf("a probe has waited for a login: %v", err)
 		}
-	}
-	for login.Hits() == 0 {
-		must(t, operation.Sleep(t.Context(), time.Millisecond))
-	}
-	r.fake.On(fakecloud.Match{Call: fakecloud.CreateToken}, fakecloud.Status(503, "")).Always()
-	login.Remove() // the request that hangs is answered well
-	r.forgetFailure(t)
-	if r.current().renewAt.Before(time.Now()) {
-		t.Error("the login that no call waited for was lost")
-	}
-	r.current().renewAt = time.Now().Add(-time.Second)
-	_, err := r.Zones(t.Context())
-	must(t, err)
-	r.forgetFailure(t) // earlier than the pause ends
-	r.fake.ClearRequests()
-	for range 3 {
+		r.conn.expiresAt = end
+		for range 2 {
+			_, err := r.Zones(contextFor(t, 3*time.Second))
+			must(t, err)
+			if renewed := r.current().renewAt.After(time.Now()); renewed {
+				t.Error("a call has waited for the login")
+			}
+		}
+		for login.Hits() == 0 {
+			must(t, operation.Sleep(t.Context(), time.Millisecond))
+		}
+		r.fake.On(fakecloud.Match{Call: fakecloud.CreateToken}, fakecloud.Status(503, "")).Always()
+		login.Remove() // the request that hangs is answered well
+		r.forgetFailure(t)
+		if r.current().renewAt.Before(time.Now()) {
+			t.Error("the login that no call waited for was lost")
+		}
+		r.current().renewAt = time.Now().Add(-time.Second)
 		_, err := r.Zones(t.Context())
 		must(t, err)
-	}
-	r.forgetFailure(t) // waits for a login, if there is one
-	if n := r.fake.Count(fakecloud.CreateToken); n != 0 {
-		t.Errorf("a login that failed was tried again at once (%d requests)", n)
-	}
+		r.forgetFailure(t) // earlier than the pause ends
+		r.fake.ClearRequests()
+		for range 3 {
+			_, err := r.Zones(t.Context())
+			must(t, err)
+		}
+		r.forgetFailure(t) // waits for a login, if there is one
+		if n := r.fake.Count(fakecloud.CreateToken); n != 0 {
+			t.Errorf("a login that failed was tried again at once (%d requests)", n)
+		}
+	})
 }
 
 func TestCallsAfterCloseFail(t *testing.T) {
@@ -329,38 +333,42 @@ func TestLoginFailureIsShared(t *testing.T) {
 
 // A token that has ended by our clock is replaced before the call, each time.
 func TestEndedTokenIsReplacedBeforeTheCall(t *testing.T) {
-	r := newRig(t, fakecloud.Options{})
-	r.fake.SetLatency(fakecloud.CreateToken, fakecloud.Latency{Answer: fakecloud.Fixed(50 * time.Millisecond)})
-	for range 2 {
-		old := r.current()
-		old.renewAt, old.expiresAt = time.Now().Add(-time.Second), time.Now().Add(-time.Second)
-		_, err := r.Zones(t.Context())
-		must(t, err)
-		if r.current() == old {
-			t.Error("the call was made with the token that has ended")
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		r.fake.SetLatency(fakecloud.CreateToken, fakecloud.Latency{Answer: fakecloud.Fixed(50 * time.Millisecond)})
+		for range 2 {
+			old := r.current()
+			old.renewAt, old.expiresAt = time.Now().Add(-time.Second), time.Now().Add(-time.Second)
+			_, err := r.Zones(t.Context())
+			must(t, err)
+			if r.current() == old {
+				t.Error("the call was made with the token that has ended")
+			}
 		}
-	}
+	})
 }
 
 // A login that began before the connection was refused may end with that connection.
 func TestRenewalReturnsAnotherConnection(t *testing.T) {
-	r := newRig(t, fakecloud.Options{})
-	old := r.current()
-	hasBegun, mayEnd := make(chan bool), make(chan bool)
-	go func() {
-		_, _ = r.login.do(t.Context(), r.clouds, time.Minute, func(context.Context) (*connection, error) {
-			close(hasBegun)
-			<-mayEnd
-			return old, nil
-		})
-	}()
-	<-hasBegun
-	time.AfterFunc(50*time.Millisecond, func() { close(mayEnd) })
-	next, err := r.renew(t.Context(), old)
-	must(t, err)
-	if next == old {
-		t.Error("the renewal returned the connection that was refused")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		old := r.current()
+		hasBegun, mayEnd := make(chan bool), make(chan bool)
+		go func() {
+			_, _ = r.login.do(t.Context(), r.clouds, time.Minute, func(context.Context) (*connection, error) {
+				close(hasBegun)
+				<-mayEnd
+				return old, nil
+			})
+		}()
+		<-hasBegun
+		time.AfterFunc(50*time.Millisecond, func() { close(mayEnd) })
+		next, err := r.renew(t.Context(), old)
+		must(t, err)
+		if next == old {
+			t.Error("the renewal returned the connection that was refused")
+		}
+	})
 }
 
 // Connections that were made to a cloud that was trusted in another way are not used again.

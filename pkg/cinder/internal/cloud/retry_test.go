@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
@@ -100,33 +101,37 @@ func TestLostAnswerOfACreationSaysThatItMayBeDone(t *testing.T) {
 }
 
 func TestThrottledCreationIsRepeated(t *testing.T) {
-	for _, status := range []int{429, 413} {
-		r := newRig(t, fakecloud.Options{})
-		r.fake.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.Throttled(status, 1))
-		start := time.Now()
-		_, err := r.CreateVolume(t.Context(), NewVolume{Name: "pvc-1", Size: 1})
-		must(t, err)
-		if took := time.Since(start); took < time.Second || r.fake.Count(fakecloud.CreateVolume) != 2 {
-			t.Errorf("%d: done after %s with %d requests", status, took, r.fake.Count(fakecloud.CreateVolume))
+	synctest.Test(t, func(t *testing.T) {
+		for _, status := range []int{429, 413} {
+			r := newRig(t, fakecloud.Options{})
+			r.fake.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.Throttled(status, 1))
+			start := time.Now()
+			_, err := r.CreateVolume(t.Context(), NewVolume{Name: "pvc-1", Size: 1})
+			must(t, err)
+			if took := time.Since(start); took < time.Second || r.fake.Count(fakecloud.CreateVolume) != 2 {
+				t.Errorf("%d: done after %s with %d requests", status, took, r.fake.Count(fakecloud.CreateVolume))
+			}
 		}
-	}
+	})
 }
 
 // A call does not wait for a pause that is longer than its context lasts.
 func TestRetryAfterBeyondTheContext(t *testing.T) {
-	r := newRig(t, fakecloud.Options{})
-	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.Throttled(429, 20)).Always()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	start := time.Now()
-	_, err := r.Volume(ctx, absentID)
-	volumetest.WantKind(t, err, volume.KindUnavailable, "429", "it asks to try again in 20s")
-	if took := time.Since(start); took > time.Second {
-		t.Errorf("it took %s to say so", took)
-	}
-	if n := r.fake.Count(fakecloud.GetVolume); n != 1 {
-		t.Errorf("%d requests", n)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.Throttled(429, 20)).Always()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		start := time.Now()
+		_, err := r.Volume(ctx, absentID)
+		volumetest.WantKind(t, err, volume.KindUnavailable, "429", "it asks to try again in 20s")
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("it took %s to say so", took)
+		}
+		if n := r.fake.Count(fakecloud.GetVolume); n != 1 {
+			t.Errorf("%d requests", n)
+		}
+	})
 }
 
 func TestCallFailsAfterItsLastAttempt(t *testing.T) {
@@ -140,21 +145,23 @@ func TestCallFailsAfterItsLastAttempt(t *testing.T) {
 }
 
 func TestCallEndsWithItsContext(t *testing.T) {
-	r := newRig(t, fakecloud.Options{})
-	r.fake.SetLatency(fakecloud.GetVolume, fakecloud.Latency{Answer: fakecloud.Fixed(time.Minute)})
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	_, err := r.Volume(ctx, absentID)
-	volumetest.WantKind(t, err, volume.KindDeadline, "the call ended before cinder answered")
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("the cause is lost: %v", err)
-	}
-	gone, leave := context.WithCancel(t.Context())
-	leave()
-	_, err = r.Volume(gone, absentID)
-	volumetest.WantKind(t, err, volume.KindCanceled, "reading volume")
-	_, err = r.clouds.Cloud(gone, "admin")
-	volumetest.WantKind(t, err, volume.KindCanceled)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		r.fake.SetLatency(fakecloud.GetVolume, fakecloud.Latency{Answer: fakecloud.Fixed(time.Minute)})
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err := r.Volume(ctx, absentID)
+		volumetest.WantKind(t, err, volume.KindDeadline, "the call ended before cinder answered")
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the cause is lost: %v", err)
+		}
+		gone, leave := context.WithCancel(t.Context())
+		leave()
+		_, err = r.Volume(gone, absentID)
+		volumetest.WantKind(t, err, volume.KindCanceled, "reading volume")
+		_, err = r.clouds.Cloud(gone, "admin")
+		volumetest.WantKind(t, err, volume.KindCanceled)
+	})
 }
 
 func TestUnreadableAnswerIsUnavailable(t *testing.T) {
@@ -235,28 +242,30 @@ func TestRepeatableChangesAreRepeated(t *testing.T) {
 }
 
 func TestMayBeDone(t *testing.T) {
-	k := call{service: blockStorage, name: "volume_create", what: "creating"}
-	for status, want := range map[int]bool{
-		200: true, 204: true, 302: true, 400: false, 403: false, 409: false, 413: false, 429: false, 500: true, 503: true,
-	} {
-		for _, retryAfter := range []string{"", "0", "7"} {
-			r := gophercloud.ErrUnexpectedResponseCode{
-				Actual: status, Body: []byte(faultBody("x")), ResponseHeader: http.Header{"Retry-After": {retryAfter}},
-			}
-			if err := newAnswer(k, r, false).toError(); MayBeDone(err) != want {
-				t.Errorf("Retry-After %q: MayBeDone(%v) = %t, want %t", retryAfter, err, !want, want)
+	synctest.Test(t, func(t *testing.T) {
+		k := call{service: blockStorage, name: "volume_create", what: "creating"}
+		for status, want := range map[int]bool{
+			200: true, 204: true, 302: true, 400: false, 403: false, 409: false, 413: false, 429: false, 500: true, 503: true,
+		} {
+			for _, retryAfter := range []string{"", "0", "7"} {
+				r := gophercloud.ErrUnexpectedResponseCode{
+					Actual: status, Body: []byte(faultBody("x")), ResponseHeader: http.Header{"Retry-After": {retryAfter}},
+				}
+				if err := newAnswer(k, r, false).toError(); MayBeDone(err) != want {
+					t.Errorf("Retry-After %q: MayBeDone(%v) = %t, want %t", retryAfter, err, !want, want)
+				}
 			}
 		}
-	}
-	for err, want := range map[error]bool{
-		noAnswerError(t.Context(), k, errors.New("connection reset")):               true,
-		noAnswerError(contextFor(t, 0), k, context.DeadlineExceeded):                true,
-		unusableError(k, errors.New("the answer has no field \"volume\""), "req-1"): true,
-		volume.Errorf(volume.KindInvalid, "no request was sent"):                    false,
-		volume.Errorf(volume.KindUnsupported, "too old"):                            false,
-	} {
-		if MayBeDone(err) != want {
-			t.Errorf("MayBeDone(%v) = %t, want %t", err, !want, want)
+		for err, want := range map[error]bool{
+			noAnswerError(t.Context(), k, errors.New("connection reset")):               true,
+			noAnswerError(contextFor(t, 0), k, context.DeadlineExceeded):                true,
+			unusableError(k, errors.New("the answer has no field \"volume\""), "req-1"): true,
+			volume.Errorf(volume.KindInvalid, "no request was sent"):                    false,
+			volume.Errorf(volume.KindUnsupported, "too old"):                            false,
+		} {
+			if MayBeDone(err) != want {
+				t.Errorf("MayBeDone(%v) = %t, want %t", err, !want, want)
+			}
 		}
-	}
+	})
 }

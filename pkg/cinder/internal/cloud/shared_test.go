@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/utils"
@@ -58,6 +59,11 @@ func contextFor(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
+// csiOptions names the clouds of a fake cloud in memory, with the cloud "csi" as the default.
+func csiOptions(path string, log *slog.Logger) Options {
+	return Options{CloudsYAML: path, Default: "csi", Dial: fakecloud.Dial, Log: log}
+}
+
 // A service that hangs delays neither calls of the other service nor the start.
 func TestHangingServiceDelaysNoOther(t *testing.T) {
 	for s, calls := range map[service]func(context.Context, *Cloud) error{
@@ -73,21 +79,23 @@ func TestHangingServiceDelaysNoOther(t *testing.T) {
 		},
 	} {
 		t.Run(string(s), func(t *testing.T) {
-			fake := fakecloud.Start(t, fakecloud.Options{InMemory: true})
-			path, err := fake.WriteCloudsYAML(t.TempDir())
-			must(t, err)
-			rule := fake.On(requestsTo(s), fakecloud.Hangs()).Always()
-			ctx := contextFor(t, 5*time.Second)
-			clouds, err := open(ctx, Options{CloudsYAML: path, Default: "csi", Dial: fakecloud.Dial, Log: discardLog()}, fastTuning())
-			must(t, err)
-			t.Cleanup(clouds.Close)
-			must(t, clouds.Ready(ctx))
-			c, err := clouds.Cloud(ctx, "")
-			must(t, err)
-			must(t, calls(ctx, c))
-			if n := rule.Hits(); n != 0 {
-				t.Errorf("%d requests to the service that hangs, want none", n)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				fake := fakecloud.Start(t, fakecloud.Options{InMemory: true})
+				path, err := fake.WriteCloudsYAML(t.TempDir())
+				must(t, err)
+				rule := fake.On(requestsTo(s), fakecloud.Hangs()).Always()
+				ctx := contextFor(t, 5*time.Second)
+				clouds, err := open(ctx, csiOptions(path, discardLog()), fastTuning())
+				must(t, err)
+				t.Cleanup(clouds.Close)
+				must(t, clouds.Ready(ctx))
+				c, err := clouds.Cloud(ctx, "")
+				must(t, err)
+				must(t, calls(ctx, c))
+				if n := rule.Hits(); n != 0 {
+					t.Errorf("%d requests to the service that hangs, want none", n)
+				}
+			})
 		})
 	}
 }
@@ -95,143 +103,157 @@ func TestHangingServiceDelaysNoOther(t *testing.T) {
 // Callers share one version request. Each waits only as long as its own context lasts; the answer
 // is used also when no caller waits any more.
 func TestVersionRequestOutlivesItsCallers(t *testing.T) {
-	r := newRig(t, fakecloud.Options{})
-	rule := r.fake.On(requestsTo(compute), fakecloud.Hangs()).Always()
-	var wg sync.WaitGroup
-	for range 20 {
-		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-			defer cancel()
-			volumetest.WantKind(t, r.CheckFeature(ctx, FeatureMultiattach), volume.KindDeadline,
-				"the versions it offers are not known",
-				"waiting for the API versions of nova")
-		})
-	}
-	wg.Wait()
-	rule.Remove()
-	must(t, r.CheckFeature(t.Context(), FeatureMultiattach))
-	must(t, r.CheckFeature(t.Context(), FeatureExternalEvents))
-	if n := r.fake.Count(fakecloud.Discover); n != 1 {
-		t.Errorf("%d version requests for 20 callers, want 1", n)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		rule := r.fake.On(requestsTo(compute), fakecloud.Hangs()).Always()
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+				defer cancel()
+				volumetest.WantKind(t, r.CheckFeature(ctx, FeatureMultiattach), volume.KindDeadline,
+					"the versions it offers are not known",
+					"waiting for the API versions of nova")
+			})
+		}
+		wg.Wait()
+		rule.Remove()
+		must(t, r.CheckFeature(t.Context(), FeatureMultiattach))
+		must(t, r.CheckFeature(t.Context(), FeatureExternalEvents))
+		if n := r.fake.Count(fakecloud.Discover); n != 1 {
+			t.Errorf("%d version requests for 20 callers, want 1", n)
+		}
+	})
 }
 
 // A version request has a short timeout of its own, and its failure is remembered for a while: the
 // next callers do not wait.
 func TestFailedVersionRequestIsRemembered(t *testing.T) {
-	r := newRig(t, fakecloud.Options{})
-	r.clouds.tuning.timeouts.versionsAttempt = 100 * time.Millisecond
-	rule := r.fake.On(requestsTo(compute), fakecloud.Hangs()).Always()
-	volumetest.WantKind(t, r.CheckFeature(contextFor(t, 10*time.Millisecond), FeatureMultiattach), volume.KindDeadline)
-	afterWork(t, r.clouds, &r.conn.versions[compute].request, func() {})
-	volumetest.WantKind(t, r.Attach(t.Context(), absentID, absentID, true), volume.KindUnavailable, "no answer from nova",
-		"no complete answer within 100ms")
-	if n := rule.Hits(); n > 2 {
-		t.Errorf("%d version requests, want at most the 2 attempts of the first caller's", n)
-	}
-	r.log.wantLine(t, "WARN", "cannot read the API versions of a service", "service=nova")
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		r.clouds.tuning.timeouts.versionsAttempt = 100 * time.Millisecond
+		rule := r.fake.On(requestsTo(compute), fakecloud.Hangs()).Always()
+		volumetest.WantKind(t, r.CheckFeature(contextFor(t, 10*time.Millisecond), FeatureMultiattach), volume.KindDeadline)
+		afterWork(t, r.clouds, &r.conn.versions[compute].request, func() {})
+		volumetest.WantKind(t, r.Attach(t.Context(), absentID, absentID, true), volume.KindUnavailable, "no answer from nova",
+			"no complete answer within 100ms")
+		if n := rule.Hits(); n > 2 {
+			t.Errorf("%d version requests, want at most the 2 attempts of the first caller's", n)
+		}
+		r.log.wantLine(t, "WARN", "cannot read the API versions of a service", "service=nova")
+	})
 }
 
 // However many calls are refused with 406, the service is asked for its versions once; and one
 // whose servers differ is not asked after each refusal.
 func TestRefusedVersionsAreAskedForOnce(t *testing.T) {
-	r := newRig(t, fakecloud.Options{})
-	must(t, r.CheckFeature(t.Context(), FeatureMessages))
-	r.fake.ClearRequests()
-	r.fake.SetLatency(fakecloud.ListMessages, fakecloud.Latency{Answer: fakecloud.Uniform(10*time.Millisecond,
-		60*time.Millisecond)})
-	r.fake.On(fakecloud.Match{Call: fakecloud.ListMessages},
-		fakecloud.Status(406, "Version 3.5 is not supported by the API.")).Always()
-	for range 3 {
-		var wg sync.WaitGroup
-		for range 20 {
-			wg.Go(func() {
-				_, err := r.Messages(t.Context(), absentID)
-				volumetest.WantKind(t, err, volume.KindPrecondition, "406")
-			})
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		must(t, r.CheckFeature(t.Context(), FeatureMessages))
+		r.fake.ClearRequests()
+		r.fake.SetLatency(fakecloud.ListMessages, fakecloud.Latency{Answer: fakecloud.Uniform(10*time.Millisecond,
+			60*time.Millisecond)})
+		r.fake.On(fakecloud.Match{Call: fakecloud.ListMessages},
+			fakecloud.Status(406, "Version 3.5 is not supported by the API.")).Always()
+		for range 3 {
+			var wg sync.WaitGroup
+			for range 20 {
+				wg.Go(func() {
+					_, err := r.Messages(t.Context(), absentID)
+					volumetest.WantKind(t, err, volume.KindPrecondition, "406")
+				})
+			}
+			wg.Wait()
 		}
-		wg.Wait()
-	}
-	if n := r.fake.Count(fakecloud.Discover); n != 1 {
-		t.Errorf("%d version requests after 60 refusals, want 1", n)
-	}
+		if n := r.fake.Count(fakecloud.Discover); n != 1 {
+			t.Errorf("%d version requests after 60 refusals, want 1", n)
+		}
+	})
 }
 
 // A refusal of a request that was sent before the versions were read says nothing about them.
 func TestRefusalOfAnEarlierRequest(t *testing.T) {
-	v := &versions{}
-	sent := time.Now()
-	v.set(versionRange{askedAt: sent.Add(time.Second), SupportedMicroversions: utils.SupportedMicroversions{
-		MaxMajor: 3,
-		MaxMinor: 70,
-	}})
-	v.forget(sent)
-	if _, known := v.cached(); !known {
-		t.Error("an offer is forgotten for the refusal of a request that is older")
-	}
-	v.forget(sent.Add(2 * time.Second))
-	if _, known := v.cached(); known {
-		t.Error("an offer is kept that was refused")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		v := &versions{}
+		sent := time.Now()
+		v.set(versionRange{askedAt: sent.Add(time.Second), SupportedMicroversions: utils.SupportedMicroversions{
+			MaxMajor: 3,
+			MaxMinor: 70,
+		}})
+		v.forget(sent)
+		if _, known := v.cached(); !known {
+			t.Error("an offer is forgotten for the refusal of a request that is older")
+		}
+		v.forget(sent.Add(2 * time.Second))
+		if _, known := v.cached(); known {
+			t.Error("an offer is kept that was refused")
+		}
+	})
 }
 
 // A login continues when its caller gives up, and the next caller uses it.
 func TestLoginOutlivesItsCallers(t *testing.T) {
-	r := newRig(t, fakecloud.Options{})
-	r.fake.RevokeTokens()
-	r.fake.ClearRequests()
-	rule := r.fake.On(requestsTo(identity), fakecloud.Hangs()).Always()
-	for range 3 {
-		_, err := r.Zones(contextFor(t, 500*time.Millisecond))
-		volumetest.WantKind(t, err, volume.KindDeadline, "listing the availability zones",
-			`waiting for the login to cloud "csi"`,
-			"check that Keystone answers")
-	}
-	rule.Remove()
-	_, err := r.Zones(t.Context())
-	must(t, err)
-	if n := r.fake.Count(fakecloud.CreateToken); n != 1 {
-		t.Errorf("%d logins, want the one that was begun", n)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		r.fake.RevokeTokens()
+		r.fake.ClearRequests()
+		rule := r.fake.On(requestsTo(identity), fakecloud.Hangs()).Always()
+		for range 3 {
+			_, err := r.Zones(contextFor(t, 500*time.Millisecond))
+			volumetest.WantKind(t, err, volume.KindDeadline, "listing the availability zones",
+				`waiting for the login to cloud "csi"`,
+				"check that Keystone answers")
+		}
+		rule.Remove()
+		_, err := r.Zones(t.Context())
+		must(t, err)
+		if n := r.fake.Count(fakecloud.CreateToken); n != 1 {
+			t.Errorf("%d logins, want the one that was begun", n)
+		}
+	})
 }
 
 // A login that gets no answer within its timeout fails for all callers that wait for it.
 func TestLoginHasALimit(t *testing.T) {
-	r := newRig(t, fakecloud.Options{})
-	r.clouds.tuning.timeouts.login = 100 * time.Millisecond
-	r.fake.RevokeTokens()
-	rule := r.fake.On(requestsTo(identity), fakecloud.Hangs()).Always()
-	for range 2 {
-		_, err := r.Zones(t.Context())
-		volumetest.WantKind(t, err, volume.KindUnavailable, "logging in to cloud")
-	}
-	if n := rule.Hits(); n > 1 {
-		t.Errorf("%d logins of which one could fail for both callers", n)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		r.clouds.tuning.timeouts.login = 100 * time.Millisecond
+		r.fake.RevokeTokens()
+		rule := r.fake.On(requestsTo(identity), fakecloud.Hangs()).Always()
+		for range 2 {
+			_, err := r.Zones(t.Context())
+			volumetest.WantKind(t, err, volume.KindUnavailable, "logging in to cloud")
+		}
+		if n := rule.Hits(); n > 1 {
+			t.Errorf("%d logins of which one could fail for both callers", n)
+		}
+	})
 }
 
 // Close ends work that has no caller any more.
 func TestCloseEndsDetachedWork(t *testing.T) {
-	r := newRig(t, fakecloud.Options{})
-	r.fake.On(requestsTo(compute), fakecloud.Hangs()).Always()
-	r.fake.On(requestsTo(identity), fakecloud.Hangs()).Always()
-	volumetest.WantKind(t, r.CheckFeature(contextFor(t, 20*time.Millisecond), FeatureMultiattach), volume.KindDeadline)
-	_, err := r.clouds.Cloud(contextFor(t, 20*time.Millisecond), "admin")
-	volumetest.WantKind(t, err, volume.KindDeadline)
-	versions := r.conn.versions[compute]
-	start := time.Now()
-	r.clouds.Close()
-	if took := time.Since(start); took > 2*time.Second {
-		t.Errorf("Close took %s", took)
-	}
-	start = time.Now()
-	for _, login := range []*shared[*connection]{&r.login, &r.clouds.cloud("admin").login} {
-		afterWork(t, r.clouds, login, func() {})
-	}
-	afterWork(t, r.clouds, &versions.request, func() {})
-	if took := time.Since(start); took > time.Second {
-		t.Errorf("work was under way for %s after Close", took)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		r.fake.On(requestsTo(compute), fakecloud.Hangs()).Always()
+		r.fake.On(requestsTo(identity), fakecloud.Hangs()).Always()
+		volumetest.WantKind(t, r.CheckFeature(contextFor(t, 20*time.Millisecond), FeatureMultiattach), volume.KindDeadline)
+		_, err := r.clouds.Cloud(contextFor(t, 20*time.Millisecond), "admin")
+		volumetest.WantKind(t, err, volume.KindDeadline)
+		versions := r.conn.versions[compute]
+		start := time.Now()
+		r.clouds.Close()
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("Close took %s", took)
+		}
+		start = time.Now()
+		for _, login := range []*shared[*connection]{&r.login, &r.clouds.cloud("admin").login} {
+			afterWork(t, r.clouds, login, func() {})
+		}
+		afterWork(t, r.clouds, &versions.request, func() {})
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("work was under way for %s after Close", took)
+		}
+	})
 }
 
 // Open succeeds while Keystone does not work; the login is made when Keystone works again.
@@ -241,29 +263,31 @@ func TestStartWithoutKeystone(t *testing.T) {
 		"429": fakecloud.Throttled(429, -1),
 	} {
 		t.Run(name, func(t *testing.T) {
-			fake := fakecloud.Start(t, fakecloud.Options{InMemory: true})
-			path, err := fake.WriteCloudsYAML(t.TempDir())
-			must(t, err)
-			tune := fastTuning()
-			tune.timeouts.start, tune.timeouts.ready = 300*time.Millisecond, 50*time.Millisecond
-			rule := fake.On(requestsTo(identity), fault).Always()
-			log := &logRecorder{}
-			start := time.Now()
-			clouds, err := open(t.Context(), Options{CloudsYAML: path, Default: "csi", Dial: fakecloud.Dial, Log: log.logger()}, tune)
-			must(t, err)
-			t.Cleanup(clouds.Close)
-			if took := time.Since(start); took > 3*time.Second {
-				t.Errorf("the start took %s", took)
-			}
-			log.wantLine(t, "WARN", "starts without a login", "cloud=csi")
-			volumetest.WantKind(t, clouds.Ready(t.Context()), volume.KindInProgress, "not logged in to the cloud yet",
-				`cloud "csi"`)
-			rule.Remove()
-			clouds.cloud("csi").forgetFailure(t)
-			for err = clouds.Ready(t.Context()); volume.IsKind(err, volume.KindInProgress); err = clouds.Ready(t.Context()) {
-				must(t, operation.Sleep(t.Context(), time.Millisecond))
-			}
-			must(t, err)
+			synctest.Test(t, func(t *testing.T) {
+				fake := fakecloud.Start(t, fakecloud.Options{InMemory: true})
+				path, err := fake.WriteCloudsYAML(t.TempDir())
+				must(t, err)
+				tune := fastTuning()
+				tune.timeouts.start, tune.timeouts.ready = 300*time.Millisecond, 50*time.Millisecond
+				rule := fake.On(requestsTo(identity), fault).Always()
+				log := &logRecorder{}
+				start := time.Now()
+				clouds, err := open(t.Context(), csiOptions(path, log.logger()), tune)
+				must(t, err)
+				t.Cleanup(clouds.Close)
+				if took := time.Since(start); took > 3*time.Second {
+					t.Errorf("the start took %s", took)
+				}
+				log.wantLine(t, "WARN", "starts without a login", "cloud=csi")
+				volumetest.WantKind(t, clouds.Ready(t.Context()), volume.KindInProgress, "not logged in to the cloud yet",
+					`cloud "csi"`)
+				rule.Remove()
+				clouds.cloud("csi").forgetFailure(t)
+				for err = clouds.Ready(t.Context()); volume.IsKind(err, volume.KindInProgress); err = clouds.Ready(t.Context()) {
+					must(t, operation.Sleep(t.Context(), time.Millisecond))
+				}
+				must(t, err)
+			})
 		})
 	}
 }
@@ -279,7 +303,7 @@ func TestStartWithAWrongConfiguration(t *testing.T) {
 			path, err := fake.WriteCloudsYAML(t.TempDir())
 			must(t, err)
 			fake.On(requestsTo(identity), fault).Always()
-			clouds, err := open(t.Context(), Options{CloudsYAML: path, Default: "csi", Dial: fakecloud.Dial, Log: discardLog()}, fastTuning())
+			clouds, err := open(t.Context(), csiOptions(path, discardLog()), fastTuning())
 			if err == nil {
 				clouds.Close()
 				t.Error("the program starts")
@@ -291,7 +315,7 @@ func TestStartWithAWrongConfiguration(t *testing.T) {
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = open(ctx, Options{CloudsYAML: path, Default: "csi", Dial: fakecloud.Dial, Log: discardLog()}, fastTuning())
+	_, err = open(ctx, csiOptions(path, discardLog()), fastTuning())
 	volumetest.WantKind(t, err, volume.KindCanceled)
 }
 

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -130,32 +131,34 @@ func TestForbiddenVersionsAreReported(t *testing.T) {
 
 // A service that hangs delays neither the start nor other calls, and is reported once it answers.
 func TestServiceThatHangsHasNoVersions(t *testing.T) {
-	fake := fakecloud.Start(t, fakecloud.Options{InMemory: true})
-	path, err := fake.WriteCloudsYAML(t.TempDir())
-	must(t, err)
-	hang := fake.On(fakecloud.Match{Call: fakecloud.Discover, Path: regexp.MustCompile("^/compute/")},
-		fakecloud.Hangs()).Always()
-	tuning := fastTuning()
-	tuning.timeouts.versions, tuning.timeouts.versionsAttempt = 100*time.Millisecond, 50*time.Millisecond
-	log := &logRecorder{}
-	clouds, err := open(t.Context(), Options{
-		CloudsYAML: path, Default: "csi", Dial: fakecloud.Dial, Log: slog.New(slog.NewTextHandler(log, nil)),
-	}, tuning)
-	must(t, err)
-	defer clouds.Close()
-	if clouds.reportOnce(t.Context()) {
-		t.Error("all services have answered, although Nova hangs")
-	}
-	wantReported(t, clouds, map[string]float64{"csi cinder 3.0 3.70": 1}, blockStorage)
-	log.wantLine(t, "level=WARN", "cannot read the API versions of a service", "service=nova")
-	log.wantLine(t, "level=INFO", `cinder="3.0 to 3.70"`, `nova="not known"`)
-	hang.Remove()
-	last := &clouds.cloud("csi").current().versions[compute].last
-	last.retryAt = last.retryAt.Add(-versionsPause)
-	if !clouds.reportOnce(t.Context()) {
-		t.Error("a service has not answered after the outage")
-	}
-	wantReported(t, clouds, map[string]float64{"csi nova 2.1 2.93": 1}, blockStorage, compute)
+	synctest.Test(t, func(t *testing.T) {
+		fake := fakecloud.Start(t, fakecloud.Options{InMemory: true})
+		path, err := fake.WriteCloudsYAML(t.TempDir())
+		must(t, err)
+		hang := fake.On(fakecloud.Match{Call: fakecloud.Discover, Path: regexp.MustCompile("^/compute/")},
+			fakecloud.Hangs()).Always()
+		tuning := fastTuning()
+		tuning.timeouts.versions, tuning.timeouts.versionsAttempt = 100*time.Millisecond, 50*time.Millisecond
+		log := &logRecorder{}
+		clouds, err := open(t.Context(), Options{
+			CloudsYAML: path, Default: "csi", Dial: fakecloud.Dial, Log: slog.New(slog.NewTextHandler(log, nil)),
+		}, tuning)
+		must(t, err)
+		defer clouds.Close()
+		if clouds.reportOnce(t.Context()) {
+			t.Error("all services have answered, although Nova hangs")
+		}
+		wantReported(t, clouds, map[string]float64{"csi cinder 3.0 3.70": 1}, blockStorage)
+		log.wantLine(t, "level=WARN", "cannot read the API versions of a service", "service=nova")
+		log.wantLine(t, "level=INFO", `cinder="3.0 to 3.70"`, `nova="not known"`)
+		hang.Remove()
+		last := &clouds.cloud("csi").current().versions[compute].last
+		last.retryAt = last.retryAt.Add(-versionsPause)
+		if !clouds.reportOnce(t.Context()) {
+			t.Error("a service has not answered after the outage")
+		}
+		wantReported(t, clouds, map[string]float64{"csi nova 2.1 2.93": 1}, blockStorage, compute)
+	})
 }
 
 func TestGarbageIsNoVersion(t *testing.T) {
@@ -198,19 +201,21 @@ func TestVersionsAreFoundBehindEachKindOfCatalogURL(t *testing.T) {
 }
 
 func TestReportEndsWithItsContext(t *testing.T) {
-	r := newRig(t, fakecloud.Options{})
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
-	go func() { defer close(ended); r.clouds.ReportVersions(ctx) }()
-	for len(reported(t, r.clouds)) == 0 {
-		must(t, operation.Sleep(t.Context(), 2*time.Millisecond))
-	}
-	cancel()
-	select {
-	case <-ended:
-	case <-time.After(10 * time.Second):
-		t.Error("ReportVersions has not returned 10s after the end of its context")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); r.clouds.ReportVersions(ctx) }()
+		for len(reported(t, r.clouds)) == 0 {
+			must(t, operation.Sleep(t.Context(), 2*time.Millisecond))
+		}
+		cancel()
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+			t.Error("ReportVersions has not returned 10s after the end of its context")
+		}
+	})
 }
 
 // The reference names each feature, its version, and nothing else.
