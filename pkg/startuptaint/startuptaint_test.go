@@ -30,6 +30,52 @@ func removeAndLog(t *testing.T, s *apiServer, within time.Duration, log io.Write
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
+	return removeWith(ctx, s, log)
+}
+
+// removeUntil calls Remove until its log contains text, and returns the log. A short timeout could
+// end before, or in a later attempt, whose error is then that of its context.
+func removeUntil(t *testing.T, s *apiServer, text string) (log string, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out := &watchedLog{text: text, found: cancel}
+	err = removeWith(ctx, s, out)
+	return out.String(), err
+}
+
+// watchedLog is a log that calls found at the first line with the text.
+type watchedLog struct {
+	bytes.Buffer
+	text  string
+	found func()
+}
+
+func (l *watchedLog) Write(line []byte) (int, error) {
+	if strings.Contains(string(line), l.text) {
+		l.found()
+	}
+	return l.Buffer.Write(line)
+}
+
+// removeCalls calls Remove until the API server has got so many calls, and returns the log.
+func removeCalls(t *testing.T, s *apiServer, calls int) (log string, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	before := s.before
+	s.before = func(w http.ResponseWriter, r *http.Request) bool {
+		if len(s.calls) >= calls {
+			cancel()
+		}
+		return before != nil && before(w, r)
+	}
+	var out bytes.Buffer
+	err = removeWith(ctx, s, &out)
+	return out.String(), err
+}
+
+func removeWith(ctx context.Context, s *apiServer, log io.Writer) error {
 	return startuptaint.Remove(ctx, startuptaint.Options{
 		API: s.api, Node: "node-7", Driver: driver, Interval: time.Millisecond,
 		Log: slog.New(slog.NewTextHandler(log, nil)),
@@ -111,7 +157,7 @@ func TestTaintStaysBeforeRegistration(t *testing.T) {
 			s := newServer(t)
 			before := s.keys()
 			c.state(s)
-			log, err := remove(t, s, time.Second) // some ten attempts
+			log, err := removeCalls(t, s, 8) // four attempts at least
 			if err == nil || !strings.Contains(err.Error()+log, c.cause) || s.count(patching) != 0 ||
 				!slices.Equal(s.keys(), before) {
 				t.Errorf("%d patches, taints %v, %v", s.count(patching), s.keys(), err)
@@ -190,7 +236,7 @@ func TestReplacedNodeIsNotChanged(t *testing.T) {
 		return false
 	}
 	before := s.keys()
-	if _, err := remove(t, s, time.Second); err == nil || s.count(patching) != 1 || !slices.Equal(s.keys(), before) {
+	if _, err := removeUntil(t, s, "is not removed yet"); err == nil || s.count(patching) != 1 || !slices.Equal(s.keys(), before) {
 		t.Errorf("%d patches, taints %v, %v", s.count(patching), s.keys(), err)
 	}
 }
@@ -270,7 +316,7 @@ func TestTokenAndAuthorityAreReadAgain(t *testing.T) {
 func TestNoTokenWithoutAnAuthority(t *testing.T) {
 	s := newServer(t)
 	write(t, s.api.Dir, "ca.crt", "")
-	if _, err := remove(t, s, 50*time.Millisecond); err == nil ||
+	if _, err := removeUntil(t, s, "contains no certificate"); err == nil ||
 		!strings.Contains(err.Error(), "contains no certificate") || len(s.calls) != 0 {
 		t.Errorf("%v after %v", err, s.calls)
 	}
@@ -289,7 +335,7 @@ func TestTokenIsNotSentToAnotherServer(t *testing.T) {
 		http.Redirect(w, r, otherServer.URL, http.StatusTemporaryRedirect)
 		return true
 	}
-	log, err := remove(t, s, time.Second)
+	log, err := removeUntil(t, s, "307 Temporary Redirect")
 	if err == nil || !strings.Contains(log, "307 Temporary Redirect") {
 		t.Errorf("%v, log:\n%s", err, log)
 	}
@@ -304,7 +350,7 @@ func TestRemoveFailsWithoutTheNodeInTheAnswer(t *testing.T) {
 		}
 		return r.Method == http.MethodPatch
 	}
-	if _, err := remove(t, s, time.Second); err == nil || s.count(patching) == 0 ||
+	if _, err := removeUntil(t, s, "did not answer with this node"); err == nil || s.count(patching) == 0 ||
 		!strings.Contains(err.Error(), "did not answer with this node") {
 		t.Errorf("after %d patches: got %v, want an error", s.count(patching), err)
 	}
