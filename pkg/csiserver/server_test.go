@@ -241,12 +241,23 @@ func TestAnswerComesBeforeDeadlineOfCaller(t *testing.T) {
 		<-ctx.Done()
 		return nil, volume.Wrap(ctx.Err(), "expand volume", "pvc-1")
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	_, err := p.expand(ctx, &expandRequest{})
-	deadline, _ := ctx.Deadline()
-	if left := time.Until(deadline); left <= 0 || left > 2*time.Second/answerParts {
-		t.Errorf("the answer came %s before the deadline, want more than 0 and at most 400ms", left)
+	var err error
+	var left time.Duration // of the caller's time
+	for _, timeout := range []time.Duration{2 * time.Second, answerParts * answerMargin} {
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
+		_, err = p.expand(ctx, &expandRequest{})
+		deadline, _ := ctx.Deadline()
+		left = time.Until(deadline)
+		cancel()
+		if left > timeout/answerParts {
+			t.Errorf("the answer came %s before the deadline, want at most %s", left, timeout/answerParts)
+		}
+		if left > 0 { // else a busy machine may have stopped the process for the margin of a short call
+			break
+		}
+	}
+	if left <= 0 {
+		t.Errorf("the answer came %s after the deadline", -left)
 	}
 	if status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), "expand volume pvc-1") {
 		t.Errorf("got %v, want DEADLINE_EXCEEDED of the handler", err)

@@ -120,14 +120,16 @@ func TestStopWaitsForWorkThatStoppingDetaches(t *testing.T) {
 // Calls that use up the grace period leave minStoppingTime to Stopping.
 func TestStoppingHasTimeAfterGracePeriod(t *testing.T) {
 	t.Parallel()
-	inCall, called := make(chan struct{}), make(chan error, 1)
+	inCall, canceled, deadlines := make(chan struct{}), make(chan time.Time, 1), make(chan time.Time, 1)
 	stopping := func(ctx context.Context) {
-		called <- ctx.Err()
+		deadline, _ := ctx.Deadline()
+		deadlines <- deadline
 		<-ctx.Done()
 	}
 	expand := func(ctx context.Context, _ *expandRequest) (*expandResponse, error) {
 		close(inCall)
 		<-ctx.Done()
+		canceled <- time.Now()
 		return nil, ctx.Err()
 	}
 	p := start(t, Options{Grace: time.Millisecond, Stopping: stopping}, expand)
@@ -136,8 +138,8 @@ func TestStoppingHasTimeAfterGracePeriod(t *testing.T) {
 	if err := p.stopAndWait(t); err != nil {
 		t.Error(err)
 	}
-	if err := <-called; err != nil {
-		t.Errorf("Stopping got a context that has ended: %v", err)
+	if got := (<-deadlines).Sub(<-canceled); got < minStoppingTime {
+		t.Errorf("Stopping has until %s after the call was canceled, want %s at least", got, minStoppingTime)
 	}
 }
 
