@@ -56,33 +56,35 @@ func TestVerifyOfADiskThatIsPulledOut(t *testing.T) {
 // kubelet retries Verify of a disk that hangs: that costs one thread, not one for each call. Once
 // the disk answers, Verify reads its serial again.
 func TestVerifyOfADiskThatHangsCostsOneThread(t *testing.T) {
-	m := &fakeMachine{}
-	d := m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
-	m.plug("vdc", blockdev.KindVirtioBlk, otherUUID[:20], volume.GiB)
-	d.holdSerial = make(chan struct{})
-	var serials atomic.Int64
-	m.onSerial = func(*fakeMachine) { serials.Add(1) }
-	connector := newConnector(t, m)
-	before := runtime.NumGoroutine()
-	for range 50 {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		volumetest.WantKind(t, connector.Verify(ctx, uuid, d.Path), volume.KindDeadline, "does not answer", d.Path)
-		cancel()
-	}
-	if more := runtime.NumGoroutine() - before; more > 2 {
-		t.Errorf("50 calls left %d goroutines, want 2 at most", more)
-	}
-	if err := connector.Verify(t.Context(), otherUUID, "/dev/vdc"); err != nil {
-		t.Errorf("another disk: %v", err)
-	}
-	before = int(serials.Load())
-	close(d.holdSerial)
-	if err := connector.Verify(t.Context(), uuid, d.Path); err != nil {
-		t.Errorf("the disk answers again: %v", err)
-	}
-	if n := int(serials.Load()) - before; n != 2 {
-		t.Errorf("%d readings, want 2: the one that hung, and one for the last call", n)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		m := &fakeMachine{}
+		d := m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
+		m.plug("vdc", blockdev.KindVirtioBlk, otherUUID[:20], volume.GiB)
+		d.holdSerial = make(chan struct{})
+		var serials atomic.Int64
+		m.onSerial = func(*fakeMachine) { serials.Add(1) }
+		connector := newConnector(t, m)
+		before := runtime.NumGoroutine()
+		for range 50 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			volumetest.WantKind(t, connector.Verify(ctx, uuid, d.Path), volume.KindDeadline, "does not answer", d.Path)
+			cancel()
+		}
+		if more := runtime.NumGoroutine() - before; more > 2 {
+			t.Errorf("50 calls left %d goroutines, want 2 at most", more)
+		}
+		if err := connector.Verify(t.Context(), otherUUID, "/dev/vdc"); err != nil {
+			t.Errorf("another disk: %v", err)
+		}
+		before = int(serials.Load())
+		close(d.holdSerial)
+		if err := connector.Verify(t.Context(), uuid, d.Path); err != nil {
+			t.Errorf("the disk answers again: %v", err)
+		}
+		if n := int(serials.Load()) - before; n != 2 {
+			t.Errorf("%d readings, want 2: the one that hung, and one for the last call", n)
+		}
+	})
 }
 
 // A disk that does not answer proves nothing, and delays the call no longer than its context lasts.
