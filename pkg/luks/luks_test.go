@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"golang.org/x/sys/unix"
 
@@ -201,22 +202,24 @@ func TestCloseWaitsForACryptsetupThatOutlastedItsPlugin(t *testing.T) {
 		"with both":               {true, func(ctx context.Context, r *rig) error { return r.CloseOn(ctx, "vol", r.disk) }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
-			if c.isOpen {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				if c.isOpen {
+					r.open()
+				}
+				survivor, err := r.lockDisk(t.Context(), r.disk)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 2*lockPollInterval)
+				defer cancel()
+				wantError(t, c.close(ctx, r), volume.KindDeadline, "another program on this node still works on", r.disk.Path)
 				r.open()
-			}
-			survivor, err := r.lockDisk(t.Context(), r.disk)
-			if err != nil {
-				t.Fatal(err)
-			}
-			ctx, cancel := context.WithTimeout(t.Context(), 2*lockPollInterval)
-			defer cancel()
-			wantError(t, c.close(ctx, r), volume.KindDeadline, "another program on this node still works on", r.disk.Path)
-			r.open()
-			closeQuietly(survivor)
-			if err := c.close(t.Context(), r); err != nil || len(r.kernel.mappings) > 0 {
-				t.Errorf("%v, %d mappings", err, len(r.kernel.mappings))
-			}
+				closeQuietly(survivor)
+				if err := c.close(t.Context(), r); err != nil || len(r.kernel.mappings) > 0 {
+					t.Errorf("%v, %d mappings", err, len(r.kernel.mappings))
+				}
+			})
 		})
 	}
 }
