@@ -99,21 +99,23 @@ func TestAwaitSizePollsWithoutARescan(t *testing.T) {
 }
 
 func TestAwaitSizeRescansAgainAfterALateGrowth(t *testing.T) {
-	m := newMachineWithDisks(t)
-	d := m.mustFind("7:0")
-	var rescans atomic.Int32
-	m.diskOfNode(d).loopCapacity = func() { rescans.Add(1) }
-	m.diskOfNode(d).size = func() volume.Size {
-		if rescans.Load() > 1 { // the first rescan came before the growth
-			return 6 * volume.GiB
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachineWithDisks(t)
+		d := m.mustFind("7:0")
+		var rescans atomic.Int32
+		m.diskOfNode(d).loopCapacity = func() { rescans.Add(1) }
+		m.diskOfNode(d).size = func() volume.Size {
+			if rescans.Load() > 1 { // the first rescan came before the growth
+				return 6 * volume.GiB
+			}
+			return volume.GiB
 		}
-		return volume.GiB
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*rescanInterval)
-	defer cancel()
-	if size, err := m.AwaitSize(ctx, d, 6*volume.GiB); err != nil || size != 6*volume.GiB {
-		t.Errorf("size after the second rescan: %s, %v; want 6 GiB", size, err)
-	}
+		ctx, cancel := context.WithTimeout(t.Context(), 3*rescanInterval)
+		defer cancel()
+		if size, err := m.AwaitSize(ctx, d, 6*volume.GiB); err != nil || size != 6*volume.GiB {
+			t.Errorf("size after the second rescan: %s, %v; want 6 GiB", size, err)
+		}
+	})
 }
 
 func TestAwaitSizeFailsWhenItsContextEnds(t *testing.T) {
