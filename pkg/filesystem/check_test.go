@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -143,15 +144,17 @@ func TestCheckByExitStatus(t *testing.T) {
 		})
 	}
 	t.Run("killed", func(t *testing.T) {
-		k := newFakeKernel(t)
-		k.addDevice(testDevice, 0, volume.GiB)
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
-		defer cancel()
-		s := k.system()
-		s.exec = fakeExec(t, func([]string) ([]byte, error) { <-ctx.Done(); return nil, errors.New("signal: killed") })
-		volumetest.WantKind(t, s.Check(ctx, k.device(), TypeExt4), volume.KindDeadline,
-			"check /dev/loop0: e2fsck was stopped",
-			"the check starts over")
+		synctest.Test(t, func(t *testing.T) {
+			k := newFakeKernel(t)
+			k.addDevice(testDevice, 0, volume.GiB)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+			defer cancel()
+			s := k.system()
+			s.exec = fakeExec(t, func([]string) ([]byte, error) { <-ctx.Done(); return nil, errors.New("signal: killed") })
+			volumetest.WantKind(t, s.Check(ctx, k.device(), TypeExt4), volume.KindDeadline,
+				"check /dev/loop0: e2fsck was stopped",
+				"the check starts over")
+		})
 	})
 	t.Run("mounted", func(t *testing.T) {
 		k, s, _ := newFakeFilesystem(t, TypeExt4, volume.GiB, volume.GiB)
