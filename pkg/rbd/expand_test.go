@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -192,37 +193,39 @@ func TestExpandOfWhatIsNoVolume(t *testing.T) {
 // A call of librbd cannot be interrupted: the RPC answers in time, the retry joins.
 func TestExpandAnswersInTimeAndTheRetryJoins(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	v := r.create(t, request("pvc-1"))
-	hang, entered := make(chan struct{}), make(chan struct{}, 1)
-	r.server.Inject(fakeceph.Fault{Call: "Image.Grow", IsLast: true, Wait: hang, Entered: entered})
-	began := time.Now()
-	_, err := r.Expand(shortContext(t), v.ID, 2*volume.GiB)
-	volumetest.WantKind(t, err, volume.KindDeadline, "to 2 GiB", "next retry")
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("the answer took %s", took)
-	}
-	<-entered
-	if left := r.tracker.List(); len(left) != 1 || left[0].ID != v.ID {
-		t.Errorf("got the detached tasks %v", left)
-	}
-	_, err = r.Expand(shortContext(t), v.ID, 2*volume.GiB)
-	volumetest.WantKind(t, err, volume.KindInProgress)
-	// Reading does not wait for it.
-	r.wantSize(t, v.ID, volume.GiB)
-	done := make(chan error)
-	go func() {
-		_, err := r.Expand(t.Context(), v.ID, 2*volume.GiB)
-		done <- err
-	}()
-	close(hang)
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	if got := r.server.Calls()["Image.Grow"]; got != 1 {
-		t.Errorf("the image was resized %d times, want once", got)
-	}
-	r.wantSize(t, v.ID, 2*volume.GiB)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		v := r.create(t, request("pvc-1"))
+		hang, entered := make(chan struct{}), make(chan struct{}, 1)
+		r.server.Inject(fakeceph.Fault{Call: "Image.Grow", IsLast: true, Wait: hang, Entered: entered})
+		began := time.Now()
+		_, err := r.Expand(shortContext(t), v.ID, 2*volume.GiB)
+		volumetest.WantKind(t, err, volume.KindDeadline, "to 2 GiB", "next retry")
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("the answer took %s", took)
+		}
+		<-entered
+		if left := r.tracker.List(); len(left) != 1 || left[0].ID != v.ID {
+			t.Errorf("got the detached tasks %v", left)
+		}
+		_, err = r.Expand(shortContext(t), v.ID, 2*volume.GiB)
+		volumetest.WantKind(t, err, volume.KindInProgress)
+		// Reading does not wait for it.
+		r.wantSize(t, v.ID, volume.GiB)
+		done := make(chan error)
+		go func() {
+			_, err := r.Expand(t.Context(), v.ID, 2*volume.GiB)
+			done <- err
+		}()
+		close(hang)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if got := r.server.Calls()["Image.Grow"]; got != 1 {
+			t.Errorf("the image was resized %d times, want once", got)
+		}
+		r.wantSize(t, v.ID, 2*volume.GiB)
+	})
 }
 
 func TestManyExpansionsAtOnce(t *testing.T) {

@@ -3,6 +3,7 @@ package rbd
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -55,16 +56,18 @@ func TestHealthOfWhatCannotBeRead(t *testing.T) {
 
 func TestHealthDoesNotWaitForAnExpansion(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	v := r.create(t, request("x"))
-	hang := make(chan struct{})
-	r.server.Inject(fakeceph.Fault{Call: "Image.Grow", IsLast: true, Wait: hang})
-	_, err := r.Expand(shortContext(t), v.ID, 2*volume.GiB)
-	volumetest.WantKind(t, err, volume.KindDeadline)
-	if _, err := r.Health(t.Context(), v.ID); err != nil {
-		t.Error(err)
-	}
-	close(hang)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		v := r.create(t, request("x"))
+		hang := make(chan struct{})
+		r.server.Inject(fakeceph.Fault{Call: "Image.Grow", IsLast: true, Wait: hang})
+		_, err := r.Expand(shortContext(t), v.ID, 2*volume.GiB)
+		volumetest.WantKind(t, err, volume.KindDeadline)
+		if _, err := r.Health(t.Context(), v.ID); err != nil {
+			t.Error(err)
+		}
+		close(hang)
+	})
 }
 
 func TestCheckHealthNeedsOneClusterOnce(t *testing.T) {
@@ -84,20 +87,22 @@ func TestCheckHealthNeedsOneClusterOnce(t *testing.T) {
 
 func TestCheckHealthEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	hang := make(chan struct{})
-	r.server.Inject(fakeceph.Fault{Call: "Connect", Wait: hang})
-	began := time.Now()
-	for range 3 {
-		volumetest.WantKind(t, r.CheckHealth(shortContext(t)), volume.KindInProgress)
-	}
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("the answers took %s", took)
-	}
-	if got := r.server.Calls()["Connect"]; got != 1 {
-		t.Errorf("%d attempts hang, want 1", got)
-	}
-	close(hang)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		hang := make(chan struct{})
+		r.server.Inject(fakeceph.Fault{Call: "Connect", Wait: hang})
+		began := time.Now()
+		for range 3 {
+			volumetest.WantKind(t, r.CheckHealth(shortContext(t)), volume.KindInProgress)
+		}
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("the answers took %s", took)
+		}
+		if got := r.server.Calls()["Connect"]; got != 1 {
+			t.Errorf("%d attempts hang, want 1", got)
+		}
+		close(hang)
+	})
 }
 
 func TestCapacityIsWhatThePoolsLeave(t *testing.T) {
