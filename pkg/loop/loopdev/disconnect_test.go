@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,37 +34,39 @@ func (k slowSyncKernel) Sync(dev *os.File) error {
 // Connect wait for it instead of finding the device in use, and the controller cannot
 // detach the volume.
 func TestFlushContinuesAfterItsCall(t *testing.T) {
-	for _, deleted := range []bool{false, true} {
-		m := newMachine(t, "")
-		m.connect(false)
-		d := m.devices()[0]
-		if deleted {
-			if err := deletions()["by the driver"](m); err != nil {
-				t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		for _, deleted := range []bool{false, true} {
+			m := newMachine(t, "")
+			m.connect(false)
+			d := m.devices()[0]
+			if deleted {
+				if err := deletions()["by the driver"](m); err != nil {
+					t.Fatal(err)
+				}
 			}
+			end := make(chan struct{})
+			m.connector.loops.Kernel = slowSyncKernel{losetup.Linux{}, end}
+			callBriefly := func(call func(ctx context.Context) error) error {
+				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+				defer cancel()
+				return call(ctx)
+			}
+			disconnect := func(ctx context.Context) error { return m.connector.Disconnect(ctx, m.id) }
+			volumetest.WantKind(t, callBriefly(disconnect), volume.KindDeadline, "flushing", "under way")
+			volumetest.WantKind(t, callBriefly(disconnect), volume.KindDeadline, "earlier operation", "next step")
+			volumetest.WantKind(t, callBriefly(func(ctx context.Context) error {
+				_, err := m.connector.Connect(ctx, volume.ConnectRequest{ID: m.id})
+				return err
+			}), volume.KindDeadline, "earlier operation")
+			if !deleted {
+				detach := func(ctx context.Context) error { return m.backend.Detach(ctx, m.id, testNode) }
+				volumetest.WantKind(t, callBriefly(detach), volume.KindInProgress)
+			}
+			time.AfterFunc(50*time.Millisecond, func() { close(end) })
+			m.disconnect()
+			wantReleased(t, d)
 		}
-		end := make(chan struct{})
-		m.connector.loops.Kernel = slowSyncKernel{losetup.Linux{}, end}
-		callBriefly := func(call func(ctx context.Context) error) error {
-			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-			defer cancel()
-			return call(ctx)
-		}
-		disconnect := func(ctx context.Context) error { return m.connector.Disconnect(ctx, m.id) }
-		volumetest.WantKind(t, callBriefly(disconnect), volume.KindDeadline, "flushing", "under way")
-		volumetest.WantKind(t, callBriefly(disconnect), volume.KindDeadline, "earlier operation", "next step")
-		volumetest.WantKind(t, callBriefly(func(ctx context.Context) error {
-			_, err := m.connector.Connect(ctx, volume.ConnectRequest{ID: m.id})
-			return err
-		}), volume.KindDeadline, "earlier operation")
-		if !deleted {
-			detach := func(ctx context.Context) error { return m.backend.Detach(ctx, m.id, testNode) }
-			volumetest.WantKind(t, callBriefly(detach), volume.KindInProgress)
-		}
-		time.AfterFunc(50*time.Millisecond, func() { close(end) })
-		m.disconnect()
-		wantReleased(t, d)
-	}
+	})
 }
 
 // Data that was written to the device is in the file after Disconnect.
@@ -105,22 +108,24 @@ func TestDisconnectFailsWhileMounted(t *testing.T) {
 // While a program has the device open, LOOP_CLR_FD succeeds but has no effect; Disconnect
 // waits for the program to close the device.
 func TestDisconnectWaitsForOpener(t *testing.T) {
-	m := newMachine(t, "")
-	conn := m.connect(false)
-	f, err := os.Open(conn.Path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	volumetest.WantKind(t, m.connector.Disconnect(t.Context(), m.id), volume.KindDeadline,
-		conn.Path, "still has", "open", "next step")
-	if n := len(m.devices()); n != 1 {
-		t.Errorf("got %d devices, want 1", n)
-	}
-	time.AfterFunc(50*time.Millisecond, func() { _ = f.Close() })
-	if err := m.connector.Disconnect(t.Context(), m.id); err != nil {
-		t.Error(err)
-	}
-	m.wantNoDevice()
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t, "")
+		conn := m.connect(false)
+		f, err := os.Open(conn.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		volumetest.WantKind(t, m.connector.Disconnect(t.Context(), m.id), volume.KindDeadline,
+			conn.Path, "still has", "open", "next step")
+		if n := len(m.devices()); n != 1 {
+			t.Errorf("got %d devices, want 1", n)
+		}
+		time.AfterFunc(50*time.Millisecond, func() { _ = f.Close() })
+		if err := m.connector.Disconnect(t.Context(), m.id); err != nil {
+			t.Error(err)
+		}
+		m.wantNoDevice()
+	})
 }
 
 // A program such as mkfs claims the device, but ends by itself: kind Deadline. The error names the
@@ -165,24 +170,26 @@ func TestDisconnectFailsWhileMountedInOtherNamespace(t *testing.T) {
 // Connect cancels the detachment that a failed Disconnect has left to the kernel: the
 // volume keeps its device when the last program closes it.
 func TestConnectCancelsFailedDisconnect(t *testing.T) {
-	m := newMachine(t, "")
-	conn := m.connect(false)
-	f, err := os.Open(conn.Path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	volumetest.WantKind(t, m.connector.Disconnect(ctx, m.id), volume.KindDeadline, "under way")
-	if again := m.connect(false); again != conn {
-		t.Errorf("got %+v, want %+v", again, conn)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := m.connector.Verify(t.Context(), m.id, conn.Path); err != nil {
-		t.Errorf("after the close: %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t, "")
+		conn := m.connect(false)
+		f, err := os.Open(conn.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		volumetest.WantKind(t, m.connector.Disconnect(ctx, m.id), volume.KindDeadline, "under way")
+		if again := m.connect(false); again != conn {
+			t.Errorf("got %+v, want %+v", again, conn)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.connector.Verify(t.Context(), m.id, conn.Path); err != nil {
+			t.Errorf("after the close: %v", err)
+		}
+	})
 }
 
 // TestReleaseLeavesTheFileOfAnotherVolume has a device that another volume got after the device

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -71,21 +72,23 @@ func (k slowStatusKernel) Status(dev *os.File) (*unix.LoopInfo64, error) {
 }
 
 func TestCallsEndWhenDeviceDoesNotAnswer(t *testing.T) {
-	m := newMachine(t, "")
-	path := m.connect(false).Path
-	end := make(chan struct{})
-	m.connector.loops.Kernel = slowStatusKernel{losetup.Linux{}, end}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	_, connected, err := m.connector.Locate(ctx, m.id)
-	if volumetest.WantKind(t, err, volume.KindDeadline); connected {
-		t.Error("located: got a connection, want none")
-	}
-	err = m.connector.Verify(ctx, m.id, path)
-	if volumetest.WantKind(t, err, volume.KindDeadline); errors.Is(err, volume.ErrGone) {
-		t.Errorf("verified: got %v, want it not to wrap ErrGone", err)
-	}
-	close(end)
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t, "")
+		path := m.connect(false).Path
+		end := make(chan struct{})
+		m.connector.loops.Kernel = slowStatusKernel{losetup.Linux{}, end}
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, connected, err := m.connector.Locate(ctx, m.id)
+		if volumetest.WantKind(t, err, volume.KindDeadline); connected {
+			t.Error("located: got a connection, want none")
+		}
+		err = m.connector.Verify(ctx, m.id, path)
+		if volumetest.WantKind(t, err, volume.KindDeadline); errors.Is(err, volume.ErrGone) {
+			t.Errorf("verified: got %v, want it not to wrap ErrGone", err)
+		}
+		close(end)
+	})
 }
 
 func TestVerifyComparesFiles(t *testing.T) {
