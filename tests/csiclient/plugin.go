@@ -16,7 +16,7 @@ import (
 
 // startTimeout bounds the time from the start of a plugin's process to its first
 // answer, which takes about 20 ms.
-const startTimeout = 20 * time.Second
+const startTimeout = time.Minute
 
 // Plugin is a running plugin process and a connection to it.
 type Plugin struct {

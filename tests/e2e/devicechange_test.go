@@ -40,7 +40,7 @@ func TestDeviceChangeGrowsTheFilesystem(t *testing.T) {
 			w := csiclient.StartWriter(ctx, v.Target, 50<<20, time.Millisecond)
 			for _, size := range []int64{2 * gib, 3 * gib} {
 				growDevice(t, d, v, dev, size)
-				took, hasGrown := awaitFilesystem(t, v, size, 10*time.Second)
+				took, hasGrown := awaitFilesystem(t, v, size, time.Minute)
 				if !hasGrown {
 					t.Fatalf("the device has %s, but after %s the filesystem does not", formatSize(size), took)
 				}
@@ -65,7 +65,7 @@ func TestDeviceChangeWhileThePluginIsDown(t *testing.T) {
 	d.NodePlugin.Kill()
 	growDevice(t, d, v, dev, 2*gib)
 	must.Succeed(t, d.StartNode(ctx))
-	if took, hasGrown := awaitFilesystem(t, v, 2*gib, 10*time.Second); !hasGrown {
+	if took, hasGrown := awaitFilesystem(t, v, 2*gib, time.Minute); !hasGrown {
 		t.Fatalf("the filesystem has not grown within %s of the restart", took)
 	}
 	verifyAndDelete(t, d, v, w, "ext4")
@@ -86,7 +86,7 @@ func TestDeviceChangeGrowsOnlyWhereAllowed(t *testing.T) {
 
 		growDevice(t, d, v, loopDeviceOf(t, v), 2*gib)
 		growDevice(t, d, other, loopDeviceOf(t, other), 2*gib)
-		if took, hasGrown := awaitFilesystem(t, other, 2*gib, 10*time.Second); !hasGrown {
+		if took, hasGrown := awaitFilesystem(t, other, 2*gib, time.Minute); !hasGrown {
 			t.Errorf("the other volume has not grown within %s of its device", took)
 		}
 		if _, fs := readSizes(t, v); fs > gib {
