@@ -76,7 +76,7 @@ func (r *rig) testCinderHangs(t *testing.T) {
 	p, resume := r.startControllerDuringHang(t, "cinder-api")
 	wantReady(t, p, true)
 	c := csi.NewControllerClient(p.Conn)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second) // for the whole margin
 	defer cancel()
 	_, err := c.CreateVolume(ctx, createRequest(testName(t), gib))
 	wantAnswerInTime(ctx, t, err, testName(t))

@@ -44,7 +44,7 @@ func expandDuringOutage(t *testing.T, r *rig, id string, size int64, disturb, re
 	before := int64(must.Value(r.User.Volume(t.Context(), id))(t).Size) * gib
 	disturb()
 	t.Cleanup(restore)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second) // for the whole margin
 	defer cancel()
 	_, err := expand(ctx, r.client(), id, size)
 	wantAnswerInTime(ctx, t, err, id)
