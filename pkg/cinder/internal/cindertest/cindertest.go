@@ -26,8 +26,8 @@ const ClusterID = "kubernetes"
 // Cloud is a fake cloud.
 type Cloud struct{ *fakecloud.Cloud }
 
-// Start starts a fake cloud, which ends with the test. It is reached by fakecloud.Dial alone, except
-// in benchmarks, which measure with sockets.
+// Start starts a fake cloud, which ends with the test. It is reached by fakecloud.Dial alone,
+// except in benchmarks, which measure with sockets.
 func Start(tb testing.TB, o fakecloud.Options) Cloud {
 	tb.Helper()
 	_, isBenchmark := tb.(*testing.B)
