@@ -236,7 +236,7 @@ func TestReplacedNodeIsNotChanged(t *testing.T) {
 		return false
 	}
 	before := s.keys()
-	if _, err := removeUntil(t, s, "is not removed yet"); err == nil || s.count(patching) != 1 || !slices.Equal(s.keys(), before) {
+	if _, err := removeCalls(t, s, 12); err == nil || s.count(patching) != 1 || !slices.Equal(s.keys(), before) {
 		t.Errorf("%d patches, taints %v, %v", s.count(patching), s.keys(), err)
 	}
 }
