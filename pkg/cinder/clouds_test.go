@@ -165,7 +165,7 @@ func TestOtherCloudsWorkDespiteABadOne(t *testing.T) {
 				b, err := New(
 					t.Context(),
 					Options{
-						Clouds:    CloudOptions{CloudConfig: []string{path}, Default: "east", Dial: fakecloud.Dial},
+						Clouds:    CloudOptions{CloudConfig: []string{path}, Default: "east", Dial: fakecloud.Dialer(east, west)},
 						ClusterID: cindertest.ClusterID,
 					},
 				)

@@ -3,6 +3,8 @@ package cinder
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -35,7 +37,10 @@ func newRigOver(tb testing.TB, fake *fakecloud.Cloud, change ...func(*Options)) 
 func newBackend(tb testing.TB, clouds map[string]*fakecloud.Cloud, change ...func(*Options)) *Backend {
 	tb.Helper()
 	o := Options{
-		Clouds:    CloudOptions{CloudConfig: []string{cindertest.Config(tb, clouds)}, Dial: fakecloud.Dial},
+		Clouds: CloudOptions{
+			CloudConfig: []string{cindertest.Config(tb, clouds)},
+			Dial:        fakecloud.Dialer(slices.Collect(maps.Values(clouds))...),
+		},
 		ClusterID: cindertest.ClusterID,
 	}
 	for _, f := range change {

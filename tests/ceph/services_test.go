@@ -122,8 +122,8 @@ func (r *rig) testCutOffGroupSnapshot(t *testing.T) { //nolint:thelper // a test
 	took := time.Since(begin)
 	n.guest.Restore()
 	must.FailWith(t, err, codes.Unavailable, n.guest.Address.String())
-	if took > 10*time.Second {
-		t.Errorf("the refusal took %s, want at most 10 s", took)
+	if took > time.Minute {
+		t.Errorf("the refusal took %s, want at most a minute", took)
 	}
 	n.runScript(t, "touch /tmp/pair-stop")
 	if err := writer.Wait(ctx); err != nil {

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,33 +16,36 @@ import (
 // address can be one of TCP.
 const maxPort = 65535
 
-var (
-	memoryPort      atomic.Int64
-	memoryListeners sync.Map // *memoryListener by its address
-)
-
-// Dial connects to a cloud in memory (Options.InMemory) by the address in its URL, and to every
-// other address as net.Dialer does.
-func Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	_, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, fmt.Errorf("dial: %w", err)
-	}
-	if n, err := strconv.Atoi(port); err != nil || n <= maxPort {
+// Dialer returns a function that connects to these clouds by the addresses in their URLs, also to
+// those in memory (Options.InMemory), and to every other address as net.Dialer does.
+func Dialer(clouds ...*Cloud) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		for _, c := range clouds {
+			if l := c.memoryListener(); l != nil && l.address.String() == address {
+				return l.dial(ctx, network)
+			}
+		}
 		return (&net.Dialer{}).DialContext(ctx, network, address)
 	}
-	l, ok := memoryListeners.Load(address)
-	if !ok {
-		return nil, &net.OpError{Op: "dial", Net: network, Addr: memoryAddress(address), Err: syscall.ECONNREFUSED}
-	}
-	return l.(*memoryListener).dial(ctx, network) //nolint:forcetypeassert // the map has no other type
+}
+
+// memoryListener returns the listener of a cloud in memory, and nil for one with a socket.
+func (c *Cloud) memoryListener() *memoryListener {
+	c.listenerMu.Lock()
+	defer c.listenerMu.Unlock()
+	l, _ := c.listener.(*memoryListener)
+	return l
 }
 
 // memoryAddress is the address of a cloud in memory. It is one of the loopback interface, for which
 // no client uses a proxy.
 type memoryAddress string
 
-func newMemoryAddress() string { return fmt.Sprintf("127.0.0.1:%d", maxPort+memoryPort.Add(1)) }
+// newMemoryAddress returns an address that no other cloud of a test has.
+func newMemoryAddress() string {
+	const count = 1 << 40
+	return fmt.Sprintf("127.0.0.1:%d", maxPort+1+rand.Int64N(count)) //nolint:gosec // no secret
+}
 
 // Network implements net.Addr.
 func (memoryAddress) Network() string { return "memory" }
@@ -50,7 +53,7 @@ func (memoryAddress) Network() string { return "memory" }
 // String implements net.Addr.
 func (a memoryAddress) String() string { return string(a) }
 
-// memoryListener is a net.Listener for Dial.
+// memoryListener is a net.Listener for Dialer.
 type memoryListener struct {
 	address memoryAddress
 	conns   chan net.Conn
@@ -59,9 +62,7 @@ type memoryListener struct {
 }
 
 func listenInMemory(address string) *memoryListener {
-	l := &memoryListener{address: memoryAddress(address), conns: make(chan net.Conn), closed: make(chan struct{})}
-	memoryListeners.Store(address, l)
-	return l
+	return &memoryListener{address: memoryAddress(address), conns: make(chan net.Conn), closed: make(chan struct{})}
 }
 
 func (l *memoryListener) dial(ctx context.Context, network string) (net.Conn, error) {
@@ -91,10 +92,7 @@ func (l *memoryListener) Accept() (net.Conn, error) {
 
 // Close implements net.Listener.
 func (l *memoryListener) Close() error {
-	l.close.Do(func() {
-		memoryListeners.CompareAndDelete(l.address.String(), l)
-		close(l.closed)
-	})
+	l.close.Do(func() { close(l.closed) })
 	return nil
 }
 

@@ -24,7 +24,7 @@ type Options struct {
 	// NoMetadataFilter removes "metadata" from resource_filters.json: Cinder then ignores that filter
 	// of users below 3.31 and refuses it from 3.31 on.
 	NoMetadataFilter bool
-	// InMemory makes the cloud listen for Dial alone, without a socket: a test can then run in a
+	// InMemory makes the cloud listen for Dialer alone, without a socket: a test can then run in a
 	// bubble of testing/synctest, whose clock stands still while a goroutine waits for the network.
 	InMemory    bool
 	ServiceRole bool // the user csi has the role service and may send events to Nova

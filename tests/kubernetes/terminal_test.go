@@ -32,7 +32,7 @@ const (
 
 // maxWoken is the longest time of a growth with the operator. kubelet alone needs more: it
 // synchronizes the pod a minute after the pod has started, and the test begins sooner.
-const maxWoken = 10 * time.Second
+const maxWoken = 30 * time.Second
 
 // A user grows a claim on a terminal, with growvol-operator and kubelet's default syncFrequency.
 // The operator wakes kubelet, and no claim that is excluded.

@@ -26,7 +26,7 @@ const ClusterID = "kubernetes"
 // Cloud is a fake cloud.
 type Cloud struct{ *fakecloud.Cloud }
 
-// Start starts a fake cloud, which ends with the test. It is reached by fakecloud.Dial alone,
+// Start starts a fake cloud, which ends with the test. It is reached by fakecloud.Dialer alone,
 // except in benchmarks, which measure with sockets.
 func Start(tb testing.TB, o fakecloud.Options) Cloud {
 	tb.Helper()
@@ -59,7 +59,7 @@ func Config(tb testing.TB, clouds map[string]*fakecloud.Cloud) string {
 func (c Cloud) Open(tb testing.TB) *cloud.Clouds {
 	tb.Helper()
 	path := Config(tb, map[string]*fakecloud.Cloud{"": c.Cloud})
-	clouds, err := cloud.Open(tb.Context(), cloud.Options{CloudConfig: []string{path}, Dial: fakecloud.Dial})
+	clouds, err := cloud.Open(tb.Context(), cloud.Options{CloudConfig: []string{path}, Dial: fakecloud.Dialer(c.Cloud)})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -34,7 +34,7 @@ func fastTuning() tuning {
 	}
 }
 
-// newRig returns a rig whose cloud is reached by fakecloud.Dial alone.
+// newRig returns a rig whose cloud is reached by fakecloud.Dialer alone.
 func newRig(t *testing.T, o fakecloud.Options) *rig {
 	t.Helper()
 	o.InMemory = true
@@ -42,8 +42,9 @@ func newRig(t *testing.T, o fakecloud.Options) *rig {
 	path, err := r.fake.WriteCloudsYAML(r.dir)
 	must(t, err)
 	r.clouds, err = open(t.Context(), Options{
-		CloudsYAML: path, Default: "csi", UserAgent: "growvol/test", Registerer: r.metrics, Dial: fakecloud.Dial,
-		Log: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		CloudsYAML: path, Default: "csi", UserAgent: "growvol/test", Registerer: r.metrics,
+		Dial: fakecloud.Dialer(r.fake),
+		Log:  slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}, fastTuning())
 	must(t, err)
 	t.Cleanup(r.clouds.Close)

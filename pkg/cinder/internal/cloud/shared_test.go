@@ -59,9 +59,12 @@ func contextFor(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-// csiOptions names the clouds of a fake cloud in memory, with the cloud "csi" as the default.
-func csiOptions(path string, log *slog.Logger) Options {
-	return Options{CloudsYAML: path, Default: "csi", Dial: fakecloud.Dial, Log: log}
+// csiOptions names the clouds of a fake cloud, with the cloud "csi" as the default.
+func csiOptions(t *testing.T, fake *fakecloud.Cloud, log *slog.Logger) Options {
+	t.Helper()
+	path, err := fake.WriteCloudsYAML(t.TempDir())
+	must(t, err)
+	return Options{CloudsYAML: path, Default: "csi", Dial: fakecloud.Dialer(fake), Log: log}
 }
 
 // A service that hangs delays neither calls of the other service nor the start.
@@ -81,11 +84,9 @@ func TestHangingServiceDelaysNoOther(t *testing.T) {
 		t.Run(string(s), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				fake := fakecloud.Start(t, fakecloud.Options{InMemory: true})
-				path, err := fake.WriteCloudsYAML(t.TempDir())
-				must(t, err)
 				rule := fake.On(requestsTo(s), fakecloud.Hangs()).Always()
 				ctx := contextFor(t, 5*time.Second)
-				clouds, err := open(ctx, csiOptions(path, discardLog()), fastTuning())
+				clouds, err := open(ctx, csiOptions(t, fake, discardLog()), fastTuning())
 				must(t, err)
 				t.Cleanup(clouds.Close)
 				must(t, clouds.Ready(ctx))
@@ -265,14 +266,12 @@ func TestStartWithoutKeystone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				fake := fakecloud.Start(t, fakecloud.Options{InMemory: true})
-				path, err := fake.WriteCloudsYAML(t.TempDir())
-				must(t, err)
 				tune := fastTuning()
 				tune.timeouts.start, tune.timeouts.ready = 300*time.Millisecond, 50*time.Millisecond
 				rule := fake.On(requestsTo(identity), fault).Always()
 				log := &logRecorder{}
 				start := time.Now()
-				clouds, err := open(t.Context(), csiOptions(path, log.logger()), tune)
+				clouds, err := open(t.Context(), csiOptions(t, fake, log.logger()), tune)
 				must(t, err)
 				t.Cleanup(clouds.Close)
 				if took := time.Since(start); took > 3*time.Second {
@@ -300,10 +299,8 @@ func TestStartWithAWrongConfiguration(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake := fakecloud.Start(t, fakecloud.Options{InMemory: true})
-			path, err := fake.WriteCloudsYAML(t.TempDir())
-			must(t, err)
 			fake.On(requestsTo(identity), fault).Always()
-			clouds, err := open(t.Context(), csiOptions(path, discardLog()), fastTuning())
+			clouds, err := open(t.Context(), csiOptions(t, fake, discardLog()), fastTuning())
 			if err == nil {
 				clouds.Close()
 				t.Error("the program starts")
@@ -311,11 +308,9 @@ func TestStartWithAWrongConfiguration(t *testing.T) {
 		})
 	}
 	fake := fakecloud.Start(t, fakecloud.Options{InMemory: true})
-	path, err := fake.WriteCloudsYAML(t.TempDir())
-	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = open(ctx, csiOptions(path, discardLog()), fastTuning())
+	_, err := open(ctx, csiOptions(t, fake, discardLog()), fastTuning())
 	volumetest.WantKind(t, err, volume.KindCanceled)
 }
 

@@ -133,16 +133,12 @@ func TestForbiddenVersionsAreReported(t *testing.T) {
 func TestServiceThatHangsHasNoVersions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := fakecloud.Start(t, fakecloud.Options{InMemory: true})
-		path, err := fake.WriteCloudsYAML(t.TempDir())
-		must(t, err)
 		hang := fake.On(fakecloud.Match{Call: fakecloud.Discover, Path: regexp.MustCompile("^/compute/")},
 			fakecloud.Hangs()).Always()
 		tuning := fastTuning()
 		tuning.timeouts.versions, tuning.timeouts.versionsAttempt = 100*time.Millisecond, 50*time.Millisecond
 		log := &logRecorder{}
-		clouds, err := open(t.Context(), Options{
-			CloudsYAML: path, Default: "csi", Dial: fakecloud.Dial, Log: slog.New(slog.NewTextHandler(log, nil)),
-		}, tuning)
+		clouds, err := open(t.Context(), csiOptions(t, fake, slog.New(slog.NewTextHandler(log, nil))), tuning)
 		must(t, err)
 		defer clouds.Close()
 		if clouds.reportOnce(t.Context()) {

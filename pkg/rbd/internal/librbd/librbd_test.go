@@ -65,8 +65,8 @@ func TestConnectFailsInTime(t *testing.T) {
 		if err == nil || strings.Contains(err.Error(), c.config.Key) {
 			t.Errorf("%s: got %v, want an error without the key", name, err)
 		}
-		if duration := time.Since(start); duration > 15*time.Second {
-			t.Errorf("%s: got the error %v after %s, want it within 15 s", name, err, duration)
+		if duration := time.Since(start); duration > time.Minute {
+			t.Errorf("%s: got the error %v after %s, want it within a minute", name, err, duration)
 		}
 		t.Logf("%s: %v after %s", name, err, time.Since(start))
 	}
@@ -231,7 +231,7 @@ func TestFence(t *testing.T) {
 	}
 	start := time.Now()
 	_ = image.Close()
-	if duration := time.Since(start); duration > 10*time.Second {
+	if duration := time.Since(start); duration > time.Minute {
 		t.Errorf("closing the image of a fenced client took %s", duration)
 	}
 	check(t, admin.Unfence(holder.Address))
@@ -299,8 +299,8 @@ func TestFullPool(t *testing.T) {
 		start := time.Now()
 		err := call()
 		t.Logf("%s: %v after %s", what, err, time.Since(start))
-		if duration := time.Since(start); duration > 10*time.Second {
-			t.Errorf("%s took %s, want less than 10 s", what, duration)
+		if duration := time.Since(start); duration > time.Minute {
+			t.Errorf("%s took %s, want less than a minute", what, duration)
 		}
 		return err
 	}
