@@ -71,19 +71,19 @@ func TestCallsAnswerInTimeWhileCinderIsBusy(t *testing.T) {
 
 func checkOutageCall(t *testing.T, name, id string, call func(context.Context) error) {
 	t.Helper()
-	var err, late error
+	var err, timeoutErr error
 	// A short call leaves a margin of 400 ms, for which a busy machine may stop the process; a call of
 	// 10 s leaves the full margin of 2 s.
 	for _, timeout := range []time.Duration{2 * time.Second, 10 * time.Second} {
 		ctx, cancel := context.WithTimeout(t.Context(), timeout)
 		err = call(ctx)
-		late = ctx.Err()
+		timeoutErr = ctx.Err()
 		cancel()
-		if late == nil {
+		if timeoutErr == nil {
 			break
 		}
 	}
-	if late != nil {
+	if timeoutErr != nil {
 		t.Errorf("%s: the answer came after the deadline of the caller: %v", name, err)
 		return
 	}

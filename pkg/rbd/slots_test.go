@@ -74,7 +74,8 @@ func TestTasksOfAHungPoolAreBounded(t *testing.T) {
 		r.server.ClearFaults() // calls that have begun hang on
 		for _, id := range []string{"a/volumes/one-more", "a/volumes/tenant/one-more"} {
 			_, err = r.Get(shortContext(t), id)
-			volumetest.WantKind(t, err, volume.KindUnavailable, "8 operations on pool volumes of cluster a", "ceph health detail")
+			volumetest.WantKind(t, err, volume.KindUnavailable,
+				"8 operations on pool volumes of cluster a", "ceph health detail")
 		}
 		_, err = r.Create(shortContext(t), request("pvc-2"))
 		volumetest.WantKind(t, err, volume.KindUnavailable, "pool volumes of cluster a")

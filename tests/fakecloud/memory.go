@@ -66,12 +66,12 @@ func listenInMemory(address string) *memoryListener {
 }
 
 func (l *memoryListener) dial(ctx context.Context, network string) (net.Conn, error) {
-	ours, theirs := net.Pipe()
+	client, server := net.Pipe()
 	isReset := new(atomic.Bool)
 	var err error
 	select {
-	case l.conns <- &memoryConn{Conn: theirs, isReset: isReset}:
-		return &memoryConn{Conn: ours, isReset: isReset}, nil
+	case l.conns <- &memoryConn{Conn: server, isReset: isReset}:
+		return &memoryConn{Conn: client, isReset: isReset}, nil
 	case <-l.closed:
 		err = syscall.ECONNREFUSED
 	case <-ctx.Done():
