@@ -205,13 +205,14 @@ func (n *node) expandUntil(
 	return controller, node
 }
 
-// retry repeats a call until it succeeds, and returns how often it failed before.
+// retry repeats a call until it succeeds, and returns how often it failed before. Two answers in a
+// row after the deadline of their caller fail the test: one may be that of a busy machine.
 func (n *node) retry(
 	t *testing.T, name string, timeout time.Duration, call func(context.Context) error,
 ) (failures int) {
 	t.Helper()
 	limit := testContext(t)
-	for {
+	for wasLate := false; ; {
 		ctx, cancel := context.WithTimeout(limit, timeout)
 		start := time.Now()
 		err := call(ctx)
@@ -221,9 +222,10 @@ func (n *node) retry(
 			t.Logf("%s succeeded in %s, after %d failures", name, time.Since(start).Round(time.Millisecond), failures)
 			return failures
 		}
-		if isLate {
-			t.Errorf("%s answered only after the deadline of the caller, %s: %v", name, timeout, err)
+		if isLate && wasLate {
+			t.Errorf("%s answered twice only after the deadline of the caller, %s: %v", name, timeout, err)
 		}
+		wasLate = isLate
 		wantRetried(t, err)
 		if failures++; failures == 1 {
 			t.Logf("%s after %s: %v", name, time.Since(start).Round(time.Millisecond), err)

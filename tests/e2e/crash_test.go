@@ -25,7 +25,8 @@ type crashTest struct {
 	// mappings the number of dm-crypt devices while it is staged.
 	header   int64
 	mappings int
-	// maxDelays bounds the random time from the start of a call to the kill.
+	// maxDelays bounds the random time from the start of a call to the kill, until a call of that
+	// name has ended sooner: then its time is the bound.
 	maxDelays map[string]time.Duration
 }
 
@@ -86,8 +87,11 @@ func (c crashTest) run(t *testing.T, d *csiclient.Deployment) map[string]int {
 	interrupted := map[string]int{}
 	crash := func(call string, f func() error) {
 		t.Helper()
-		if killNodeDuring(t, d, time.Duration(random.Int64N(int64(c.maxDelays[call]))), f) {
+		took, isInterrupted := killNodeDuring(t, d, time.Duration(random.Int64N(int64(c.maxDelays[call]))), f)
+		if isInterrupted {
 			interrupted[call]++
+		} else {
+			c.maxDelays[call] = min(c.maxDelays[call], took)
 		}
 		if err := retryWhileInUse(ctx, f); err != nil {
 			t.Fatalf("%s again after a crash: %v", call, err)
@@ -116,11 +120,13 @@ func (c crashTest) run(t *testing.T, d *csiclient.Deployment) map[string]int {
 	return interrupted
 }
 
-// killNodeDuring kills the node plugin delay after call began, or when call has
-// ended before, and starts a new one. It reports whether it interrupted call.
-func killNodeDuring(t *testing.T, d *csiclient.Deployment, delay time.Duration, call func() error) bool {
+// killNodeDuring kills the node plugin delay after call began, or when call has ended before, and
+// starts a new one. It returns how long the call took until then, and whether it was interrupted.
+func killNodeDuring(
+	t *testing.T, d *csiclient.Deployment, delay time.Duration, call func() error,
+) (took time.Duration, interrupted bool) {
 	t.Helper()
-	interrupted := false
+	start := time.Now()
 	done := make(chan error, 1)
 	go func() { done <- call() }()
 	timer := time.NewTimer(delay)
@@ -129,12 +135,14 @@ func killNodeDuring(t *testing.T, d *csiclient.Deployment, delay time.Duration, 
 	case <-timer.C:
 		d.NodePlugin.Kill()
 		interrupted = <-done != nil
+		took = time.Since(start)
 	case err := <-done:
+		took = time.Since(start)
 		must.Succeed(t, err)
 		d.NodePlugin.Kill()
 	}
 	must.Succeed(t, d.StartNode(t.Context()))
-	return interrupted
+	return took, interrupted
 }
 
 // retryWhileInUse repeats a call, as kubelet does, while a mkfs or e2fsck that the
