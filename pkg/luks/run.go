@@ -1,7 +1,6 @@
 package luks
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -51,35 +49,43 @@ func runCryptsetup(ctx context.Context, c cryptsetupCommand) (string, error) {
 
 // runProgram runs a program with standard input, disk and environment as for cryptsetup.
 func runProgram(ctx context.Context, c cryptsetupCommand, program []string) (string, error) {
-	stdin, err := memoryFile(c.Passphrase)
+	stdin, err := memoryFile("passphrase", c.Passphrase)
 	if err != nil {
 		return "", err
 	}
 	defer closeQuietly(stdin)
+	stderr, err := memoryFile("stderr", nil)
+	if err != nil {
+		return "", err
+	}
+	defer closeQuietly(stderr)
 	cmd := exec.CommandContext(ctx, program[0], program[1:]...)
 	cmd.Stdin = stdin
 	cmd.ExtraFiles = []*os.File{c.Disk}
 	// udev's semaphores are in the host's IPC namespace; from a container, libdevmapper would
 	// wait for them for ever.
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "DM_DISABLE_UDEV=1")
-	cmd.WaitDelay = time.Second
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
+	// With a pipe, a run that has succeeded would fail if this process did not get to read the rest
+	// in time (exec.ErrWaitDelay).
+	cmd.Stderr = stderr
 	err = cmd.Run()
 	const limit = 400 // bytes; enough for the messages of cryptsetup
-	text := strings.Join(strings.Fields(stderr.String()), " ")
-	return text[:min(len(text), limit)], err
+	text := make([]byte, limit)
+	n, readErr := stderr.ReadAt(text, 0)
+	if readErr != nil && !errors.Is(readErr, io.EOF) {
+		err = volume.Join(err, readErr)
+	}
+	return strings.Join(strings.Fields(string(text[:n])), " "), err
 }
 
-// memoryFile returns a file in memory that contains the passphrase. With a pipe, a node
-// plugin that is killed while it writes would make cryptsetup format with the first half of
-// the passphrase.
-func memoryFile(content []byte) (*os.File, error) {
-	fd, err := unix.MemfdCreate("passphrase", unix.MFD_CLOEXEC)
+// memoryFile returns a file in memory with this content. With a pipe, a node plugin that is killed
+// while it writes would make cryptsetup format with the first half of the passphrase.
+func memoryFile(name string, content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
-	f := os.NewFile(uintptr(fd), "passphrase")
+	f := os.NewFile(uintptr(fd), name)
 	if _, err = f.Write(content); err == nil {
 		_, err = f.Seek(0, io.SeekStart)
 	}

@@ -41,7 +41,7 @@ func TestRetryCompletesCallsOfAKilledNode(t *testing.T) {
 		t.Run(fstype, func(t *testing.T) {
 			d := deploy(t)
 			interrupted := crashTest{
-				volumes: 6, fstype: fstype, size: size,
+				volumes: 3, fstype: fstype, size: size,
 				create: func(name string) *csiclient.Volume {
 					return must.Value(d.Create(t.Context(), name, gib, csiclient.MountCapability(fstype), nil))(t)
 				},
@@ -63,7 +63,7 @@ func TestRetryCompletesEncryptedCallsOfAKilledNode(t *testing.T) {
 	const fstype = "ext4" // the layers below are the same for all
 	d := deploy(t)
 	interrupted := crashTest{
-		volumes: 4, fstype: fstype, size: 2 * gib, header: luksHeader, mappings: 1,
+		volumes: 3, fstype: fstype, size: 2 * gib, header: luksHeader, mappings: 1,
 		create: func(name string) *csiclient.Volume {
 			return createEncrypted(t, d, name, gib, csiclient.MountCapability(fstype), nil)
 		},

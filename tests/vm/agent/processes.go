@@ -47,7 +47,7 @@ func newCommand(ctx context.Context, c protocol.Command, output *outputBuffer) (
 	// Signals to the group reach its children too.
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
-	cmd.WaitDelay = 2 * time.Second
+	cmd.WaitDelay = 10 * time.Second
 	return cmd, nil
 }
 
