@@ -78,7 +78,7 @@ func Open(dir, programs string) *Rig { return &Rig{Dir: dir, programs: programs}
 func (r *Rig) Tool(ctx context.Context, program string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // tools of the rig
 	cmd.Env = append(os.Environ(), "CEPH_ARGS=--conf "+r.Dir+"/ceph.conf --name client.admin")
-	cmd.WaitDelay = 30 * time.Second
+	cmd.WaitDelay = 10 * time.Second
 	out, err := cmd.Output()
 	if err != nil {
 		var exit *exec.ExitError

@@ -50,7 +50,7 @@ func runScriptWithin(
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(dir, name), args...) //nolint:gosec // the rig's own script
 	cmd.Stdin = strings.NewReader(stdin)
-	cmd.WaitDelay = 30 * time.Second // the script's children are not killed and may hold its output open
+	cmd.WaitDelay = 10 * time.Second // the script's children are not killed and may hold its output open
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

@@ -71,7 +71,7 @@ func WaitUntil(ctx context.Context, what string, holds func(context.Context) (bo
 // runProgram runs a program and returns its standard output. An error contains its standard error.
 func runProgram(ctx context.Context, program string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.WaitDelay = 30 * time.Second // children of the program are not killed and may keep its output open
+	cmd.WaitDelay = 10 * time.Second // children of the program are not killed and may keep its output open
 	out, err := cmd.Output()
 	if err != nil {
 		var exit *exec.ExitError
