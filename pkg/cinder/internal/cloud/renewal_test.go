@@ -291,12 +291,14 @@ func TestRefreshDelaysNoCall(t *testing.T) {
 		r.current().renewAt = time.Now().Add(-time.Second)
 		_, err := r.Zones(t.Context())
 		must(t, err)
+		synctest.Wait()    // until the login has begun
 		r.forgetFailure(t) // earlier than the pause ends
 		r.fake.ClearRequests()
 		for range 3 {
 			_, err := r.Zones(t.Context())
 			must(t, err)
 		}
+		synctest.Wait()
 		r.forgetFailure(t) // waits for a login, if there is one
 		if n := r.fake.Count(fakecloud.CreateToken); n != 0 {
 			t.Errorf("a login that failed was tried again at once (%d requests)", n)
