@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
@@ -129,15 +130,17 @@ func BenchmarkThousandExpands(b *testing.B) {
 
 // When many volumes grow at once, each takes two calls and a part of the shared pages.
 func TestManyExpandsShareTheirCalls(t *testing.T) {
-	const volumes = 300
-	_, r := expandWithWorkers(t, volumes, func(r *rig, id string) error {
-		_, err := r.Expand(t.Context(), id, 2*volume.GiB)
-		return err
+	synctest.Test(t, func(t *testing.T) {
+		const volumes = 300
+		_, r := expandWithWorkers(t, volumes, func(r *rig, id string) error {
+			_, err := r.Expand(t.Context(), id, 2*volume.GiB)
+			return err
+		})
+		if n := r.cloud.Count(fakecloud.AnyCall); n > 3*volumes {
+			t.Errorf("%d calls for %d volumes, want 3 for each at most: %v", n, volumes, r.cloud.Counts())
+		}
+		r.cloud.CheckCalls(t, fakecloud.ExtendVolume, volumes)
 	})
-	if n := r.cloud.Count(fakecloud.AnyCall); n > 3*volumes {
-		t.Errorf("%d calls for %d volumes, want 3 for each at most: %v", n, volumes, r.cloud.Counts())
-	}
-	r.cloud.CheckCalls(t, fakecloud.ExtendVolume, volumes)
 }
 
 // expandWithWorkers expands volumes with 100 workers and returns how long that took.

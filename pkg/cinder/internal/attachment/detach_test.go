@@ -13,16 +13,18 @@ import (
 
 func TestDetachTakesFourCalls(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	id, server := r.attachedVolume(t)
-	r.detach(t, id, server)
-	r.cloud.CheckState(t, id, state.Available)
-	if n := r.cloud.Count(fakecloud.AnyCall); n > 4 {
-		t.Errorf("%d calls, want 4: %v", n, r.cloud.Counts())
-	}
-	r.cloud.ClearRequests()
-	r.detach(t, id, server)
-	r.cloud.CheckCalls(t, fakecloud.DetachVolume, 0)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fakecloud.Options{})
+		id, server := r.attachedVolume(t)
+		r.detach(t, id, server)
+		r.cloud.CheckState(t, id, state.Available)
+		if n := r.cloud.Count(fakecloud.AnyCall); n > 4 {
+			t.Errorf("%d calls, want 4: %v", n, r.cloud.Counts())
+		}
+		r.cloud.ClearRequests()
+		r.detach(t, id, server)
+		r.cloud.CheckCalls(t, fakecloud.DetachVolume, 0)
+	})
 }
 
 func TestDetachSucceedsWhenServerOrVolumeIsGone(t *testing.T) {
