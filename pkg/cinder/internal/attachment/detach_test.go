@@ -189,10 +189,7 @@ func TestDetachFromAllServersRemovesReservations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, fakecloud.Options{})
 		server := r.cloud.AddServer("")
-		id := r.cloud.Add(fakecloud.Volume{
-			Status:      state.Reserved,
-			Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: state.Reserved}},
-		})
+		id := r.reservedVolume(server)
 		if err := r.Detach(cindertest.Within(t, 4*time.Second), id, ""); err != nil {
 			t.Fatal(err)
 		}
@@ -243,10 +240,7 @@ func TestDetachRemovesAReservationThatNovaDoesNotKnow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, fakecloud.Options{})
 		server := r.cloud.AddServer("")
-		id := r.cloud.Add(fakecloud.Volume{
-			Status:      state.Reserved,
-			Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: state.Reserved}},
-		})
+		id := r.reservedVolume(server)
 		if err := r.Detach(cindertest.Within(t, 2*time.Second), id, server); err != nil {
 			t.Fatal(err)
 		}
@@ -259,9 +253,7 @@ func TestDetachSucceedsWhileAnotherServerAttaches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, fakecloud.Options{})
 		server, other := r.cloud.AddServer(""), r.cloud.AddServer("")
-		id := r.cloud.Add(fakecloud.Volume{
-			Status: state.Reserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: other, Status: state.Reserved}},
-		})
+		id := r.reservedVolume(other)
 		if err := r.Detach(cindertest.Within(t, 2*time.Second), id, server); err != nil {
 			t.Fatal(err)
 		}

@@ -16,15 +16,12 @@ func TestAttachRemovesAReservationThatNovaDoesNotKnow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, fakecloud.Options{})
 		server := r.cloud.AddServer("")
-		id := r.cloud.Add(fakecloud.Volume{
-			Status:      state.Reserved,
-			Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: state.Reserved}},
-		})
+		id := r.reservedVolume(server)
 		if err := r.Attach(cindertest.Within(t, 3*time.Second), cindertest.AttachRequest(id, server)); err != nil {
 			t.Fatal(err)
 		}
 		r.cloud.CheckAttached(t, id, server)
-		if v, _ := r.cloud.Volume(id); len(v.Attachments) != 1 || v.Attachments[0].ID == "rest-1" {
+		if v, _ := r.cloud.Volume(id); len(v.Attachments) != 1 || v.Attachments[0].ID == reservation {
 			t.Errorf("attachments %+v, want the new one only", v.Attachments)
 		}
 	})
@@ -54,11 +51,9 @@ func TestAttachKeepsTheReservationsOfOtherServers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, fakecloud.Options{})
 		server, other := r.cloud.AddServer(""), r.cloud.AddServer("")
-		id := r.cloud.Add(fakecloud.Volume{
-			Status: state.Reserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: other, Status: state.Reserved}},
-		})
+		id := r.reservedVolume(other)
 		err := r.Attach(cindertest.Within(t, time.Second), cindertest.AttachRequest(id, server))
-		cindertest.CheckKind(t, err, volume.KindInProgress, state.Reserved, other, "rest-1")
+		cindertest.CheckKind(t, err, volume.KindInProgress, state.Reserved, other, reservation)
 		r.cloud.CheckCalls(t, fakecloud.DeleteAttachmentRecord, 0)
 
 		bare := r.cloud.Add(fakecloud.Volume{Status: state.Reserved})

@@ -9,6 +9,7 @@ import (
 	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/cinder/internal/poll"
+	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -72,4 +73,16 @@ func (r *rig) attachedVolume(t *testing.T) (id, server string) {
 	r.attach(t, cindertest.AttachRequest(id, server))
 	r.cloud.ClearRequests()
 	return id, server
+}
+
+// reservation is the attachment of a reservedVolume.
+const reservation = "rest-1"
+
+// reservedVolume returns a volume that is reserved for a server, as an attachment that has not
+// finished leaves it.
+func (r *rig) reservedVolume(server string) (id string) {
+	return r.cloud.Add(fakecloud.Volume{
+		Status:      state.Reserved,
+		Attachments: []fakecloud.Attachment{{ID: reservation, ServerID: server, Status: state.Reserved}},
+	})
 }
