@@ -206,6 +206,12 @@ func TestRealFormatEndsWithItsContext(t *testing.T) {
 	d.runs.wrap = func(cryptsetupCommand) []string {
 		return []string{"sh", "-c", `echo $$ >"$0"; exec sleep 60`, pidFile}
 	}
+	var runErr error
+	d.run = func(ctx context.Context, c cryptsetupCommand) (stderr string, err error) {
+		stderr, err = d.runs.run(ctx, c)
+		runErr = err
+		return stderr, err
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var pid []byte
 	started := make(chan struct{})
@@ -220,13 +226,16 @@ func TestRealFormatEndsWithItsContext(t *testing.T) {
 	cancel()
 	<-started
 	wantError(t, err, volume.KindCanceled, "was stopped before it finished", d.Path)
+	if runErr == nil {
+		t.Error("the program ran to its end, want it stopped")
+	}
 	if _, err := os.Stat("/proc/" + strings.TrimSpace(string(pid))); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the program %s that Format had started still runs: %v", pid, err)
 	}
 	if _, err := os.Stat(d.marker); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("nothing was written, and the marker is left: %v", err)
 	}
-	d.runs.wrap = nil
+	d.run, d.runs.wrap = d.runs.run, nil
 	d.mustFormat()
 }
 
