@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -188,9 +190,9 @@ func (s *System) sysfsDir(d Device) string {
 // nodeName returns the name of the device's node below /dev, which differs from the
 // kernel's name where that has a "!" ("cciss!c0d0").
 func (s *System) nodeName(dir, name string) string {
-	data, err := os.ReadFile(filepath.Join(dir, "uevent"))
+	text, err := s.readAttribute(filepath.Join(dir, "uevent"))
 	if err == nil {
-		for line := range strings.Lines(string(data)) {
+		for line := range strings.Lines(text) {
 			if v, ok := strings.CutPrefix(strings.TrimSpace(line), "DEVNAME="); ok && filepath.IsLocal(v) {
 				return v
 			}
@@ -212,7 +214,7 @@ func (s *System) readKind(dir string, d Device) Kind {
 	case has("partition"):
 		return KindPartition
 	case has("dm"):
-		if uuid, _ := readAttribute(filepath.Join(dir, "dm", "uuid")); strings.HasPrefix(uuid, "CRYPT-") {
+		if uuid, _ := s.readAttribute(filepath.Join(dir, "dm", "uuid")); strings.HasPrefix(uuid, "CRYPT-") {
 			return KindCrypt
 		}
 		return KindMapper
@@ -256,8 +258,18 @@ func (s *System) rbdDir(id string) string {
 	return filepath.Join(s.sysfs, "bus", "rbd", "devices", id)
 }
 
-// readAttribute reads a sysfs attribute without the white space around it.
-func readAttribute(path string) (string, error) {
-	data, err := os.ReadFile(path)
+// readAttribute reads a sysfs attribute without the white space around it; see readFile.
+func (s *System) readAttribute(path string) (string, error) {
+	data, err := s.readFile(path)
 	return strings.TrimSpace(string(data)), err
+}
+
+// readFile reads a file of sysfs. The error wraps fs.ErrNotExist also when the device was
+// removed after the file was opened: the kernel then answers ENODEV (kernfs_seq_start).
+func (s *System) readFile(path string) ([]byte, error) {
+	data, err := s.kernel.ReadFile(path)
+	if errors.Is(err, unix.ENODEV) {
+		err = fmt.Errorf("%w: %w", fs.ErrNotExist, err)
+	}
+	return data, err
 }

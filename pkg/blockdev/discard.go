@@ -14,7 +14,7 @@ import (
 // Kind Internal.
 func (s *System) DiscardLimit(d Device) (volume.Size, error) {
 	path := filepath.Join(s.sysfsDir(d), "queue", "discard_max_bytes")
-	text, err := readAttribute(path)
+	text, err := s.readAttribute(path)
 	if err != nil {
 		return 0, volume.Errorf(volume.KindInternal, "cannot read whether %s discards: %w", d, err)
 	}

@@ -32,7 +32,7 @@ func (s *System) Disks() ([]Device, error) {
 	for _, e := range entries {
 		d, err := s.deviceInDir(filepath.Join(dir, e.Name()))
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, fs.ErrNotExist): // also what wraps volume.ErrGone
 		case err != nil:
 			return nil, volume.Errorf(volume.KindInternal, "cannot list the disks of this machine: %w", err)
 		default:

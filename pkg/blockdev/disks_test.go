@@ -38,6 +38,27 @@ func TestDisksReturnsWholeDevices(t *testing.T) {
 	}
 }
 
+// The links of a disk and of a mapping may be there still when their files are no longer read.
+func TestADeviceThatIsRemovedWhileItIsRead(t *testing.T) {
+	m := newMachineWithDisks(t)
+	m.removeWhileRead("sys/devices/pci/host0/block/sda/dev")
+	disks, err := m.Disks()
+	if err != nil || slices.ContainsFunc(disks, func(d Device) bool { return d.Name == "sda" }) || len(disks) != 10 {
+		t.Errorf("disks %v, %v; want all 10 others", disks, err)
+	}
+	m.removeWhileRead("sys/devices/pci/host0/block/sda/sda1/dev")
+	if partitions, err := m.Partitions(m.mustFind("8:0")); len(partitions) != 0 || err != nil {
+		t.Errorf("partitions %v, %v; want none", partitions, err)
+	}
+	if _, err := m.Stack(m.mustFind("253:0")); !errors.Is(err, volume.ErrGone) {
+		t.Errorf("the layers of a mapping on it: %v, want ErrGone", err)
+	}
+	m.removeWhileRead("sys/devices/pci/virtio1/block/vda/serial")
+	if serial, err := m.Serial(m.mustFind("252:0")); serial != "" || err != nil {
+		t.Errorf("serial %q, %v; want none", serial, err)
+	}
+}
+
 func TestDisksFailsWithoutSysfs(t *testing.T) {
 	m := newFakeMachine(t)
 	_, err := m.Disks()

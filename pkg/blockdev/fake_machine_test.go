@@ -130,6 +130,11 @@ func (m *fakeMachine) readFile(path string) string {
 	return string(data)
 }
 
+// removeWhileRead lets a device be removed when this file of it is read.
+func (m *fakeMachine) removeWhileRead(path string) {
+	m.fake.removedWhileRead = map[string]bool{filepath.Join(m.root, path): true}
+}
+
 // mustFind returns the device of a number such as "8:0".
 func (m *fakeMachine) mustFind(number string) Device {
 	m.t.Helper()
@@ -156,6 +161,19 @@ type fakeDisk struct {
 type fakeKernel struct {
 	mu    sync.Mutex
 	nodes map[string]*fakeDisk // by path
+	// removedWhileRead are files whose device is removed after they were opened.
+	removedWhileRead map[string]bool
+}
+
+func (fk *fakeKernel) ReadFile(path string) ([]byte, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return nil, err
+	}
+	if fk.removedWhileRead[real] {
+		return nil, &os.PathError{Op: "read", Path: path, Err: unix.ENODEV}
+	}
+	return os.ReadFile(real)
 }
 
 func (fk *fakeKernel) node(path string) (*fakeDisk, error) {

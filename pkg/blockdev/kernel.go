@@ -9,9 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kernel is the set of system calls that System makes beside reading sysfs. Tests put a
-// fake in its place.
+// kernel is the set of system calls whose result depends on the machine. Tests put a fake
+// in its place.
 type kernel interface {
+	// ReadFile reads a file of sysfs.
+	ReadFile(path string) ([]byte, error)
 	// Stat and Fstat return the number of a block special file; ENOTBLK for another file.
 	Stat(path string) (DeviceNumber, error)
 	Fstat(f *os.File) (DeviceNumber, error)
@@ -25,6 +27,8 @@ type kernel interface {
 
 // linuxKernel is the running kernel. Its errors name the system call and wrap the errno.
 type linuxKernel struct{}
+
+func (linuxKernel) ReadFile(path string) ([]byte, error) { return os.ReadFile(path) }
 
 func (linuxKernel) Stat(path string) (DeviceNumber, error) { return NumberOf(path) }
 

@@ -37,7 +37,7 @@ func (s *System) processes() (all []process) {
 			continue
 		}
 		p := process{dir: filepath.Join(s.proc, e.Name()), pid: pid}
-		p.name, _ = readAttribute(filepath.Join(p.dir, "comm")) // empty: the process has ended
+		p.name, _ = s.readAttribute(filepath.Join(p.dir, "comm")) // empty: the process has ended
 		all = append(all, p)
 	}
 	slices.SortFunc(all, func(a, b process) int { return cmp.Compare(a.pid, b.pid) })
@@ -97,7 +97,7 @@ func (s *System) foreignMounts(d Device) (descriptions []string) {
 // connection between the two than the path.
 func (s *System) loopDevices(d Device) (paths []string) {
 	for _, file := range globAll(filepath.Join(s.sysfs, "block", "loop*", "loop", "backing_file")) {
-		if backing, err := readAttribute(file); err == nil && backing == d.Path {
+		if backing, err := s.readAttribute(file); err == nil && backing == d.Path {
 			paths = append(paths, filepath.Join(s.dev, filepath.Base(filepath.Dir(filepath.Dir(file)))))
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -30,7 +29,7 @@ func (s *System) Serial(d Device) (string, error) {
 	case KindNVMe:
 		return s.readIdentity(d, filepath.Join(dir, "device", "serial"))
 	case KindSCSI:
-		page, err := os.ReadFile(filepath.Join(dir, "device", "vpd_pg80"))
+		page, err := s.readFile(filepath.Join(dir, "device", "vpd_pg80"))
 		if err != nil {
 			return "", ignoreMissing(d, err)
 		}
@@ -83,8 +82,8 @@ func (s *System) rbdImage(d Device) (string, error) {
 
 // readIdentity reads a sysfs attribute that identifies d. It returns "" for one that is
 // missing or not printable.
-func (*System) readIdentity(d Device, path string) (string, error) {
-	text, err := readAttribute(path)
+func (s *System) readIdentity(d Device, path string) (string, error) {
+	text, err := s.readAttribute(path)
 	if err != nil {
 		return "", ignoreMissing(d, err)
 	}

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -93,7 +95,8 @@ func (s *System) Holders(d Device) ([]Device, error) {
 	return slices.Compact(holders), nil
 }
 
-// Partitions returns the partitions of a disk. The error is of kind Internal.
+// Partitions returns the partitions of a disk, without one that is removed during the call.
+// The error is of kind Internal.
 func (s *System) Partitions(d Device) ([]Device, error) {
 	entries, err := os.ReadDir(s.sysfsDir(d))
 	if err != nil {
@@ -106,6 +109,9 @@ func (s *System) Partitions(d Device) ([]Device, error) {
 			continue
 		}
 		p, err := s.deviceInDir(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return nil, volume.Errorf(volume.KindInternal, "cannot read the partitions of %s: %w", d, err)
 		}
@@ -136,11 +142,12 @@ func (s *System) devicesLinkedIn(dir string) ([]Device, error) {
 }
 
 // deviceInDir returns the device of a sysfs directory, by its "dev" file. The error
-// wraps volume.ErrGone when dir is a symbolic link whose target is missing: the device
-// was removed after its link was listed.
+// wraps fs.ErrNotExist when the device has no number, and also volume.ErrGone when it was
+// removed after its link was listed: the link's target is missing, or the kernel no longer
+// reads the open file.
 func (s *System) deviceInDir(dir string) (Device, error) {
-	text, err := readAttribute(filepath.Join(dir, "dev"))
-	if errors.Is(err, fs.ErrNotExist) && isDanglingLink(dir) {
+	text, err := s.readAttribute(filepath.Join(dir, "dev"))
+	if errors.Is(err, unix.ENODEV) || errors.Is(err, fs.ErrNotExist) && isDanglingLink(dir) {
 		err = fmt.Errorf("%w: %w", volume.ErrGone, err)
 	}
 	if err != nil {

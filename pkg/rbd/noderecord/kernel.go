@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // noSnapshot is what the kernel shows as the snapshot of an image that is mapped itself.
@@ -27,8 +29,8 @@ func readKernel(sysfs string) (Record, error) {
 	for _, entry := range entries {
 		dir := filepath.Join(devices, entry.Name())
 		fsid, address, image, err := readDevice(dir)
-		if _, errStat := os.Stat(dir); err != nil && errors.Is(errStat, fs.ErrNotExist) {
-			continue // unmapped meanwhile
+		if isUnmapped(dir, err) {
+			continue
 		}
 		if err != nil {
 			return Record{}, fmt.Errorf("cannot read the mapping rbd%s: %w", entry.Name(), err)
@@ -37,6 +39,13 @@ func readKernel(sysfs string) (Record, error) {
 	}
 	r.sort()
 	return r, nil
+}
+
+// isUnmapped reports whether a mapping was removed before the error of reading it: its directory is
+// missing, or its open file is no longer read.
+func isUnmapped(dir string, err error) bool {
+	_, errStat := os.Stat(dir)
+	return errors.Is(err, unix.ENODEV) || err != nil && errors.Is(errStat, fs.ErrNotExist)
 }
 
 func (r *Record) add(fsid, address string, image Image) {

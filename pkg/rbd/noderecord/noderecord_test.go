@@ -3,6 +3,7 @@ package noderecord
 import (
 	"bytes"
 	"context"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/kubeapi/kubeapitest"
 	"github.com/growvol/growvol/pkg/volume"
@@ -101,6 +104,26 @@ func TestRecordIsWhatTheKernelHasMapped(t *testing.T) {
 }
 
 // A record that is written already costs no request: many volumes are unmapped at once.
+// The directory of a mapping can be there still when its files are no longer read.
+func TestOnlyAMappingThatIsRemovedIsLeftOut(t *testing.T) {
+	present := t.TempDir()
+	for _, c := range []struct {
+		dir  string
+		err  error
+		want bool
+	}{
+		{present, nil, false},
+		{present, unix.EIO, false},
+		{present, fs.ErrNotExist, false}, // an attribute is missing
+		{present, &fs.PathError{Op: "read", Path: "pool", Err: unix.ENODEV}, true},
+		{filepath.Join(present, "absent"), fs.ErrNotExist, true},
+	} {
+		if got := isUnmapped(c.dir, c.err); got != c.want {
+			t.Errorf("error %v in %s: unmapped %t, want %t", c.err, c.dir, got, c.want)
+		}
+	}
+}
+
 func TestUnchangedRecordIsNotWritten(t *testing.T) {
 	r, s, sysfs := newRecorder(t)
 	for i := range 20 {
