@@ -10,7 +10,7 @@ set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
 # One program of each package, as "program:package".
-needed="linux.uml:user-mode-linux modprobe:kmod mke2fs:e2fsprogs mkfs.xfs:xfsprogs
+needed="patchelf:patchelf modprobe:kmod mke2fs:e2fsprogs mkfs.xfs:xfsprogs
 mkfs.btrfs:btrfs-progs cryptsetup:cryptsetup-bin mount:mount gcc:gcc strace:strace
 qemu-system-x86_64:qemu-system-x86 busybox:busybox-static
 shellcheck:shellcheck yamllint:yamllint"
@@ -19,11 +19,14 @@ headers="/usr/include/stdlib.h:libc6-dev /usr/include/rados/librados.h:librados-
 # promtool is in the package prometheus, whose daemon is not wanted.
 unpack=
 command -v promtool >/dev/null || unpack=prometheus
+kernel_dir=/usr/local/lib/user-mode-linux # tests/guest reads it
+kernel=
+[ -x "$kernel_dir/linux.uml" ] || kernel=user-mode-linux
 if [ "${1-}" = release ]; then
 	needed="git:git gpgv:gpgv xz:xz-utils x86_64-linux-gnu-gcc:gcc aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu
 	qemu-aarch64-static:qemu-user-static"
 	headers="/usr/include/stdlib.h:libc6-dev /usr/aarch64-linux-gnu/include/stdlib.h:libc6-dev-arm64-cross"
-	unpack=
+	unpack='' kernel=''
 fi
 
 missing=
@@ -33,21 +36,21 @@ done
 for pair in $headers; do
 	[ -e "${pair%%:*}" ] || missing="${missing:+$missing }${pair#*:}"
 done
-[ -n "$missing$unpack" ] || exit 0
+[ -n "$missing$unpack$kernel" ] || exit 0
+all="${missing:+$missing }$unpack${kernel:+ $kernel}"
 
 if ! command -v apt-get >/dev/null; then
-	echo "setup: missing Debian packages: ${missing:+$missing }$unpack" >&2
-	echo "setup: this machine has no apt-get: install the packages by its own means, and linux.uml" >&2
-	echo "setup: with /usr/lib/uml/modules from Debian's package user-mode-linux." >&2
+	echo "setup: missing Debian packages: $all" >&2
+	echo "setup: this machine has no apt-get: install the packages by its own means, and from Debian's" >&2
+	echo "setup: package user-mode-linux $kernel_dir/linux.uml and its modules/." >&2
 	exit 1
 fi
 if [ "$(id -u)" != 0 ]; then
-	missing="${missing:+$missing }$unpack"
-	echo "setup: missing Debian packages: $missing. Run: sudo apt-get install $missing" >&2
+	echo "setup: missing Debian packages: $all. Run as root: tests/setup.sh" >&2
 	exit 1
 fi
 
-echo "setup: installing${missing:+ $missing}${unpack:+ promtool}" >&2
+echo "setup: installing${missing:+ $missing}${unpack:+ promtool}${kernel:+ $kernel}" >&2
 log=$(mktemp)
 unpacked=$(mktemp -d)
 trap 'rm -rf "$log" "$unpacked"' EXIT
@@ -66,18 +69,55 @@ unpack_promtool() (
 	apt_get -o APT::Sandbox::User=root download prometheus &&
 		dpkg-deb --extract prometheus_*.deb . && install -m 755 usr/bin/promtool /usr/local/bin/
 ) >>"$log" 2>&1
+# unpack_kernel installs the User-Mode Linux of the Debian release after the present one: since
+# Linux 6.16 the guest's programs run without ptrace, and the tests in guests take a third of the
+# time. It needs a newer libc than this machine may have, and gets it in its own directory.
+unpack_kernel() (
+	cd "$unpacked"
+	# shellcheck disable=SC2016 # apt-get expands them
+	archive=$(apt-get indextargets --format='$(LABEL) $(REPO_URI)' 'Created-By: Packages' | sed -n '/^Debian /{s///p;q}')
+	[ -n "$archive" ] || return
+	mkdir lists
+	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive forky main" >sources.list
+	newer() {
+		apt_get -o Dir::Etc::SourceList="$PWD/sources.list" -o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists="$PWD/lists" \
+			-o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Sandbox::User=root "$@"
+	}
+	newer update && newer download user-mode-linux libc6 || return
+	dpkg-deb --extract user-mode-linux_*.deb kernel && dpkg-deb --extract libc6_*.deb libc || return
+	rm -rf "$kernel_dir.new" && mkdir -p "$kernel_dir.new/lib" || return
+	libc=libc/usr/lib/x86_64-linux-gnu
+	cp "$libc/ld-linux-x86-64.so.2" "$libc/libc.so.6" "$kernel_dir.new/lib/" &&
+		cp kernel/usr/bin/linux.uml "$kernel_dir.new/" && cp -r kernel/usr/lib/uml/modules "$kernel_dir.new/" &&
+		patchelf --set-interpreter "$kernel_dir/lib/ld-linux-x86-64.so.2" --set-rpath "$kernel_dir/lib" \
+			"$kernel_dir.new/linux.uml" &&
+		rm -rf "$kernel_dir" && mv "$kernel_dir.new" "$kernel_dir" && "$kernel_dir/linux.uml" --version
+) >>"$log" 2>&1
+# link_kernel makes the tests use the User-Mode Linux of the present release.
+link_kernel() {
+	apt_get install user-mode-linux || return
+	echo "setup: no User-Mode Linux of a newer Debian release can be had: the guests will be slow" >&2
+	rm -rf "$kernel_dir"
+	mkdir -p "$kernel_dir"
+	ln -s /usr/lib/uml/modules "$kernel_dir/modules"
+	ln -s "$(command -v linux.uml)" "$kernel_dir/linux.uml"
+}
 export DEBIAN_FRONTEND=noninteractive
 # shellcheck disable=SC2086 # $missing is a list of words
 install_missing() {
 	if [ -n "$missing" ]; then apt_get install $missing || return; fi
 	if [ -n "$unpack" ]; then unpack_promtool || return; fi
 }
+fail() {
+	echo "setup: apt-get failed to install $all:" >&2
+	cat "$log" >&2
+	exit 1
+}
 # The package lists may be absent (container images) or old, and an installation that was
 # killed must be completed first.
 if ! install_missing; then
-	if ! { apt_get update && repair_packages && install_missing; }; then
-		echo "setup: apt-get failed to install ${missing:+$missing }$unpack:" >&2
-		cat "$log" >&2
-		exit 1
-	fi
+	{ apt_get update && repair_packages && install_missing; } || fail
+fi
+if [ -n "$kernel" ] && ! unpack_kernel; then
+	{ apt_get update && unpack_kernel; } || link_kernel || fail
 fi

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -16,20 +15,19 @@ import (
 	"github.com/growvol/growvol/tests/guest/internal/protocol"
 )
 
-// What a guest is made of: the kernel of the Debian package user-mode-linux, the
-// directory of its modules, and PATH in the guest.
+// What a guest is made of: the kernel of the Debian package user-mode-linux and the
+// directory of its modules, as tests/setup.sh installs them, and PATH in the guest.
 const (
-	kernelName  = "linux.uml"
-	modulesTree = "/usr/lib/uml/modules"
+	kernel      = "/usr/local/lib/user-mode-linux/linux.uml"
+	modulesTree = "/usr/local/lib/user-mode-linux/modules"
 	guestPath   = "/guest/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
 )
 
 // prepare writes the guest's files to dir and returns the command line that boots
 // the guest.
 func prepare(ctx context.Context, dir string, cmd Command, opts Options) ([]string, error) {
-	kernel, err := exec.LookPath(kernelName)
-	if err != nil {
-		return nil, ErrNotInstalled
+	if err := checkInstalled(kernel); err != nil {
+		return nil, err
 	}
 	if strings.ContainsAny(dir, " ,") {
 		return nil, fmt.Errorf("the kernel's command line cannot contain the path %q "+
@@ -75,20 +73,28 @@ func prepare(ctx context.Context, dir string, cmd Command, opts Options) ([]stri
 	return argv, nil
 }
 
+func checkInstalled(kernel string) error {
+	if _, err := os.Stat(kernel); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotInstalled, err)
+	}
+	return nil
+}
+
 // networkDescriptor is the descriptor of the kernel's process that carries the frames of the
 // network: it follows the serial lines.
 const networkDescriptor = 6
 
 // kernelArgs returns the kernel's parameters. The serial lines 0 to 2 are the
 // descriptors 3 to 5, and the console is standard output. uml_dir is relative to
-// the guest's directory because the kernel crashes on a long one.
+// the guest's directory because the kernel crashes on a long one. With seccomp the
+// kernel runs the guest's programs without ptrace(2), where it can (from Linux 6.16).
 func kernelArgs(root string, memory volume.Size) []string {
 	return []string{
 		fmt.Sprintf("mem=%dM", memory/volume.MiB),
 		"root=/dev/root", "rootfstype=hostfs", "rootflags=" + root, "ro", "init=/guest/bin/init",
 		"uml_dir=state/",
 		"con=null", "con0=null,fd:1", "ssl=null", "ssl0=null,fd:3", "ssl1=null,fd:4", "ssl2=null,fd:5",
-		"log_buf_len=1M", "printk.time=1",
+		"log_buf_len=1M", "printk.time=1", "seccomp=auto",
 	}
 }
 

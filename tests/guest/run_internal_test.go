@@ -1,7 +1,10 @@
 package guest
 
 import (
+	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/growvol/growvol/tests/internal/console"
@@ -23,5 +26,12 @@ func TestDefectPatternMatchesDefectsOnly(t *testing.T) {
 		if got := c.Defect() != ""; got != want {
 			t.Errorf("%q: got defect %t, want %t", line, got, want)
 		}
+	}
+}
+
+func TestMissingKernelIsReported(t *testing.T) {
+	err := checkInstalled(filepath.Join(t.TempDir(), "linux.uml"))
+	if !errors.Is(err, ErrNotInstalled) || !strings.Contains(err.Error(), "setup.sh") {
+		t.Errorf("error %v, want ErrNotInstalled with setup.sh as the next step", err)
 	}
 }

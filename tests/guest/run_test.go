@@ -212,14 +212,6 @@ func TestRunReportsWhyTheCommandDidNotStart(t *testing.T) {
 	}
 }
 
-func TestRunReportsMissingUserModeLinux(t *testing.T) {
-	t.Setenv("PATH", t.TempDir())
-	_, _, code, err := runShell(t, "true", guest.Options{})
-	if code != -1 || !errors.Is(err, guest.ErrNotInstalled) || !strings.Contains(err.Error(), "setup.sh") {
-		t.Errorf("code %d, error %v", code, err)
-	}
-}
-
 func TestRunReportsPanic(t *testing.T) {
 	dir := setTempDir(t)
 	out, _, code, err := runShell(t, "echo before; echo c >/proc/sysrq-trigger", guest.Options{})
