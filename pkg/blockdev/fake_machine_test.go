@@ -166,14 +166,14 @@ type fakeKernel struct {
 }
 
 func (fk *fakeKernel) ReadFile(path string) ([]byte, error) {
-	real, err := filepath.EvalSymlinks(path)
+	file, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return nil, err
 	}
-	if fk.removedWhileRead[real] {
+	if fk.removedWhileRead[file] {
 		return nil, &os.PathError{Op: "read", Path: path, Err: unix.ENODEV}
 	}
-	return os.ReadFile(real)
+	return os.ReadFile(file)
 }
 
 func (fk *fakeKernel) node(path string) (*fakeDisk, error) {

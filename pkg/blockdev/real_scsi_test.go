@@ -55,7 +55,7 @@ func TestRealFilesOfARemovedDisk(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer f.Close() //nolint:errcheck // only read from
+		t.Cleanup(func() { _ = f.Close() })
 		files[name] = f
 	}
 	addHost("-1")
@@ -66,7 +66,8 @@ func TestRealFilesOfARemovedDisk(t *testing.T) {
 	}
 }
 
-// TestRealAwaitSizeRescansASCSIDisk grows a disk of scsi_debug: the disk keeps its old size until a rescan.
+// TestRealAwaitSizeRescansASCSIDisk grows a disk of scsi_debug: the disk keeps its old size
+// until a rescan.
 func TestRealAwaitSizeRescansASCSIDisk(t *testing.T) {
 	disks := scsiDebugDisks(t)
 	s := New()

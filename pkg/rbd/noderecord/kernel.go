@@ -10,8 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 )
 
 // noSnapshot is what the kernel shows as the snapshot of an image that is mapped itself.
@@ -45,7 +44,7 @@ func readKernel(sysfs string) (Record, error) {
 // missing, or its open file is no longer read.
 func isUnmapped(dir string, err error) bool {
 	_, errStat := os.Stat(dir)
-	return errors.Is(err, unix.ENODEV) || err != nil && errors.Is(errStat, fs.ErrNotExist)
+	return errors.Is(err, syscall.ENODEV) || err != nil && errors.Is(errStat, fs.ErrNotExist)
 }
 
 func (r *Record) add(fsid, address string, image Image) {

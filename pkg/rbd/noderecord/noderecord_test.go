@@ -12,9 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/kubeapi/kubeapitest"
 	"github.com/growvol/growvol/pkg/volume"
@@ -113,9 +112,9 @@ func TestOnlyAMappingThatIsRemovedIsLeftOut(t *testing.T) {
 		want bool
 	}{
 		{present, nil, false},
-		{present, unix.EIO, false},
+		{present, syscall.EIO, false},
 		{present, fs.ErrNotExist, false}, // an attribute is missing
-		{present, &fs.PathError{Op: "read", Path: "pool", Err: unix.ENODEV}, true},
+		{present, &fs.PathError{Op: "read", Path: "pool", Err: syscall.ENODEV}, true},
 		{filepath.Join(present, "absent"), fs.ErrNotExist, true},
 	} {
 		if got := isUnmapped(c.dir, c.err); got != c.want {
