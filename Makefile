@@ -199,13 +199,13 @@ cluster-conformance: setup programs openstack-up cluster-up ## run Kubernetes' o
 		$(TESTSUM) -count=1 -timeout=6h -run='^TestConformanceOn' ./tests/kubernetes
 
 .PHONY: cluster-conformance-short
-cluster-conformance-short: setup cluster-up ## run those of growth, snapshots and clones on the loop backend
+cluster-conformance-short: setup cluster-up ## run those of growth on the loop backend
 	@tests/kubernetes/suite build
 	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_CONFORMANCE=short \
 		$(TESTSUM) -count=1 -run='^TestConformanceOnLoop$$' ./tests/kubernetes
 
 .PHONY: cluster-ceph-conformance
-cluster-ceph-conformance: setup programs ceph-up cluster-up ## run these, and those of several volumes, on images of a real Ceph
+cluster-ceph-conformance: setup programs ceph-up cluster-up ## run those of growth, snapshots, clones and several volumes on images of a real Ceph
 	@tests/kubernetes/suite build
 	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_CEPH_DIR=$(CEPH) \
 		GROWVOL_CONFORMANCE='\] (volume-expand|snapshottable|provisioning|volumeMode|multiVolume) ' \

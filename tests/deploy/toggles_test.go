@@ -2,6 +2,7 @@ package deploy_test
 
 import (
 	"maps"
+	"math/bits"
 	"slices"
 	"strings"
 	"testing"
@@ -41,19 +42,37 @@ func toggles() []string {
 	}
 }
 
-// TestTogglesKeepObjectsValid renders the chart with each toggle alone, and with all toggles but
-// one: the objects are valid and match each other, no right is there without need, and no field
-// changes that an upgrade cannot change.
+// combinations returns lists of toggles: for each backend none, all, and lists in which every pair
+// of toggles is on and off independently of each other; for one backend of three each toggle alone,
+// and all but it.
+func combinations(backend int) [][]string {
+	all := toggles()
+	lists := [][]string{nil, all}
+	for bit := range bits.Len(uint(len(all) - 1)) { // two numbers differ in a bit
+		var on, off []string
+		for i, toggle := range all {
+			if i>>bit&1 == 1 {
+				on = append(on, toggle)
+			} else {
+				off = append(off, toggle)
+			}
+		}
+		lists = append(lists, on, off)
+	}
+	for i := backend; i < len(all); i += 3 {
+		lists = append(lists, []string{all[i]}, slices.Delete(slices.Clone(all), i, i+1))
+	}
+	return lists
+}
+
+// TestTogglesKeepObjectsValid renders the chart with these combinations of toggles: the objects are
+// valid and match each other, no right is there without need, and no field changes that an upgrade
+// cannot change.
 func TestTogglesKeepObjectsValid(t *testing.T) {
 	h, help := newHelm(t), helpOfPlugins(t)
-	for _, backend := range []string{"cinder", "loop", "rbd"} {
+	for number, backend := range []string{"cinder", "loop", "rbd"} {
 		var fixed map[string]string
-		combinations := [][]string{nil, toggles()}
-		for _, toggle := range toggles() {
-			rest := slices.DeleteFunc(toggles(), func(other string) bool { return other == toggle })
-			combinations = append(combinations, []string{toggle}, rest)
-		}
-		for _, on := range combinations {
+		for _, on := range combinations(number) {
 			args := []string{"--set=backend=" + backend}
 			for _, toggle := range on {
 				args = append(args, "--set="+toggle)

@@ -20,8 +20,8 @@ import (
 // of a real Cinder, and grow under pods on a real Nova instance, where root has
 // CAP_SYS_RESOURCE for ext3 and ext4. It is one test because its parts share the
 // instance. Pods start slowly there, without hardware virtualization: what does not depend on both
-// Kubernetes and Cinder is tested elsewhere, such as further growths (tests/openstack), restores
-// with their data and growth while no pod uses the volume (the loop backend).
+// Kubernetes and Cinder is tested elsewhere, such as further growths (tests/openstack), raw
+// volumes, restores with their data and growth while no pod uses the volume (the loop backend).
 func TestCinder(t *testing.T) {
 	c := connectCloud(t)
 	t.Cleanup(func() {
@@ -31,14 +31,15 @@ func TestCinder(t *testing.T) {
 		}
 	})
 	t.Run("delayed notification", c.testDelayedNotification) // not in parallel: it pauses nova-compute
-	t.Run("woken", c.testWoken)                              // not in parallel: it restarts kubelet
-	t.Run("doctor", c.testDoctor)
-	t.Run("in-tree class", c.testInTreeClass)
-	t.Run("block", c.testBlock)
-	t.Run("infeasible", c.testSizeAboveTheQuota)
-	t.Run("extended by hand", c.testExtendedByHand)
-	t.Run("encrypted", c.testEncrypted)
-	t.Run("examples", c.testExamples)
+	t.Run("together", func(t *testing.T) {
+		t.Run("doctor", c.testDoctor)
+		t.Run("in-tree class", c.testInTreeClass)
+		t.Run("infeasible", c.testSizeAboveTheQuota)
+		t.Run("extended by hand", c.testExtendedByHand)
+		t.Run("encrypted", c.testEncrypted)
+		t.Run("examples", c.testExamples)
+	})
+	t.Run("woken", c.testWoken) // at the end: kubelet keeps another syncFrequency
 }
 
 // testDoctor checks that doctor finds nothing wrong in an installation on OpenStack, and shows the
@@ -95,23 +96,6 @@ func (s cloudNamespace) wantExpanded(claim, pod, path string, gib int64) {
 	s.wantSize(pod, path, size)
 }
 
-func (c cloudCluster) testBlock(t *testing.T) {
-	t.Parallel()
-	c.newNamespace(t).checkGrowthInUse(claim{name: "data", class: className("ext4"), size: "1Gi", block: true}, devicePath)
-}
-
-// checkGrowthInUse creates the claim of 1 GiB and doubles it while a pod writes to it.
-func (s cloudNamespace) checkGrowthInUse(of claim, path string) {
-	s.Helper()
-	s.createClaim(of)
-	s.startWriter("writer", of.name, of.block)
-	wantSamePods := s.recordPods()
-	s.expandClaim(of.name, "2Gi")
-	s.wantExpanded(of.name, "writer", path, 2)
-	wantSamePods()
-	s.wantData("writer")
-}
-
 // testInTreeClass uses a StorageClass of the former in-tree driver. Its volumes are
 // growvol's (CSI migration).
 func (c cloudCluster) testInTreeClass(t *testing.T) {
@@ -120,7 +104,13 @@ func (c cloudCluster) testInTreeClass(t *testing.T) {
 	path := filepath.Join(moduleRoot(t), "examples", "cinder", "in-tree-storageclass.yaml")
 	s.apply(string(must.Value(os.ReadFile(path))(t))) //nolint:gosec // of this repository
 	deleteAtEnd(t, "storageclass/gold")
-	s.checkGrowthInUse(claim{name: "data", class: "gold", size: "1Gi"}, mountPath)
+	s.createClaim(claim{name: "data", class: "gold", size: "1Gi"})
+	s.startWriter("writer", "data", false)
+	wantSamePods := s.recordPods()
+	s.expandClaim("data", "2Gi")
+	s.wantExpanded("data", "writer", mountPath, 2)
+	wantSamePods()
+	s.wantData("writer")
 	const migratedTo = `jsonpath={.metadata.annotations.pv\.kubernetes\.io/migrated-to}`
 	const want = "cinder.csi.openstack.org"
 	if driver := s.kubectl("get", "pv", s.pvc("data").Spec.VolumeName, "-o", migratedTo); driver != want {

@@ -1,14 +1,12 @@
 package kubernetes_test
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"github.com/growvol/growvol/pkg/kubeletwake"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/must"
 	"github.com/growvol/growvol/tests/vm"
@@ -18,23 +16,16 @@ import (
 // alone needs more: it synchronizes the pod a minute after the pod has started.
 const maxWokenCinder = 30 * time.Second
 
-// testWoken grows two volumes of a pod's node whose kubelet has the default syncFrequency: one with
-// growvol-operator, and one that is excluded. The filesystems of both grow when the instance
-// announces the larger device; the operator brings forward what the claim shows.
+// testWoken grows a volume of a pod whose node's kubelet has the default syncFrequency, with
+// growvol-operator: it brings forward what the claim shows. wake_test.go has growths without it.
 func (c cloudCluster) testWoken(t *testing.T) {
 	s := c.newNamespace(t)
 	s.installOperator(1)
 	s.setInstanceSyncFrequency(defaultSyncFrequency)
-	for _, name := range []string{"excluded", "data"} {
-		s.createClaim(claim{name: name, class: className("ext4"), size: "1Gi"})
-	}
-	s.kubectl("annotate", "pvc", "excluded", kubeletwake.AnnotationEnabled+"=false")
-	s.apply(s.podManifest("reader", "excluded", false, "pause"))
+	s.createClaim(claim{name: "data", class: className("ext4"), size: "1Gi"})
 	s.startWriter("writer", "data", false)
-	s.awaitReady("reader")
 	wantSamePods := s.recordPods()
 
-	finishExcluded := s.startGrowth("reader", "excluded", 2*volume.GiB)
 	woken := s.startGrowth("writer", "data", 2*volume.GiB)()
 	t.Logf("kubelet's syncFrequency %s, volume of Cinder, with the operator: %s", defaultSyncFrequency, woken)
 	if woken.inClaim > maxWokenCinder {
@@ -43,23 +34,16 @@ func (c cloudCluster) testWoken(t *testing.T) {
 	s.wantExpanded("data", "writer", mountPath, 2)
 	s.wantAnnotation("writer", fmt.Sprintf(`{"data":%d}`, 2*volume.GiB))
 	s.wantEvent("PersistentVolumeClaim", "data", "KubeletWoken", "2 GiB", "pod writer", instanceName)
-	t.Logf("kubelet's syncFrequency %s, volume of Cinder, without: %s", defaultSyncFrequency, finishExcluded())
-	s.wantAnnotation("reader", "")
 	wantSamePods()
 	s.wantData("writer")
 }
 
-// setInstanceSyncFrequency is setSyncFrequency for the kubelet of the instance.
+// setInstanceSyncFrequency gives the kubelet of the instance another syncFrequency.
 func (s cloudNamespace) setInstanceSyncFrequency(pause string) {
 	s.Helper()
-	const rigPause = "1s"
 	file := filepath.Join(os.Getenv(clusterVariable), "etc", "kubelet-"+instanceName+".yaml")
-	restart := func(ctx context.Context, pause string) {
-		s.Helper()
-		script := `busybox sed -i "s/^syncFrequency: .*/syncFrequency: $2/" "$1" && busybox killall -KILL kubelet`
-		must.Value(s.c.instance.Run(ctx, vm.Command{Argv: []string{"busybox", "sh", "-c", script, "sh", file, pause}}))(s.T)
-		must.Succeed(s.T, awaitSyncFrequency(ctx, instanceName, pause))
-	}
-	s.Cleanup(func() { restart(context.WithoutCancel(s.Context()), rigPause) })
-	restart(s.Context(), pause)
+	script := `busybox sed -i "s/^syncFrequency: .*/syncFrequency: $2/" "$1" && busybox killall -KILL kubelet`
+	set := vm.Command{Argv: []string{"busybox", "sh", "-c", script, "sh", file, pause}}
+	must.Value(s.c.instance.Run(s.Context(), set))(s.T)
+	must.Succeed(s.T, awaitSyncFrequency(s.Context(), instanceName, pause))
 }

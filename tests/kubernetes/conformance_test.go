@@ -26,7 +26,7 @@ const (
 )
 
 // shortFocus matches the specs of conformanceShort.
-const shortFocus = `\] (volume-expand|snapshottable|provisioning) `
+const shortFocus = `\] volume-expand `
 
 // machineNode is the name of the node that is this machine.
 const machineNode = "node1"
