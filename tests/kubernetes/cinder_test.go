@@ -31,15 +31,13 @@ func TestCinder(t *testing.T) {
 		}
 	})
 	t.Run("delayed notification", c.testDelayedNotification) // not in parallel: it pauses nova-compute
-	t.Run("together", func(t *testing.T) {
-		t.Run("doctor", c.testDoctor)
-		t.Run("in-tree class", c.testInTreeClass)
-		t.Run("infeasible", c.testSizeAboveTheQuota)
-		t.Run("extended by hand", c.testExtendedByHand)
-		t.Run("encrypted", c.testEncrypted)
-		t.Run("examples", c.testExamples)
-	})
-	t.Run("woken", c.testWoken) // at the end: kubelet keeps another syncFrequency
+	t.Run("woken", c.testWoken)                              // not in parallel: it restarts kubelet
+	t.Run("doctor", c.testDoctor)
+	t.Run("in-tree class", c.testInTreeClass)
+	t.Run("infeasible", c.testSizeAboveTheQuota)
+	t.Run("extended by hand", c.testExtendedByHand)
+	t.Run("encrypted", c.testEncrypted)
+	t.Run("examples", c.testExamples)
 }
 
 // testDoctor checks that doctor finds nothing wrong in an installation on OpenStack, and shows the

@@ -1,6 +1,7 @@
 package kubernetes_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -38,12 +39,17 @@ func (c cloudCluster) testWoken(t *testing.T) {
 	s.wantData("writer")
 }
 
-// setInstanceSyncFrequency gives the kubelet of the instance another syncFrequency.
+// setInstanceSyncFrequency is setSyncFrequency for the kubelet of the instance.
 func (s cloudNamespace) setInstanceSyncFrequency(pause string) {
 	s.Helper()
+	const rigPause = "1s"
 	file := filepath.Join(os.Getenv(clusterVariable), "etc", "kubelet-"+instanceName+".yaml")
-	script := `busybox sed -i "s/^syncFrequency: .*/syncFrequency: $2/" "$1" && busybox killall -KILL kubelet`
-	set := vm.Command{Argv: []string{"busybox", "sh", "-c", script, "sh", file, pause}}
-	must.Value(s.c.instance.Run(s.Context(), set))(s.T)
-	must.Succeed(s.T, awaitSyncFrequency(s.Context(), instanceName, pause))
+	restart := func(ctx context.Context, pause string) {
+		s.Helper()
+		script := `busybox sed -i "s/^syncFrequency: .*/syncFrequency: $2/" "$1" && busybox killall -KILL kubelet`
+		must.Value(s.c.instance.Run(ctx, vm.Command{Argv: []string{"busybox", "sh", "-c", script, "sh", file, pause}}))(s.T)
+		must.Succeed(s.T, awaitSyncFrequency(ctx, instanceName, pause))
+	}
+	s.Cleanup(func() { restart(context.WithoutCancel(s.Context()), rigPause) })
+	restart(s.Context(), pause)
 }
