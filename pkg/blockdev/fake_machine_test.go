@@ -132,7 +132,7 @@ func (m *fakeMachine) readFile(path string) string {
 
 // removeWhileRead lets a device be removed when this file of it is read.
 func (m *fakeMachine) removeWhileRead(path string) {
-	m.fake.removedWhileRead = map[string]bool{filepath.Join(m.root, path): true}
+	m.fake.removedWhileRead = filepath.Join(m.root, path)
 }
 
 // mustFind returns the device of a number such as "8:0".
@@ -161,8 +161,8 @@ type fakeDisk struct {
 type fakeKernel struct {
 	mu    sync.Mutex
 	nodes map[string]*fakeDisk // by path
-	// removedWhileRead are files whose device is removed after they were opened.
-	removedWhileRead map[string]bool
+	// removedWhileRead is a file whose device is removed after it was opened.
+	removedWhileRead string
 }
 
 func (fk *fakeKernel) ReadFile(path string) ([]byte, error) {
@@ -170,7 +170,7 @@ func (fk *fakeKernel) ReadFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if fk.removedWhileRead[file] {
+	if file == fk.removedWhileRead {
 		return nil, &os.PathError{Op: "read", Path: path, Err: unix.ENODEV}
 	}
 	return os.ReadFile(file)

@@ -12,7 +12,7 @@ import (
 // kernel is the set of system calls whose result depends on the machine. Tests put a fake
 // in its place.
 type kernel interface {
-	// ReadFile reads a file of sysfs.
+	// ReadFile reads a file of sysfs or /proc.
 	ReadFile(path string) ([]byte, error)
 	// Stat and Fstat return the number of a block special file; ENOTBLK for another file.
 	Stat(path string) (DeviceNumber, error)

@@ -18,16 +18,16 @@ import (
 // What a guest is made of: the kernel of the Debian package user-mode-linux and the
 // directory of its modules, as tests/setup.sh installs them, and PATH in the guest.
 const (
-	kernel      = "/usr/local/lib/user-mode-linux/linux.uml"
+	kernelFile  = "/usr/local/lib/user-mode-linux/linux.uml"
 	modulesTree = "/usr/local/lib/user-mode-linux/modules"
 	guestPath   = "/guest/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
 )
 
 // prepare writes the guest's files to dir and returns the command line that boots
-// the guest.
-func prepare(ctx context.Context, dir string, cmd Command, opts Options) ([]string, error) {
-	if err := checkInstalled(kernel); err != nil {
-		return nil, err
+// the guest with this kernel.
+func prepare(ctx context.Context, kernel, dir string, cmd Command, opts Options) ([]string, error) {
+	if _, err := os.Stat(kernel); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotInstalled, err)
 	}
 	if strings.ContainsAny(dir, " ,") {
 		return nil, fmt.Errorf("the kernel's command line cannot contain the path %q "+
@@ -71,13 +71,6 @@ func prepare(ctx context.Context, dir string, cmd Command, opts Options) ([]stri
 		argv = append(argv, fmt.Sprintf("vec0:transport=fd,fd=%d,mac=%s,depth=128,gro=1", networkDescriptor, n.MAC))
 	}
 	return argv, nil
-}
-
-func checkInstalled(kernel string) error {
-	if _, err := os.Stat(kernel); err != nil {
-		return fmt.Errorf("%w: %w", ErrNotInstalled, err)
-	}
-	return nil
 }
 
 // networkDescriptor is the descriptor of the kernel's process that carries the frames of the

@@ -72,7 +72,7 @@ func runInDir(ctx context.Context, dir string, cmd Command, opts Options) (exitC
 			fmt.Errorf("%w: run took longer than %v", context.DeadlineExceeded, opts.Timeout))
 		defer cancel()
 	}
-	argv, err := prepare(ctx, dir, cmd, opts)
+	argv, err := prepare(ctx, kernelFile, dir, cmd, opts)
 	if err != nil {
 		return -1, fmt.Errorf("prepare the guest: %w", err)
 	}

@@ -30,7 +30,8 @@ func TestDefectPatternMatchesDefectsOnly(t *testing.T) {
 }
 
 func TestMissingKernelIsReported(t *testing.T) {
-	err := checkInstalled(filepath.Join(t.TempDir(), "linux.uml"))
+	dir := t.TempDir()
+	_, err := prepare(t.Context(), filepath.Join(dir, "linux.uml"), dir, Command{Path: "true"}, Options{})
 	if !errors.Is(err, ErrNotInstalled) || !strings.Contains(err.Error(), "setup.sh") {
 		t.Errorf("error %v, want ErrNotInstalled with setup.sh as the next step", err)
 	}
