@@ -245,7 +245,7 @@ func (c cloudCluster) testExamples(t *testing.T) {
 	s.apply(e.take("restore.yaml"))
 	s.awaitReady("database-restored")
 	s.wantDF("database-restored", 3*volume.GiB)
-	if log := s.kubectl("exec", "database-restored", "--", "cat", "/data/log"); log == "" {
+	if log := s.must(s.exec("database-restored", "cat", "/data/log")); log == "" {
 		t.Error("the restored volume does not have the log that the database wrote")
 	}
 }

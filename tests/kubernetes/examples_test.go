@@ -53,7 +53,7 @@ func TestExamplesWork(t *testing.T) {
 	s.kubectl("rollout", "status", "statefulset/log", "--timeout="+waitTimeout.String())
 	for _, pod := range []string{"database-restored", "database-clone"} {
 		s.wantDF(pod, 3*volume.GiB)
-		if log := s.kubectl("exec", pod, "--", "cat", "/data/log"); log == "" {
+		if log := s.must(s.exec(pod, "cat", "/data/log")); log == "" {
 			t.Errorf("%s does not have the log that the database wrote", pod)
 		}
 	}
@@ -92,7 +92,7 @@ func deleteAtEnd(t *testing.T, objects ...string) {
 // of the size.
 func (s namespace) wantDF(pod string, size volume.Size) {
 	s.Helper()
-	out := s.kubectl("exec", pod, "--", "df", "-P", "-k", "/data")
+	out := s.must(s.exec(pod, "df", "-P", "-k", "/data"))
 	var kib int64
 	_, numbers, _ := strings.Cut(out, "\n")
 	if _, err := fmt.Sscanf(numbers, "%s %d", new(string), &kib); err != nil {

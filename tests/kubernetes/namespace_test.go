@@ -3,6 +3,7 @@ package kubernetes_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -156,6 +157,21 @@ func (s namespace) must(out string, err error) string {
 func (s namespace) kubectl(args ...string) string {
 	s.Helper()
 	return s.must(kubectl(s.Context(), append([]string{"--namespace", s.name}, args...)...))
+}
+
+// exec runs a command in a pod and returns its output. It waits for a kubelet that was just
+// started: until it has its pods from the API server, it says that they do not exist.
+func (s namespace) exec(pod string, command ...string) (out string, err error) {
+	s.Helper()
+	args := append([]string{"--namespace", s.name, "exec", pod, "--"}, command...)
+	isStarting := regexp.MustCompile(`unable to upgrade connection: pod does not exist|error dialing backend`)
+	waited := eventually(s.Context(), waitTimeout, func(ctx context.Context) error {
+		if out, err = kubectl(ctx, args...); err != nil && isStarting.MatchString(err.Error()) {
+			return err
+		}
+		return nil
+	})
+	return out, errors.Join(err, waited)
 }
 
 // apply applies a manifest.

@@ -24,7 +24,7 @@ func TestReadOnlyBlockVolumeRefusesWrites(t *testing.T) {
 	if a := s.runApp("reader", "size", devicePath); a.Device != volume.GiB.Bytes() {
 		t.Errorf("got a device of %d bytes in the pod, want %d", a.Device, volume.GiB.Bytes())
 	}
-	out, err := kubectl(t.Context(), "--namespace", s.name, "exec", "reader", "--", "/app", "use", devicePath, "1048576")
+	out, err := s.exec("reader", "/app", "use", devicePath, "1048576")
 	if err == nil {
 		t.Errorf("a write to the read-only volume succeeded: %s", out)
 	}

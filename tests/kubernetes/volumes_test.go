@@ -149,7 +149,7 @@ type appReport struct {
 // runApp runs a command of the application in a pod.
 func (s namespace) runApp(pod string, args ...string) appReport {
 	s.Helper()
-	out := s.kubectl(append([]string{"exec", pod, "--", "/app"}, args...)...)
+	out := s.must(s.exec(pod, append([]string{"/app"}, args...)...))
 	var a appReport
 	if err := json.Unmarshal([]byte(out), &a); err != nil {
 		s.Fatalf("app %s: %v: %s", strings.Join(args, " "), err, out)

@@ -282,8 +282,7 @@ func (s namespace) startGrowth(pod, claim string, size volume.Size) (finish func
 	var inPod, inClaim time.Time
 	var wait errgroup.Group
 	wait.Go(func() error {
-		out, err := kubectl(s.Context(), "--namespace", s.name, "exec", pod, "--",
-			"/app", "await", mountPath, fmt.Sprint(minFilesystemSize(size)))
+		out, err := s.exec(pod, "/app", "await", mountPath, fmt.Sprint(minFilesystemSize(size)))
 		var a appReport
 		err = errors.Join(err, json.Unmarshal([]byte(out), &a))
 		inPod = time.UnixMilli(a.AtMS)
