@@ -117,7 +117,9 @@ func diagnoseUnbound(s *Status, c *corev1.PersistentVolumeClaim) Diagnosis {
 // diagnoseStep returns the diagnosis of a claim whose size is not the requested one.
 func diagnoseStep(o Objects, s *Status) Diagnosis {
 	_, runs := s.RunningPod()
-	row, found := loadRemedies().findStep(s.Step, s.Conditions, runs || o.Pods.Err != nil)
+	pv := o.Volume.Value
+	hasGrown := pv != nil && volume.Size(pv.Spec.Capacity.Storage().Value()) >= Request(o.Claim)
+	row, found := loadRemedies().findStep(s.Step, s.Conditions, runs || o.Pods.Err != nil, hasGrown)
 	if !found {
 		return Diagnosis{
 			Severity: SeverityWaits, Kind: "unknownStep", Subject: s.Step, Problem: "this step of a resize is not known",

@@ -62,6 +62,12 @@ func withStep(o Objects, step, condition, message string) Objects {
 	return o
 }
 
+// withGrownVolume gives the PersistentVolume the requested size.
+func withGrownVolume(o Objects) Objects {
+	o.Volume.Value.Spec.Capacity = o.Claim.Spec.Resources.Requests
+	return o
+}
+
 // withPod adds a running pod whose node has the driver.
 func withPod(o Objects) Objects {
 	o.Pods.Value = []corev1.Pod{{
@@ -160,6 +166,20 @@ func TestSentences(t *testing.T) {
 			"ControllerResizeInProgress for 3m: the storage system works on it; Kubernetes repeats the call if there is " +
 				"no answer: no answer (the cloud is down, or slow) (next step: wait. A growth that has begun continues, and " +
 				"the next call finds it)",
+		},
+		"volume has grown, claim not yet": {
+			withGrownVolume(withStep(bound("2Gi"), "ControllerResizeInProgress", "Resizing", "")), SeverityWaits,
+			"ControllerResizeInProgress for 3m: the volume has grown; csi-resizer has not written it into the claim yet " +
+				"(next step: wait; if it takes more than 2 min, change the claim, so that csi-resizer reads it again: " +
+				"kubectl annotate pvc data touched=1 --namespace shop)",
+		},
+		"volume has grown, then an error": {
+			withGrownVolume(withStep(bound("2Gi"), "ControllerResizeInProgress", "ControllerResizeError",
+				"failed to expand pvc: rpc error: code = Unavailable desc = no answer")),
+			SeverityStuck,
+			"ControllerResizeInProgress for 3m: the storage system answered with an error that may pass; Kubernetes " +
+				"repeats the call: no answer (the cloud is down, or slow) (next step: wait. A growth that has begun " +
+				"continues, and the next call finds it)",
 		},
 		"before Kubernetes 1.34": {
 			withStep(bound("2Gi"), "", "Resizing", ""), SeverityWaits,

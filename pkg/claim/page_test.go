@@ -77,6 +77,9 @@ func stepTable(rows []stepRow) string {
 		case "none":
 			condition += ", and no pod uses the claim"
 		}
+		if row.Volume == "grown" {
+			condition += ", and the PersistentVolume has the requested size"
+		}
 		b.WriteString("| " + strings.Join([]string{step, condition, row.Meaning, row.Do}, " | ") + " |\n")
 	}
 	return b.String()

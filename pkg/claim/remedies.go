@@ -35,6 +35,7 @@ type stepRow struct {
 	Condition      string   `yaml:"condition"`
 	ShownCondition string   `yaml:"shownCondition"`
 	Pods           string   `yaml:"pods"`
+	Volume         string   `yaml:"volume"`
 	Meaning        string   `yaml:"meaning"`
 	Do             string   `yaml:"do"`
 	Severity       Severity `yaml:"severity"`
@@ -80,15 +81,15 @@ var loadRemedies = sync.OnceValue(func() *remedies { //nolint:gochecknoglobals /
 })
 
 // findStep returns the row of the step: one whose condition the claim has, otherwise the one that
-// waits.
-func (r *remedies) findStep(step string, conditions []Condition, hasPods bool) (stepRow, bool) {
+// waits. hasGrown reports that the PersistentVolume has the requested size.
+func (r *remedies) findStep(step string, conditions []Condition, hasPods, hasGrown bool) (stepRow, bool) {
 	pods := "none"
 	if hasPods {
 		pods = "some"
 	}
 	var candidates []stepRow
 	for _, row := range r.Steps {
-		if !row.OnlyPage && row.Step == step && (row.Pods == "" || row.Pods == pods) {
+		if !row.OnlyPage && row.Step == step && (row.Pods == "" || row.Pods == pods) && (row.Volume == "" || hasGrown) {
 			candidates = append(candidates, row)
 		}
 	}
