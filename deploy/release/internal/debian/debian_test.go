@@ -103,12 +103,19 @@ func TestExpiredIndexIsRefused(t *testing.T) {
 }
 
 func TestLicensesOfCopyrightFile(t *testing.T) {
-	files := tree.New()
-	text := "Format: x\n\nFiles: *\nLicense: GPL-2+\n text\n\nLicense: LGPL-2.1+\n\nFiles: a\nLicense: GPL-2+\n"
-	if err := files.AddFile("usr/share/doc/a/copyright", 0o644, []byte(text)); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := Licenses(files, "a"), []string{"GPL-2+", "LGPL-2.1+"}; !slices.Equal(got, want) {
-		t.Errorf("Licenses: got %q, want %q", got, want)
+	for text, want := range map[string][]string{
+		"Format: x\n\nFiles: *\nLicense: GPL-2+\n text\n\nLicense: LGPL-2.1+\n\nFiles: a\nLicense: GPL-2+\n" +
+			" in /usr/share/common-licenses/GPL-2.\n": {"GPL-2+", "LGPL-2.1+"},
+		"The texts are in /usr/share/common-licenses/LGPL-2.1 and\n`/usr/share/common-licenses/GPL'.\n" +
+			"Parts: /usr/share/common-licenses/Artistic.": {"Artistic", "GPL", "LGPL-2.1"},
+		"Public domain; licenses are in /usr/share/common-licenses/ .": nil,
+	} {
+		files := tree.New()
+		if err := files.AddFile("usr/share/doc/a/copyright", 0o644, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if got := Licenses(files, "a"); !slices.Equal(got, want) {
+			t.Errorf("Licenses(%q): got %q, want %q", text, got, want)
+		}
 	}
 }

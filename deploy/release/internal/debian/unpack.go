@@ -53,7 +53,8 @@ func dpkgDeb(ctx context.Context, option, name string) ([]byte, error) {
 // isWanted reports whether an image has the file.
 func isWanted(name string) bool {
 	if strings.HasPrefix(name, "usr/share/doc/") {
-		return path.Base(name) == "copyright"
+		// The directory of a package can be a link to that of another one, with the copyright file of both.
+		return path.Base(name) == "copyright" || path.Dir(name) == "usr/share/doc"
 	}
 	for _, dir := range []string{
 		"usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/lintian", "usr/share/bug",
@@ -67,15 +68,25 @@ func isWanted(name string) bool {
 	return true
 }
 
-// licenseLine matches the short name of a license in a copyright file of Debian's format.
-const licenseLine = `(?m)^License:[ \t]*(\S.*)$`
+const (
+	// licenseLine matches the short name of a license in a copyright file of Debian's format.
+	licenseLine = `(?m)^License:[ \t]*(\S.*)$`
+	// commonLicense matches a file with the text of a license, to which copyright files in prose refer
+	// (Debian Policy Manual, section 12.5).
+	commonLicense = `/usr/share/common-licenses/(\w(?:[\w.+-]*[\w+])?)`
+)
 
 // Licenses returns the short names of licenses, such as GPL-2+, in the copyright file of a package,
-// sorted. It returns none for a package whose file is prose.
+// sorted. If the file is prose, they are those of the files to which it refers, such as GPL-2; it
+// may refer to none.
 func Licenses(files *tree.Tree, name string) []string {
 	content := files.Content("usr/share/doc/" + name + "/copyright")
+	matches := regexp.MustCompile(licenseLine).FindAllSubmatch(content, -1)
+	if len(matches) == 0 {
+		matches = regexp.MustCompile(commonLicense).FindAllSubmatch(content, -1)
+	}
 	var found []string
-	for _, match := range regexp.MustCompile(licenseLine).FindAllSubmatch(content, -1) {
+	for _, match := range matches {
 		found = append(found, strings.TrimSpace(string(match[1])))
 	}
 	slices.Sort(found)

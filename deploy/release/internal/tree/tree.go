@@ -144,8 +144,15 @@ func (t *Tree) AddTar(r io.Reader, wanted func(name string) bool) error {
 // Names returns the paths, sorted.
 func (t *Tree) Names() []string { return slices.Sorted(maps.Keys(t.files)) }
 
-// Content returns the content of a file, or nil if the tree has no such file.
-func (t *Tree) Content(name string) []byte { return t.files[t.cleanName(name)].content }
+// Content returns the content of a file, or nil if the tree has no such file. The directory of the
+// file may be a relative link.
+func (t *Tree) Content(name string) []byte {
+	name = t.cleanName(name)
+	if dir := path.Dir(name); t.files[dir].header.Typeflag == tar.TypeSymlink {
+		name = t.cleanName(path.Join(path.Dir(dir), t.files[dir].header.Linkname, path.Base(name)))
+	}
+	return t.files[name].content
+}
 
 // WriteTar writes the tree as a tar file in which every file has the given time. Hard links
 // follow the files, so that their targets exist when they are unpacked.

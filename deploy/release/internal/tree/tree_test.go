@@ -85,6 +85,22 @@ func TestFilesOfRootDirectoriesAreInUsr(t *testing.T) {
 	}
 }
 
+func TestContentOfAFileBelowALink(t *testing.T) {
+	files := tree.New()
+	if err := files.AddFile("doc/gcc/copyright", 0o644, []byte("GPL")); err != nil {
+		t.Fatal(err)
+	}
+	link := tar.Header{Typeflag: tar.TypeSymlink, Name: "./doc/libgcc", Linkname: "gcc"}
+	if err := files.AddTar(packed(t, link), all); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"doc/libgcc/copyright": "GPL", "doc/libgcc/absent": "", "doc/other/copyright": ""} {
+		if got := string(files.Content(name)); got != want {
+			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
+	}
+}
+
 func TestTarDependsOnlyOnContent(t *testing.T) {
 	var first, second bytes.Buffer
 	for _, order := range []struct {
