@@ -191,22 +191,23 @@ cluster-ceph-test: setup programs ceph-up cluster-up ## test with guests as node
 	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_CEPH_DIR=$(CEPH) \
 		$(TESTSUM) -count=1 -parallel=5 -run='^TestCeph$$' ./tests/kubernetes
 
-.PHONY: cluster-conformance
-cluster-conformance: setup programs openstack-up cluster-up ## run Kubernetes' own storage tests on both backends, write docs/conformance.md
+.PHONY: cluster-suite
+cluster-suite: cluster-up ## build Kubernetes' own storage tests beforehand
 	@tests/kubernetes/suite build
+
+.PHONY: cluster-conformance
+cluster-conformance: setup programs openstack-up cluster-suite ## run Kubernetes' own storage tests on both backends, write docs/conformance.md
 	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_OPENSTACK_DIR=$(OPENSTACK) \
 		GROWVOL_CONFORMANCE=all GROWVOL_CONFORMANCE_RESULTS=$(CURDIR)/docs/conformance.md \
 		$(TESTSUM) -count=1 -timeout=6h -run='^TestConformanceOn' ./tests/kubernetes
 
 .PHONY: cluster-conformance-short
-cluster-conformance-short: setup cluster-up ## run those of growth on the loop backend
-	@tests/kubernetes/suite build
+cluster-conformance-short: setup cluster-suite ## run those of growth on the loop backend
 	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_CONFORMANCE=short \
 		$(TESTSUM) -count=1 -run='^TestConformanceOnLoop$$' ./tests/kubernetes
 
 .PHONY: cluster-ceph-conformance
-cluster-ceph-conformance: setup programs ceph-up cluster-up ## run those of growth, snapshots, clones and several volumes on images of a real Ceph
-	@tests/kubernetes/suite build
+cluster-ceph-conformance: setup programs ceph-up cluster-suite ## run those of growth, snapshots, clones and several volumes on images of a real Ceph
 	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_CEPH_DIR=$(CEPH) \
 		GROWVOL_CONFORMANCE='\] (volume-expand|snapshottable|provisioning|volumeMode|multiVolume) ' \
 		$(TESTSUM) -count=1 -run='^TestConformanceOnCeph$$' ./tests/kubernetes

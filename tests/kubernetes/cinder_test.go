@@ -31,7 +31,7 @@ func TestCinder(t *testing.T) {
 		}
 	})
 	t.Run("delayed notification", c.testDelayedNotification) // not in parallel: it pauses nova-compute
-	t.Run("woken", c.testWoken)                              // not in parallel: it restarts kubelet
+	t.Run("woken", c.testWoken)                              // not in parallel: it checks a time
 	t.Run("doctor", c.testDoctor)
 	t.Run("in-tree class", c.testInTreeClass)
 	t.Run("infeasible", c.testSizeAboveTheQuota)

@@ -1,16 +1,12 @@
 package kubernetes_test
 
 import (
-	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/must"
-	"github.com/growvol/growvol/tests/vm"
 )
 
 // maxWokenCinder is the longest time of a growth of a Cinder volume with the operator. kubelet
@@ -18,11 +14,11 @@ import (
 const maxWokenCinder = 30 * time.Second
 
 // testWoken grows a volume of a pod whose node's kubelet has the default syncFrequency, with
-// growvol-operator: it brings forward what the claim shows. wake_test.go has growths without it.
+// growvol-operator, as the rig installs both: it brings forward what the claim shows. wake_test.go
+// has growths without it.
 func (c cloudCluster) testWoken(t *testing.T) {
 	s := c.newNamespace(t)
-	s.installOperator(1)
-	s.setInstanceSyncFrequency(defaultSyncFrequency)
+	must.Succeed(t, awaitSyncFrequency(t.Context(), instanceName, defaultSyncFrequency))
 	s.createClaim(claim{name: "data", class: className("ext4"), size: "1Gi"})
 	s.startWriter("writer", "data", false)
 	wantSamePods := s.recordPods()
@@ -37,19 +33,4 @@ func (c cloudCluster) testWoken(t *testing.T) {
 	s.wantEvent("PersistentVolumeClaim", "data", "KubeletWoken", "2 GiB", "pod writer", instanceName)
 	wantSamePods()
 	s.wantData("writer")
-}
-
-// setInstanceSyncFrequency is setSyncFrequency for the kubelet of the instance.
-func (s cloudNamespace) setInstanceSyncFrequency(pause string) {
-	s.Helper()
-	const rigPause = "1s"
-	file := filepath.Join(os.Getenv(clusterVariable), "etc", "kubelet-"+instanceName+".yaml")
-	restart := func(ctx context.Context, pause string) {
-		s.Helper()
-		script := `busybox sed -i "s/^syncFrequency: .*/syncFrequency: $2/" "$1" && busybox killall -KILL kubelet`
-		must.Value(s.c.instance.Run(ctx, vm.Command{Argv: []string{"busybox", "sh", "-c", script, "sh", file, pause}}))(s.T)
-		must.Succeed(s.T, awaitSyncFrequency(ctx, instanceName, pause))
-	}
-	s.Cleanup(func() { restart(context.WithoutCancel(s.Context()), rigPause) })
-	restart(s.Context(), pause)
 }

@@ -44,9 +44,9 @@ write_containerd_config() {
 	END
 }
 
-# write_kubelet_config NODE ADDRESS PORT writes the configuration of a kubelet that listens
-# on ADDRESS and PORT. syncFrequency bounds the time until kubelet sees that a claim has
-# grown (by default a minute).
+# write_kubelet_config NODE ADDRESS PORT SYNC writes the configuration of a kubelet that listens
+# on ADDRESS and PORT. SYNC bounds the time until kubelet sees that a claim has grown, unless
+# growvol-operator wakes it.
 write_kubelet_config() {
 	cat >"$ETC/kubelet-$1.yaml" <<-END
 		apiVersion: kubelet.config.k8s.io/v1beta1
@@ -73,7 +73,7 @@ write_kubelet_config() {
 		imageGCHighThresholdPercent: 100
 		evictionHard: {memory.available: 50Mi, nodefs.available: 1%, imagefs.available: 1%, nodefs.inodesFree: 1%}
 		nodeStatusUpdateFrequency: 2s
-		syncFrequency: 1s
+		syncFrequency: $4
 		volumeStatsAggPeriod: 10s
 		volumePluginDir: /var/lib/kubelet/volumeplugins
 	END

@@ -6,8 +6,12 @@ IMAGES=$STATE/images
 RELEASE_DIR=$STATE/release # a release of the present sources
 TREES=$STATE/trees # the content of each image
 
-# update_images builds the programs of the tests, and the images whose content has changed.
+# update_images builds the programs of the tests, and the images whose content has changed. It does
+# nothing if no source has changed since it ended.
 update_images() {
+	local sources
+	sources=$(sources_key)
+	[ -z "$sources" ] || [ "$(cat "$STATE/sources" 2>/dev/null)" != "$sources" ] || return 0
 	mkdir -p "$IMAGES" "$TREES" "$STATE/bin"
 	(
 		cd "$SOURCE"
@@ -18,7 +22,16 @@ update_images() {
 	image app -entrypoint /app
 	[ -e "$IMAGES/pause.id" ] || build_pinned_images
 	build_release growvol-controller growvol-node growvol-operator
+	echo "$sources" >"$STATE/sources"
 }
+
+# sources_key prints the hash of all sources, or nothing if they are not in a Git repository.
+sources_key() (
+	cd "$SOURCE" || exit
+	git ls-files -z --cached --others --exclude-standard >"$STATE/sources.list" 2>/dev/null || exit 0
+	# A file that was deleted fails; the message is part of what is hashed.
+	{ xargs -0 sha256sum <"$STATE/sources.list" 2>&1 || true; } | sha256sum
+)
 
 # build_release IMAGE... builds a release of the present sources with these images and the chart,
 # which names them by their digests.
