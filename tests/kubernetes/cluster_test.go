@@ -10,7 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,13 +29,24 @@ const clusterVariable = "GROWVOL_KUBERNETES_DIR"
 // attempts, which reach two minutes.
 const waitTimeout = 5 * time.Minute
 
-// runInCluster runs a command in the namespaces of the cluster.
+// clusterCommand returns the first words of a command line that runs a command in the namespaces of
+// the cluster. The script exec is asked for them once, because it takes as long as a short command.
+var clusterCommand = sync.OnceValues(func() ([]string, error) {
+	out, err := runScript(context.Background(), "", "exec")
+	return strings.Split(out, "\n"), err
+})
+
+// runInCluster runs a command in the namespaces of the cluster, and returns its standard output. The
+// error contains all of its output.
 func runInCluster(ctx context.Context, stdin string, args ...string) (string, error) {
-	return runScript(ctx, stdin, "exec", args...)
+	words, err := clusterCommand()
+	if err != nil {
+		return "", err
+	}
+	return runWithin(ctx, 2*waitTimeout, stdin, len(words), slices.Concat(words, args))
 }
 
-// runScript runs one of the scripts of this directory and returns its standard
-// output. The error contains all of its output.
+// runScript is runInCluster for one of the scripts of this directory.
 func runScript(ctx context.Context, stdin, name string, args ...string) (string, error) {
 	return runScriptWithin(ctx, 2*waitTimeout, stdin, name, args...)
 }
@@ -42,20 +55,27 @@ func runScript(ctx context.Context, stdin, name string, args ...string) (string,
 func runScriptWithin(
 	ctx context.Context, timeout time.Duration, stdin, name string, args ...string,
 ) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(dir, name), args...) //nolint:gosec // the rig's own script
+	return runWithin(ctx, timeout, stdin, 0, append([]string{filepath.Join(dir, name)}, args...))
+}
+
+// runWithin runs a command with a timeout. The error does not name the first words, so many as skip.
+func runWithin(
+	ctx context.Context, timeout time.Duration, stdin string, skip int, words []string,
+) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, words[0], words[1:]...) //nolint:gosec // the rig's own programs
 	cmd.Stdin = strings.NewReader(stdin)
-	cmd.WaitDelay = 10 * time.Second // the script's children are not killed and may hold its output open
+	cmd.WaitDelay = 10 * time.Second // the children are not killed and may hold the output open
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return string(out), fmt.Errorf("%s %s: %w: %s%s", name, strings.Join(args, " "), err, out, stderr.String())
+		return string(out), fmt.Errorf("%s: %w: %s%s", strings.Join(words[skip:], " "), err, out, stderr.String())
 	}
 	return strings.TrimSpace(string(out)), nil
 }

@@ -36,7 +36,8 @@ func newNamespaceFor(t *testing.T, release, node string) namespace {
 	t.Helper()
 	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
 	s := namespace{T: t, name: name, release: release, node: node}
-	// The label shows the script up that a test was killed.
+	// An earlier run may have deleted it just now. The label shows the script up that a test was killed.
+	s.must(kubectl(t.Context(), "wait", "--for=delete", "namespace/"+name, "--timeout="+waitTimeout.String()))
 	manifest := `{apiVersion: v1, kind: Namespace, metadata: {name: ` + name + `, labels: {growvol.io/test: ""}}}`
 	s.must(runInCluster(t.Context(), manifest, "kubectl", "create", "-f", "-"))
 	t.Cleanup(func() {
@@ -89,9 +90,17 @@ func (s namespace) deleteAndCheck(ctx context.Context) {
 	if err != nil {
 		s.Error(err)
 	}
-	if _, err := kubectl(ctx, "delete", "namespace", s.name, "--timeout="+waitTimeout.String()); err != nil {
-		s.Error(err)
-		return
+	// The namespace alone would take longer: Kubernetes waits 5 s before it deletes what is in one, and
+	// again if an object has a finalizer, as claims have.
+	for _, args := range [][]string{
+		{"statefulsets,pods,persistentvolumeclaims,volumesnapshots", "--all", "--namespace", s.name},
+		{"namespace", s.name, "--wait=false"},
+	} {
+		args = append([]string{"delete", "--timeout=" + waitTimeout.String()}, args...)
+		if _, err := kubectl(ctx, args...); err != nil {
+			s.Error(err)
+			return
+		}
 	}
 	err = eventually(ctx, waitTimeout, func(ctx context.Context) error {
 		left, _, err := s.listStored(ctx)
@@ -122,26 +131,26 @@ func (s namespace) deleteAndCheck(ctx context.Context) {
 // listStored returns the names of the namespace's PersistentVolumes, VolumeSnapshotContents and
 // VolumeGroupSnapshotContents, and the driver's handle of each.
 func (s namespace) listStored(ctx context.Context) (objects, handles []string, err error) {
-	for _, query := range [][3]string{
-		{"persistentvolumes", ".spec.claimRef.namespace", ".spec.csi.volumeHandle"},
-		{"volumesnapshotcontents", ".spec.volumeSnapshotRef.namespace", ".status.snapshotHandle"},
-		{
-			"volumegroupsnapshotcontents", ".spec.volumeGroupSnapshotRef.namespace",
-			".status.volumeGroupSnapshotHandle",
-		},
-	} {
-		out, err := kubectl(ctx, "get", query[0], "-o", fmt.Sprintf(
-			"jsonpath={range .items[?(@%s=='%s')]}{.metadata.name} {%s}{'\\n'}{end}", query[1], s.name, query[2]))
-		if err != nil {
-			return nil, nil, err
+	// An object has one field of those that follow each other.
+	out, err := kubectl(ctx, "get", "persistentvolumes,volumesnapshotcontents,volumegroupsnapshotcontents", "-o",
+		"jsonpath={range .items[*]}{.kind}/{.metadata.name},"+
+			"{.spec.claimRef.namespace}{.spec.volumeSnapshotRef.namespace}{.spec.volumeGroupSnapshotRef.namespace},"+
+			"{.spec.csi.volumeHandle}{.status.snapshotHandle}{.status.volumeGroupSnapshotHandle}{'\\n'}{end}")
+	if err != nil {
+		return nil, nil, err
+	}
+	for line := range strings.Lines(out) {
+		fields := strings.Split(strings.TrimSpace(line), ",")
+		if len(fields) != 3 {
+			return nil, nil, fmt.Errorf("got the line %q of kubectl, want an object, its namespace and its handle", line)
 		}
-		for line := range strings.Lines(out) {
-			object, handle, _ := strings.Cut(strings.TrimSpace(line), " ")
-			if objects = append(objects, query[0]+"/"+object); handle == "" {
-				handle = object // the driver has not answered yet
-			}
-			handles = append(handles, handle)
+		if fields[1] != s.name {
+			continue
 		}
+		if objects = append(objects, fields[0]); fields[2] == "" {
+			fields[2] = fields[0] // the driver has not answered yet
+		}
+		handles = append(handles, fields[2])
 	}
 	return objects, handles, nil
 }

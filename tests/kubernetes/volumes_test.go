@@ -182,38 +182,40 @@ func (s namespace) expandClaim(claim, size string) {
 func (s namespace) awaitExpanded(claim, size string) {
 	s.Helper()
 	s.awaitField("pvc/"+claim, "{.status.capacity.storage}", size)
-	var v pv
-	s.get("pv/"+s.pvc(claim).Spec.VolumeName, &v)
-	if v.Spec.Capacity.Storage != size {
-		s.Errorf("got %s for the PersistentVolume of claim %s, want %s", v.Spec.Capacity.Storage, claim, size)
-	}
+	var volumeName string
 	s.eventually(func(context.Context) error {
-		status := s.pvc(claim).Status
+		c := s.pvc(claim)
+		volumeName = c.Spec.VolumeName
+		status := c.Status
 		isResize := func(c condition) bool { return strings.Contains(c.Type, "Resiz") }
 		if slices.ContainsFunc(status.Conditions, isResize) || len(status.AllocatedResourceStatuses) > 0 {
 			return fmt.Errorf("claim %s has grown, but its status is %+v", claim, status)
 		}
 		return nil
 	})
+	var v pv
+	s.get("pv/"+volumeName, &v)
+	if v.Spec.Capacity.Storage != size {
+		s.Errorf("got %s for the PersistentVolume of claim %s, want %s", v.Spec.Capacity.Storage, claim, size)
+	}
 }
 
 // wantSize fails the test unless the pod sees a volume of the size and can use all of
 // it. path is mountPath or devicePath.
 func (s namespace) wantSize(pod, path string, size volume.Size) {
 	s.Helper()
-	a := s.runApp(pod, "size", path)
+	isFilesystem, usable := path != devicePath, size.Bytes()
+	if isFilesystem {
+		usable = minFilesystemSize(size) - 256<<20 // the data of the test and the reserve of XFS
+	}
+	a := s.runApp(pod, "use", path, fmt.Sprint(usable))
 	if a.Device != size.Bytes() {
 		s.Errorf("%s: got a device of %d bytes, want %d", pod, a.Device, size.Bytes())
 	}
-	usable := size.Bytes()
-	if path != devicePath {
-		if usable = minFilesystemSize(size); a.Filesystem < usable {
-			s.Errorf("%s: got a filesystem of %d bytes on a volume of %d, want %d at least",
-				pod, a.Filesystem, size.Bytes(), usable)
-		}
-		usable -= 256 << 20 // the data of the test and the reserve of XFS
+	if isFilesystem && a.Filesystem < minFilesystemSize(size) {
+		s.Errorf("%s: got a filesystem of %d bytes on a volume of %d, want %d at least",
+			pod, a.Filesystem, size.Bytes(), minFilesystemSize(size))
 	}
-	s.runApp(pod, "use", path, fmt.Sprint(usable))
 }
 
 // minFilesystemSize returns the size in bytes that df shows at least of a filesystem

@@ -11,7 +11,7 @@
 //	app size PATH       prints the sizes of the volume
 //	app await PATH BYTES
 //	                    waits until the filesystem has BYTES, and prints the time
-//	app use PATH BYTES  checks that BYTES of the volume can be used
+//	app use PATH BYTES  prints the sizes too, and checks that BYTES of the volume can be used
 //	app count PATH...   writes rising numbers to the volumes in turn
 //	app counters PATH... prints the numbers on the volumes
 //	app pause           waits
@@ -113,7 +113,9 @@ func runWithNumber(ctx context.Context, command, path string, n int64) (report, 
 	case "await":
 		return awaitSize(ctx, path, n)
 	case "use":
-		return report{Bytes: n}, checkUsable(path, n)
+		a, err := readSize(path)
+		a.Bytes = n
+		return a, errors.Join(err, checkUsable(path, n))
 	case "fill":
 		return report{}, write(ctx, func() (writer, error) { return startFiller(ctx, path, n) })
 	default:

@@ -26,10 +26,16 @@ init_pid() {
 
 # within COMMAND... runs a command in the cluster's namespaces, as its administrator.
 within() {
+	local words
+	find_cluster && "${words[@]}" "$@" 9>&-
+}
+
+# find_cluster sets words to the first words of a command line that runs a command in the cluster.
+find_cluster() {
 	local id
 	id=$(init_pid) || { echo "the cluster is not up (next step: run \`make cluster-up\`)" >&2 && return 1; }
-	nsenter -t "$id" -m -n -p --wdns="$PWD" env PATH="$BIN:$PATH" KUBECONFIG="$PKI/admin.kubeconfig" \
-		CONTAINERD_ADDRESS=/run/containerd/containerd.sock "$@" 9>&-
+	words=(nsenter -t "$id" -m -n -p --wdns="$PWD" env PATH="$BIN:$PATH" KUBECONFIG="$PKI/admin.kubeconfig"
+		CONTAINERD_ADDRESS=/run/containerd/containerd.sock)
 }
 
 start_cluster() {
@@ -64,7 +70,8 @@ is_healthy() {
 has_leftovers() {
 	local left releases
 	[ ! -e "$STATE/suite-runs" ] || return 0
-	left=$(within kubectl get namespaces --selector growvol.io/test -o name) &&
+	# A namespace in deletion has no pods and volumes any more.
+	left=$(within kubectl get namespaces --selector growvol.io/test --field-selector status.phase=Active -o name) &&
 		releases=$(within helm list --all-namespaces --pending --uninstalling --short) || return 0
 	[ -n "$left$releases" ]
 }
