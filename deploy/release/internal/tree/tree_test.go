@@ -94,7 +94,9 @@ func TestContentOfAFileBelowALink(t *testing.T) {
 	if err := files.AddTar(packed(t, link), all); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"doc/libgcc/copyright": "GPL", "doc/libgcc/absent": "", "doc/other/copyright": ""} {
+	for name, want := range map[string]string{
+		"doc/libgcc/copyright": "GPL", "doc/libgcc/absent": "", "doc/other/copyright": "",
+	} {
 		if got := string(files.Content(name)); got != want {
 			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
