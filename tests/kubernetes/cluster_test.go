@@ -29,15 +29,15 @@ const clusterVariable = "GROWVOL_KUBERNETES_DIR"
 // attempts, which reach two minutes.
 const waitTimeout = 5 * time.Minute
 
-// clusterCommand returns the first words of a command line that runs a command in the namespaces of
-// the cluster. The script exec is asked for them once, because it takes as long as a short command.
+// clusterCommand returns the first words of a command line that runs a command in the namespaces
+// of the cluster. The script exec is asked for them once: it takes as long as a short command.
 var clusterCommand = sync.OnceValues(func() ([]string, error) {
 	out, err := runScript(context.Background(), "", "exec")
 	return strings.Split(out, "\n"), err
 })
 
-// runInCluster runs a command in the namespaces of the cluster, and returns its standard output. The
-// error contains all of its output.
+// runInCluster runs a command in the namespaces of the cluster, and returns its standard output.
+// The error contains all of its output.
 func runInCluster(ctx context.Context, stdin string, args ...string) (string, error) {
 	words, err := clusterCommand()
 	if err != nil {
@@ -62,7 +62,7 @@ func runScriptWithin(
 	return runWithin(ctx, timeout, stdin, 0, append([]string{filepath.Join(dir, name)}, args...))
 }
 
-// runWithin runs a command with a timeout. The error does not name the first words, so many as skip.
+// runWithin runs a command with a timeout. The error leaves out the first words, so many as skip.
 func runWithin(
 	ctx context.Context, timeout time.Duration, stdin string, skip int, words []string,
 ) (string, error) {

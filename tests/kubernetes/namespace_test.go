@@ -36,7 +36,8 @@ func newNamespaceFor(t *testing.T, release, node string) namespace {
 	t.Helper()
 	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
 	s := namespace{T: t, name: name, release: release, node: node}
-	// An earlier run may have deleted it just now. The label shows the script up that a test was killed.
+	// An earlier run may have deleted it just now. The label shows the script up that a test was
+	// killed.
 	s.must(kubectl(t.Context(), "wait", "--for=delete", "namespace/"+name, "--timeout="+waitTimeout.String()))
 	manifest := `{apiVersion: v1, kind: Namespace, metadata: {name: ` + name + `, labels: {growvol.io/test: ""}}}`
 	s.must(runInCluster(t.Context(), manifest, "kubectl", "create", "-f", "-"))
@@ -90,8 +91,8 @@ func (s namespace) deleteAndCheck(ctx context.Context) {
 	if err != nil {
 		s.Error(err)
 	}
-	// The namespace alone would take longer: Kubernetes waits 5 s before it deletes what is in one, and
-	// again if an object has a finalizer, as claims have.
+	// The namespace alone would take longer: Kubernetes waits 5 s before it deletes what is in one,
+	// and again if an object has a finalizer, as claims have.
 	for _, args := range [][]string{
 		{"statefulsets,pods,persistentvolumeclaims,volumesnapshots", "--all", "--namespace", s.name},
 		{"namespace", s.name, "--wait=false"},

@@ -53,7 +53,8 @@ func dpkgDeb(ctx context.Context, option, name string) ([]byte, error) {
 // isWanted reports whether an image has the file.
 func isWanted(name string) bool {
 	if strings.HasPrefix(name, "usr/share/doc/") {
-		// The directory of a package can be a link to that of another one, with the copyright file of both.
+		// The directory of a package can be a link to that of another one, which has the copyright file
+		// of both.
 		return path.Base(name) == "copyright" || path.Dir(name) == "usr/share/doc"
 	}
 	for _, dir := range []string{
