@@ -288,9 +288,10 @@ spec:
 	}
 }
 
-// touchClaims changes claims whose expansion external-resizer never begins: version 2.3 stores the
-// answer of its own patch in the cache of its watch (resize_status.go), also over a newer version.
-// Then every retry is a conflict, until an event of the claim replaces the old version.
+// touchClaims changes claims of which external-resizer does not write that their volume has grown:
+// version 2.3 stores the answer of its own patch in the cache of its watch (resize_status.go), also
+// over a newer version. Then every retry is a conflict, until an event of the claim replaces the
+// old version.
 func (s namespace) touchClaims(claims []string) {
 	s.Helper()
 	s.Logf("after a minute these claims have not grown, and are touched for external-resizer: %s", claims)

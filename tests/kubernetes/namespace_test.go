@@ -1,9 +1,9 @@
 package kubernetes_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -148,10 +148,9 @@ func (s namespace) listStored(ctx context.Context) (objects, handles []string, e
 		if fields[1] != s.name {
 			continue
 		}
-		if objects = append(objects, fields[0]); fields[2] == "" {
-			fields[2] = fields[0] // the driver has not answered yet
-		}
-		handles = append(handles, fields[2])
+		objects = append(objects, fields[0])
+		_, name, _ := strings.Cut(fields[0], "/")
+		handles = append(handles, cmp.Or(fields[2], name)) // without a handle, the driver has not answered yet
 	}
 	return objects, handles, nil
 }
@@ -181,7 +180,7 @@ func (s namespace) exec(pod string, command ...string) (out string, err error) {
 		}
 		return nil
 	})
-	return out, errors.Join(err, waited)
+	return out, cmp.Or(waited, err)
 }
 
 // apply applies a manifest.
